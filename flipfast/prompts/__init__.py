@@ -1,0 +1,1 @@
+"""Prompts: wording, the authors' files, chat rendering, conversations."""

@@ -1,0 +1,108 @@
+"""Text to token ids where the text is not trusted: it never becomes a special token."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from flipfast.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tokenizers import Tokenizer
+
+_GUARD = "\n"
+
+
+class TextEncoder:
+    """Encodes template text with, and other people's text without, the added tokens.
+
+    Added tokens (chat marks, think tags, tool tags) are taken out of a copy of the tokenizer, so
+    that `<|im_end|>` inside a response is spelt out by the ordinary vocabulary. Added tokens of
+    white space alone stay: some vocabularies need them to write line breaks.
+
+    Args:
+        tokenizer: a transformers tokenizer backed by the tokenizers library.
+
+    Raises:
+        ModelLoadError: the tokenizer has no such backend.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelLoadError(
+                f"{type(tokenizer).__name__} is not backed by the tokenizers library; "
+                "save the model with a tokenizer.json next to it"
+            )
+        # A private copy, so that a truncation or padding set elsewhere has no effect here.
+        self._with_marks = _copy(backend, keep_marks=True)
+        self._plain = _copy(backend, keep_marks=False)
+        # A copy numbers its added tokens afresh; this maps them to the model's ids.
+        self._model_ids = {
+            self._plain.token_to_id(token.content): token_id
+            for token_id, token in backend.get_added_tokens_decoder().items()
+            if not token.content.strip()
+        }
+        self._mark_ids = frozenset(
+            token_id
+            for token_id, token in backend.get_added_tokens_decoder().items()
+            if token.content.strip()
+        )
+        # SentencePiece-like tokenizers put a space before a text. A piece in the middle of a
+        # prompt must not get one, so it is encoded behind a line break that is cut off again.
+        self._adds_space = self._plain.encode("a").tokens[0][:1] in ("▁", "Ġ")
+        self._guard_ids = self._plain.encode(_GUARD, add_special_tokens=False).ids
+
+    def encode_template(self, text: str, *, first: bool) -> list[int]:
+        """Token ids of template text, special tokens included; `first`: it opens the prompt."""
+        return self._encode(self._with_marks, text, first=first)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text in the middle of a prompt, none of them a special token.
+
+        Lone surrogates, which have no UTF-8 form, become U+FFFD.
+        """
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return [token_id for piece in self._spelt_out(text) for token_id in piece]
+
+    def _spelt_out(self, text: str) -> Iterator[list[int]]:
+        """Encode a text; cut it inside every mark that the vocabulary's own merges spell."""
+        pending = [text]
+        while pending:
+            part = pending.pop()
+            ids = [self._model_ids.get(i, i) for i in self._encode(self._plain, part, first=False)]
+            if self._mark_ids.isdisjoint(ids) or len(part) < 2:
+                yield [token_id for token_id in ids if token_id not in self._mark_ids]
+                continue
+            middle = self._cut_inside_mark(part)
+            pending += [part[middle:], part[:middle]]
+
+    def _cut_inside_mark(self, text: str) -> int:
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if self._model_ids.get(token_id, token_id) in self._mark_ids and end - start > 1:
+                return start + 1
+        return len(text) // 2
+
+    def _encode(self, tokenizer: Tokenizer, text: str, *, first: bool) -> list[int]:
+        if not text:
+            return []
+        if first or not self._adds_space:
+            return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        ids = tokenizer.encode(_GUARD + text, add_special_tokens=False).ids
+        n_guard = len(self._guard_ids)
+        if ids[:n_guard] != self._guard_ids:  # the line break has merged with the text
+            return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(ids[n_guard:])
+
+
+def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    state = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = state["post_processor"] = None
+    if not keep_marks:
+        state["added_tokens"] = [t for t in state["added_tokens"] if not t["content"].strip()]
+    return Tokenizer.from_str(json.dumps(state))
