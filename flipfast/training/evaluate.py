@@ -1,0 +1,104 @@
+"""Measures an inverter: the closed world's held-out part, and held-out real pairs.
+
+`python -m flipfast.training.evaluate --model FOLDER [--pairs PAIRS.jsonl.gz]` prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from flipfast.config import EMBEDDED
+from flipfast.metrics import overlap_f1
+from flipfast.reward import FlipReward
+from flipfast.training.data import RealText
+from flipfast.training.world import World
+
+
+def evaluate_world(reward: FlipReward, n_groups: int, seed: int = 0) -> dict[str, Any]:
+    """Score held-out groups of the closed world, two good responses and six failures each.
+
+    Returns:
+        `mean_f1` by label, and `best_of_8`: how often the best response is a good one; where
+        several tie for the best, the share of good ones among them counts.
+    """
+    rng = Random(seed)
+    world = World(held_out=True)
+    groups = [world.group(rng) for _ in range(n_groups)]
+    samples = [sample for group in groups for sample in group.samples]
+    batch = reward.score([s.instruction for s in samples], [s.response for s in samples])
+    values = np.array([r or 0.0 for r in batch.rewards])
+    by_label: dict[str, list[float]] = defaultdict(list)
+    for sample, value in zip(samples, values.tolist(), strict=True):
+        by_label[sample.label].append(value)
+    is_good = np.array([sample.label == "good" for sample in samples]).reshape(n_groups, -1)
+    is_best = (table := values.reshape(n_groups, -1)) == table.max(axis=1, keepdims=True)
+    picked = (is_best & is_good).sum(axis=1) / is_best.sum(axis=1)
+    return {
+        "groups": n_groups,
+        "mean_f1": {label: float(np.mean(f1)) for label, f1 in sorted(by_label.items())},
+        "best_of_8": float(picked.mean()),
+    }
+
+
+def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) -> dict[str, Any]:
+    """Score held-out real pairs against their own and against another pair's instruction.
+
+    Returns:
+        Mean F1 of matched and of shuffled pairs and the AUC between them, for the reward and for
+        taking the first 15 words of the response as the inferred instruction.
+    """
+    held_out = RealText(pairs, held_out=True).pairs
+    chosen = Random(seed).sample(held_out, min(n_pairs, len(held_out)))
+    instructions = [instruction for instruction, _ in chosen]
+    responses = [response for _, response in chosen]
+    inferred = reward.score(instructions, responses).inferred
+    openings = [" ".join(response.split()[:15]) for response in responses]
+    return {
+        "pairs": len(chosen),
+        "reward": _separation(inferred, instructions),
+        "first_15_words": _separation(openings, instructions),
+    }
+
+
+def _separation(inferred: Sequence[str], instructions: Sequence[str]) -> dict[str, float]:
+    """Compare matched pairs with those of the next different instruction."""
+    others = [
+        next((o for o in (*instructions[i + 1 :], *instructions[:i]) if o != own), own)
+        for i, own in enumerate(instructions)
+    ]
+    matched = overlap_f1(inferred, instructions)[:, 0]
+    shuffled = overlap_f1(inferred, others)[:, 0]
+    above = (matched[:, None] > shuffled).mean() + 0.5 * (matched[:, None] == shuffled).mean()
+    return {
+        "matched_f1": float(matched.mean()),
+        "shuffled_f1": float(shuffled.mean()),
+        "auc": float(above),
+    }
+
+
+def main() -> None:
+    """Read the command line and print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m flipfast.training.evaluate")
+    parser.add_argument("--model", default=EMBEDDED, help="model folder")
+    parser.add_argument("--pairs", type=Path, help="real pairs, gzipped JSON lines")
+    parser.add_argument("--groups", type=int, default=200, help="groups of the closed world")
+    parser.add_argument("--n-pairs", type=int, default=400, help="real pairs to draw")
+    parser.add_argument("--device")
+    arguments = parser.parse_args()
+    reward = FlipReward(arguments.model, device=arguments.device)
+    figures = {"world": evaluate_world(reward, arguments.groups)}
+    if arguments.pairs:
+        figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
