@@ -1,0 +1,88 @@
+"""Every option of the reward in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from flipfast.errors import ConfigError
+
+EMBEDDED = "embedded"
+_PARSERS = ("robust", "reference")
+
+
+@dataclass(frozen=True)
+class FlipConfig:
+    """What a FlipReward computes and how.
+
+    Attributes:
+        model: "embedded" (the small inverter inside this package), a local folder, or a hub name.
+        backend: the inverter backend that runs it, a module of flipfast.backends.
+        style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).
+            None takes what the model was made for, else "standalone".
+        target: "instruction", or "system" to infer the system prompt.
+        prompts_dir: a folder with the FLIP authors' prompt files, used instead of our wording.
+        parser: "robust", or "reference" for the published parser with its quirks. A direct
+            prompt asks for no JSON: its output is the instruction.
+        on_failure: the reward where no instruction could be inferred; None leaves the row out of
+            the group's mean in TRL, 0.0 is what the published code gives.
+        max_new_tokens: longest output, in tokens. None takes 512 as published, 128 for a
+            direct prompt, and 2048 with `thinking`.
+        max_response_tokens: a longer response loses its middle; None fills the model's context.
+        temperature: 0 is greedy, above 0 samples.
+        top_p: nucleus of the sampling, in (0, 1].
+        top_k: sample from the k likeliest tokens; 0 takes all.
+        seed: of the sampling. With it and the prompt a row's sample is fixed.
+        thinking: leave the model's thinking on, where its chat template has a switch.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where it is.
+        dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on CUDA, else float32.
+        batch_size: rows run together; None takes what suits the device.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    model: str = EMBEDDED
+    backend: str = "transformers"
+    style: str | None = None
+    target: str = "instruction"
+    prompts_dir: str | None = None
+    parser: str = "robust"
+    on_failure: float | None = None
+    max_new_tokens: int | None = None
+    max_response_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    thinking: bool = False
+    device: str | None = None
+    dtype: str | None = None
+    batch_size: int | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.parser not in _PARSERS:
+            raise ConfigError(f"unknown parser {self.parser!r}: use one of {', '.join(_PARSERS)}")
+        if self.on_failure is not None and not math.isfinite(self.on_failure):
+            raise ConfigError(f"on_failure must be None or a finite number, not {self.on_failure}")
+        for name in ("max_new_tokens", "max_response_tokens", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+
+    def with_options(self, options: dict[str, Any]) -> FlipConfig:
+        """Return a copy with some options changed.
+
+        Raises:
+            ConfigError: an option that does not exist, or a value outside its range.
+        """
+        known = [field.name for field in fields(self)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigError(f"unknown option {unknown[0]!r}: the options are {', '.join(known)}")
+        return replace(self, **options)

@@ -1,0 +1,74 @@
+"""What scoring returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+# The fields of ScoreBatch, in its order, as they are called where they hold one row.
+SCORE_KEYS = (
+    "reward",
+    "precision",
+    "recall",
+    "inferred",
+    "status",
+    "n_prompt_tokens",
+    "n_output_tokens",
+    "error",
+)
+
+@dataclass(frozen=True)
+class ScoreStats:
+    """Counters of one call.
+
+    Attributes:
+        n_rewards: rows scored.
+        n_failed: rows without an inferred instruction.
+        seconds: wall time of the call.
+        rewards_per_s: n_rewards a second.
+        tokens_per_s: prompt and output tokens a second.
+    """
+
+    n_rewards: int
+    n_failed: int
+    seconds: float
+    rewards_per_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class ScoreBatch:
+    """The rewards of a batch; every list has one entry a row, in input order.
+
+    Attributes:
+        rewards: word F1 of inferred and true instruction, in [0, 1]; `on_failure` where there is
+            no inferred instruction.
+        precision: share of the inferred words that the instruction has; None for a failure.
+        recall: share of the instruction's words that were inferred; None for a failure.
+        inferred: the inferred instruction, "" for a failure.
+        status: "ok" (clean output), "recovered" (found in malformed output), "truncated" (the
+            output ended inside the instruction; what there is was scored), or the failures
+            "empty", "unparsed" and "error"; with "+response_cut" behind it where the response or
+            the context was too long for the prompt and lost its middle.
+        n_prompt_tokens: length of the prompt.
+        n_output_tokens: length of the model's output.
+        errors: for status "error" what was wrong with the row, else None.
+        stats: counters of the call.
+    """
+
+    rewards: list[float | None]
+    precision: list[float | None]
+    recall: list[float | None]
+    inferred: list[str]
+    status: list[str]
+    n_prompt_tokens: list[int]
+    n_output_tokens: list[int]
+    errors: list[str | None]
+    stats: ScoreStats
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def to_dicts(self) -> list[dict[str, object]]:
+        """One dict a row, with SCORE_KEYS as its keys."""
+        columns = [getattr(self, field.name) for field in fields(self) if field.name != "stats"]
+        return [dict(zip(SCORE_KEYS, row, strict=True)) for row in zip(*columns, strict=True)]
