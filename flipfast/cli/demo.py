@@ -1,0 +1,83 @@
+"""`flipfast demo`: groups of responses, scored and shown as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flipfast.cli.rows import InputRow, read_row
+from flipfast.errors import InputError
+from flipfast.reward import FlipReward
+
+_SHOWN_CHARACTERS = 160
+
+
+def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
+    """Score groups and print a table with the best and the worst response of each.
+
+    Args:
+        groups: path of a JSONL file, rows as for `flipfast score`; None takes the groups in the
+            package.
+        options: of FlipConfig.
+
+    Raises:
+        InputError: the file cannot be read, or holds a broken row.
+    """
+    console = Console(highlight=False)
+    reward = FlipReward(**options)
+    rows = _read_groups(groups, reward.config.target)
+    triples = [(row.instruction, text, row.context) for row in rows for text in row.responses]
+    with console.status(f"scoring {len(triples)} responses"):
+        batch = reward.score(*([triple[i] for triple in triples] for i in range(3)))
+    scores = iter(batch.to_dicts())
+    for row in rows:
+        console.print(_table(row, [next(scores) for _ in row.responses]))
+    stats = batch.stats
+    console.print(
+        f"{stats.n_rewards} rewards in {stats.seconds:.2f} s: {stats.rewards_per_s:.1f} rewards/s, "
+        f"{stats.tokens_per_s:.0f} tokens/s, model {reward.config.model}"
+    )
+
+
+def _read_groups(path: str | None, target: str) -> list[InputRow]:
+    source = Path(path) if path else resources.files("flipfast") / "assets" / "demo_groups.jsonl"
+    try:
+        lines = source.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    rows = [read_row(line, n, target) for n, line in enumerate(lines, start=1) if line.strip()]
+    for row in rows:
+        if row.error is not None:
+            raise InputError(f"{path}, line {row.line}: {row.error}")
+    return rows
+
+
+def _table(row: InputRow, scores: Sequence[dict[str, Any]]) -> Table:
+    rewards = [score["reward"] for score in scores]
+    known = [reward for reward in rewards if reward is not None]
+    table = Table(title=Text(_short(row.instruction)), title_justify="left", expand=True)
+    table.add_column("")
+    table.add_column("response", ratio=3)
+    table.add_column("inferred instruction", ratio=2)
+    table.add_column("reward", justify="right")
+    for response, score in zip(row.responses, scores, strict=True):
+        mark, style = "", ""
+        if len(set(known)) > 1 and score["reward"] == max(known):
+            mark, style = "best", "green"
+        elif len(set(known)) > 1 and score["reward"] == min(known):
+            mark, style = "worst", "red"
+        shown = score["status"] if score["reward"] is None else f"{score['reward']:.3f}"
+        inferred = Text(_short(score["inferred"]))
+        table.add_row(Text(mark), Text(_short(response)), inferred, shown, style=style)
+    return table
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 3]}..."

@@ -1,0 +1,109 @@
+"""Reads the command line and calls one command; each is a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from flipfast.errors import FlipfastError
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, 2 for wrong use (with one line on standard error), 130 when interrupted.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        command(**arguments)
+    except FlipfastError as error:
+        print(f"flipfast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("flipfast: interrupted; finished rows are kept", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of standard output has gone, as with `| head`
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="flipfast", description="The FLIP reward: infer the instruction, score")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    score = commands.add_parser("score", help="score a JSONL file")
+    score.add_argument("input", metavar="IN.jsonl", help="rows to score; - for standard input")
+    score.add_argument("--out", default="-", help="scored rows; - (default) for standard output")
+    score.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run left OUT"
+    )
+    score.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    _add_model_options(score)
+    score.set_defaults(command=_score)
+    demo = commands.add_parser("demo", help="score a few groups of responses and show them")
+    demo.add_argument(
+        "groups", nargs="?", metavar="GROUPS.jsonl", help="rows with instruction and responses"
+    )
+    _add_model_options(demo)
+    demo.set_defaults(command=_demo)
+    info = commands.add_parser("info", help="show versions, devices and optional parts")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of FlipConfig; what is not given keeps its default there."""
+    from flipfast.prompts.templates import STYLES, TARGETS
+
+    def option(name: str, help_text: str, **how: Any) -> None:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help_text, **how)
+
+    option("model", "embedded (default), a local folder or a hub name")
+    option("style", "prompt style; default: what the model was made for", choices=STYLES)
+    option("target", "infer the instruction or the system prompt", choices=TARGETS)
+    option("prompts-dir", "folder with the FLIP authors' prompt files")
+    option("parser", "how outputs are read", choices=("robust", "reference"))
+    option("on-failure", "reward where nothing could be inferred; default null", type=float)
+    option("max-new-tokens", "longest output", type=int)
+    option("max-response-tokens", "a longer response loses its middle", type=int)
+    option("temperature", "0 (default) is greedy", type=float)
+    option("top-p", "nucleus of the sampling", type=float)
+    option("top-k", "sample from the likeliest tokens only", type=int)
+    option("seed", "of the sampling", type=int)
+    option("thinking", "leave the model's thinking on", action="store_true")
+    option("device", "cpu, cuda, cuda:1")
+    option("dtype", "of the model", choices=("float32", "bfloat16", "float16"))
+    option("batch-size", "rows run together", type=int)
+    option("revision", "branch, tag or commit of a hub model")
+    option("trust-remote-code", "run code that comes with the model", action="store_true")
+
+
+def _score(**arguments: Any) -> None:
+    from flipfast.cli.score import score_file
+
+    source, out = arguments.pop("input"), arguments.pop("out")
+    resume, overwrite = arguments.pop("resume"), arguments.pop("overwrite")
+    score_file(source, out, resume=resume, overwrite=overwrite, options=arguments)
+
+
+def _demo(**arguments: Any) -> None:
+    from flipfast.cli.demo import show_demo
+
+    show_demo(arguments.pop("groups"), options=arguments)
+
+
+def _info() -> None:
+    from flipfast.cli.info import show_info
+
+    show_info()

@@ -1,0 +1,90 @@
+"""Rows of a JSONL file: from a line to the texts that are scored, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flipfast.errors import InputError
+from flipfast.prompts.conversation import completion_text, split_messages, split_system
+from flipfast.scores import SCORE_KEYS
+
+_PLURAL = {"reward": "rewards", "error": "errors"}
+_FIELDS = "use instruction or messages, and response or responses"
+
+
+@dataclass(frozen=True)
+class InputRow:
+    """One line of the input.
+
+    Attributes:
+        line: its number, from 1.
+        fields: the line's JSON object; empty where it is broken.
+        instruction: the true instruction.
+        context: what came before the responses, or None.
+        responses: the responses to score; none where the line is broken.
+        error: what is wrong with the line, or None.
+    """
+
+    line: int
+    fields: dict[str, Any] = field(default_factory=dict)
+    instruction: str = ""
+    context: str | None = None
+    responses: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def read_row(raw: bytes, line: int, target: str) -> InputRow:
+    """Read one line of UTF-8; a broken one comes back with its error."""
+    try:
+        fields = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return InputRow(line, error=f"not JSON: {error}")
+    if not isinstance(fields, dict):
+        return InputRow(line, error=f"not a JSON object but {fields!r:.60}: {_FIELDS}")
+    try:
+        instruction, context = _instruction(fields, target)
+        return InputRow(line, fields, instruction, context, _responses(fields))
+    except InputError as error:
+        return InputRow(line, fields, error=str(error))
+
+
+def scored_fields(row: InputRow, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The output line of a row: its own fields, its number and its scores.
+
+    Args:
+        row: the input.
+        scores: of its responses, from ScoreBatch.to_dicts. A row with `response` gets their
+            values, one with `responses` lists of them.
+    """
+    if row.error is not None:
+        return {**row.fields, "line": row.line, "status": "error", "error": row.error}
+    if "responses" not in row.fields:
+        return {**row.fields, "line": row.line, **scores[0]}
+    lists = {_PLURAL.get(name, name): [score[name] for score in scores] for name in SCORE_KEYS}
+    return {**row.fields, "line": row.line, **lists}
+
+
+def _instruction(fields: dict[str, Any], target: str) -> tuple[str, str | None]:
+    context = fields.get("context")
+    if context is not None and not isinstance(context, str):
+        raise InputError(f"context must be a string, got {context!r:.60}")
+    if "messages" in fields:
+        split = split_system if target == "system" else split_messages
+        instruction, earlier = split(fields["messages"])
+        return instruction, context if context is not None else earlier
+    if not isinstance(fields.get("instruction"), str):
+        raise InputError(f"no instruction among the fields {sorted(fields)}: {_FIELDS}")
+    return fields["instruction"], context
+
+
+def _responses(fields: dict[str, Any]) -> tuple[str, ...]:
+    if "responses" in fields:
+        if not isinstance(fields["responses"], list):
+            raise InputError(f"responses must be a list, got {fields['responses']!r:.60}")
+        return tuple(completion_text(response) for response in fields["responses"])
+    if "response" not in fields:
+        raise InputError(f"no response among the fields {sorted(fields)}: {_FIELDS}")
+    return (completion_text(fields["response"]),)
