@@ -154,7 +154,9 @@ class FlipReward:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._owns_inverter:
-            raise TypeError("a FlipReward with a shared inverter cannot be pickled: give it a model")
+            raise TypeError(
+                "a FlipReward with a shared inverter cannot be pickled: give it a model"
+            )
         return FlipReward, (self.config,)  # the model is loaded again at the other end
 
     def _rows(
@@ -239,7 +241,7 @@ class FlipReward:
 def _model_folder(model: str) -> str:
     if model != EMBEDDED:
         return model
-    return str(resources.files("flipfast").joinpath("assets", "tiny-inverter"))
+    return str(resources.files("flipfast") / "assets" / "tiny-inverter")
 
 
 def _hints(folder: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ SCORE_KEYS = (
     "error",
 )
 
+
 @dataclass(frozen=True)
 class ScoreStats:
     """Counters of one call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.cli.rows import InputRow, read_row
+from flipfast.cli.rows import InputRow, read_row, score_rows
 from flipfast.errors import InputError
 from flipfast.reward import FlipReward
 
@@ -32,16 +33,16 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
     console = Console(highlight=False)
     reward = FlipReward(**options)
     rows = _read_groups(groups, reward.config.target)
-    triples = [(row.instruction, text, row.context) for row in rows for text in row.responses]
-    with console.status(f"scoring {len(triples)} responses"):
-        batch = reward.score(*([triple[i] for triple in triples] for i in range(3)))
-    scores = iter(batch.to_dicts())
-    for row in rows:
-        console.print(_table(row, [next(scores) for _ in row.responses]))
-    stats = batch.stats
+    n_responses = sum(len(row.responses) for row in rows)
+    started = time.perf_counter()
+    with console.status(f"scoring {n_responses} responses"):
+        scored = score_rows(reward, rows)
+    seconds = time.perf_counter() - started
+    for row, scores in zip(rows, scored, strict=True):
+        console.print(_table(row, scores))
     console.print(
-        f"{stats.n_rewards} rewards in {stats.seconds:.2f} s: {stats.rewards_per_s:.1f} rewards/s, "
-        f"{stats.tokens_per_s:.0f} tokens/s, model {reward.config.model}"
+        f"{n_responses} rewards in {seconds:.2f} s: {n_responses / seconds:.1f} rewards/s, "
+        f"model {reward.config.model}"
     )
 
 

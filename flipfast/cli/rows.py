@@ -9,6 +9,7 @@ from typing import Any
 
 from flipfast.errors import InputError
 from flipfast.prompts.conversation import completion_text, split_messages, split_system
+from flipfast.reward import FlipReward
 from flipfast.scores import SCORE_KEYS
 
 _PLURAL = {"reward": "rewards", "error": "errors"}
@@ -49,6 +50,14 @@ def read_row(raw: bytes, line: int, target: str) -> InputRow:
         return InputRow(line, fields, instruction, context, _responses(fields))
     except InputError as error:
         return InputRow(line, fields, error=str(error))
+
+
+def score_rows(reward: FlipReward, rows: Sequence[InputRow]) -> list[list[dict[str, Any]]]:
+    """Score the responses of all rows as one batch; for each row a list of score dicts."""
+    triples = [(row.instruction, text, row.context) for row in rows for text in row.responses]
+    instructions, responses, contexts = zip(*triples, strict=True) if triples else ((), (), ())
+    scores = iter(reward.score(instructions, responses, contexts).to_dicts())
+    return [[next(scores) for _ in row.responses] for row in rows]
 
 
 def scored_fields(row: InputRow, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:

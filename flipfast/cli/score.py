@@ -13,7 +13,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flipfast.cli.rows import InputRow, read_row, scored_fields
+from flipfast.cli.rows import InputRow, read_row, score_rows, scored_fields
 from flipfast.errors import ConfigError, InputError
 from flipfast.reward import FlipReward
 
@@ -49,7 +49,8 @@ def score_file(
         task = bar.add_task("rows", total=n_lines, completed=last_row["line"] if last_row else 0)
         statuses: Counter[str] = Counter()
         for chunk in _chunks(rows):
-            for row, fields in zip(chunk, _score_chunk(reward, chunk), strict=True):
+            for row, scores in zip(chunk, score_rows(reward, chunk), strict=True):
+                fields = scored_fields(row, scores)
                 sink.write(json.dumps(fields) + "\n")
                 status = fields["status"]
                 statuses.update([status] if isinstance(status, str) else status)
@@ -115,15 +116,6 @@ def _chunks(rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
             chunk, n_responses = [], 0
     if chunk:
         yield chunk
-
-
-def _score_chunk(reward: FlipReward, chunk: list[InputRow]) -> Iterator[dict[str, Any]]:
-    """Score the responses of all rows as one batch."""
-    triples = [(row.instruction, text, row.context) for row in chunk for text in row.responses]
-    columns = ([triple[i] for triple in triples] for i in range(3))
-    scores = iter(reward.score(*columns).to_dicts())
-    for row in chunk:
-        yield scored_fields(row, [next(scores) for _ in row.responses])
 
 
 def _open_input(source: str) -> AbstractContextManager[IO[bytes]]:

@@ -36,7 +36,9 @@ def load_authors_template(folder: str | Path, style: str = "standalone") -> Prom
             raise ConfigError(f"{folder / _CONVERSATION} has no {{context}} field")
         # The published code leaves the heading in place when there is no history.
         return PromptTemplate(str(folder), None, text.replace("{context}", ""), text, True)
-    raise ConfigError(f"the authors have no prompt of style {style!r}: use standalone or conversation")
+    raise ConfigError(
+        f"the authors have no prompt of style {style!r}: use standalone or conversation"
+    )
 
 
 def _user_text(path: Path) -> str:

@@ -12,7 +12,7 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m flipfast.training", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--minutes", type=float, default=90.0, help="how long to train")
+    parser.add_argument("--steps", type=int, default=5000, help="how long to train")
     parser.add_argument("--pairs", type=Path, help="real pairs, gzipped JSON lines")
     parser.add_argument("--resume", type=Path, help="model folder to go on from")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,19 +13,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from flipfast.prompts.rendering import PromptRenderer
-from flipfast.prompts.templates import STYLES, get_template
-from flipfast.training.data import Example, RealText, world_example
+from flipfast.training.batches import MAX_RESPONSE_TOKENS, Batch, Batches
+from flipfast.training.data import RealText
 from flipfast.training.tokenizer import END, MAX_LENGTH, PAD, VOCAB_SIZE, train_tokenizer
 from flipfast.training.world import World
 
-MAX_RESPONSE_TOKENS = 240
-_ROWS, _TOKENS, _POOL = 13, 320, 24
-_EARLY = 0.2  # share of the run before real pairs come in
-_SOURCES, _EARLY_MIX, _LATE_MIX = ("world", "pseudo", "pair"), (0.7, 0.3, 0.0), (0.25, 0.25, 0.5)
-_RESPONSE_WEIGHT = 0.2  # reading the response is learnt along with inverting it
-_STYLE_WEIGHTS = {"standalone": 1, "conversation": 1, "direct": 8}
 _MUON_LR, _ADAM_LR, _WARMUP_STEPS = 3e-3, 3e-3, 200
+_ATTENTION = "eager"  # compiled, it has the fastest backward pass on a CPU at these lengths
 _SAVE_EVERY_S, _LOG_EVERY = 300, 50
 
 
@@ -35,7 +29,7 @@ class Recipe:
 
     Attributes:
         out: the model folder to write.
-        minutes: how long to train; the learning rate falls to zero over the last 40 %.
+        steps: how long to train; the learning rate falls to zero over the last 40 %.
         pairs: real pairs (see RealText), or None for the closed world alone.
         resume: a model folder to go on from, or None to start afresh.
         seed: of the weights, the samples and their order.
@@ -43,7 +37,7 @@ class Recipe:
     """
 
     out: Path
-    minutes: float
+    steps: int
     pairs: Path | None
     resume: Path | None
     seed: int
@@ -61,109 +55,13 @@ def train(recipe: Recipe) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(recipe.resume)
-        model = AutoModelForCausalLM.from_pretrained(recipe.resume, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            recipe.resume, dtype=torch.float32, attn_implementation=_ATTENTION
+        )
     else:
         tokenizer = train_tokenizer(_tokenizer_texts(world, real, rng))
         model = _new_model(tokenizer)
     Trainer(recipe, model, tokenizer, Batches(tokenizer, world, real, rng)).run()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Packed rows, each tensor (rows, tokens).
-
-    Attributes:
-        ids: token ids.
-        weights: of each token in the loss.
-        positions: within the token's own example.
-        documents: a number an example; tokens see their own example only.
-    """
-
-    ids: torch.Tensor
-    weights: torch.Tensor
-    positions: torch.Tensor
-    documents: torch.Tensor
-
-
-class Batches:
-    """Draws rows packed with examples; what they hold depends on the run's progress, 0 to 1."""
-
-    def __init__(self, tokenizer: Any, world: World, real: RealText | None, rng: Random) -> None:
-        self._world, self._real, self._rng = world, real, rng
-        self._tokenizer = tokenizer
-        self._renderers = {
-            style: PromptRenderer(
-                tokenizer,
-                get_template(style),
-                thinking=False,
-                max_prompt_tokens=MAX_LENGTH,
-                max_response_tokens=MAX_RESPONSE_TOKENS,
-            )
-            for style in STYLES
-        }
-        self._template_lengths = {s: len(r.render("").token_ids) for s, r in self._renderers.items()}
-        self._pool: list[tuple[list[int], list[float]]] = []
-
-    def draw(self, progress: float) -> Batch:
-        """Return the next batch."""
-        rows = [self._row(progress) for _ in range(_ROWS)]
-        ids, weights, positions, documents = (torch.tensor(field) for field in zip(*rows))
-        return Batch(ids, weights, positions, documents)
-
-    def _row(self, progress: float) -> tuple[list[int], list[float], list[int], list[int]]:
-        """Fill a row from a pool of examples, the longest that still fits first."""
-        ids: list[int] = []
-        weights: list[float] = []
-        positions: list[int] = []
-        documents: list[int] = []
-        while True:
-            while len(self._pool) < _POOL:
-                self._pool.append(self._encoded(progress))
-            fitting = [i for i, (e, _) in enumerate(self._pool) if len(e) <= _TOKENS - len(ids)]
-            if not fitting:
-                n_pad = _TOKENS - len(ids)
-                pad = [-1] * n_pad  # a document of its own, with no weight
-                return ids + [0] * n_pad, weights + [0.0] * n_pad, positions + [0] * n_pad, (
-                    documents + pad
-                )
-            # A row's first example is any, or the long ones would always come first.
-            best = fitting[0] if not ids else max(fitting, key=lambda i: len(self._pool[i][0]))
-            example_ids, example_weights = self._pool.pop(best)
-            documents += [len(positions)] * len(example_ids)
-            positions += range(len(example_ids))
-            ids += example_ids
-            weights += example_weights
-
-    def _encoded(self, progress: float) -> tuple[list[int], list[float]]:
-        """Token ids and loss weights of one example that fits a row."""
-        while True:
-            example = self._example(progress)
-            style = self._rng.choices([*_STYLE_WEIGHTS], [*_STYLE_WEIGHTS.values()])[0]
-            answer = example.target
-            if style != "direct":
-                pair = {"REASONING": example.reasoning, "INFERRED INSTRUCTION": example.target}
-                answer = json.dumps(pair, ensure_ascii=False)
-            prompt = self._renderers[style].render(example.response).token_ids
-            target = self._tokenizer.encode(answer + END)
-            if len(prompt) + len(target) > _TOKENS:
-                continue
-            n_template = self._template_lengths[style]
-            n_response = len(prompt) - n_template
-            weights = [0.0] * n_template + [_RESPONSE_WEIGHT] * n_response + [1.0] * len(target)
-            return prompt + target, weights
-
-    def _example(self, progress: float) -> Example:
-        """Copying is learnt first, on short texts; real pairs come in later."""
-        if self._real is None:
-            return world_example(self._world, self._rng)
-        early = progress < _EARLY
-        kind = self._rng.choices(_SOURCES, _EARLY_MIX if early else _LATE_MIX)[0]
-        if kind == "world":
-            return world_example(self._world, self._rng)
-        if kind == "pair":
-            return self._real.pair(self._rng, max_words=60)
-        longest = 50 if early else 170
-        return self._real.pseudo(self._rng, max_words=self._rng.randrange(12, longest))
 
 
 class Trainer:
@@ -183,20 +81,20 @@ class Trainer:
         self._loss: Callable[..., torch.Tensor] = torch.compile(self._weighted_loss, dynamic=False)
 
     def run(self) -> None:
-        """Train until the time is up."""
+        """Take all steps; log, and save now and then."""
         started = saved = time.monotonic()
-        step, tokens, losses = 0, 0, []
-        seconds = self._recipe.minutes * 60
-        while (elapsed := time.monotonic() - started) < seconds:
-            progress = elapsed / seconds
-            scale = min(1.0, (step + 1) / _WARMUP_STEPS, (1 - progress) / 0.4)
+        tokens, losses = 0, []
+        for step in range(1, self._recipe.steps + 1):
+            progress = (step - 1) / self._recipe.steps
+            scale = min(1.0, step / _WARMUP_STEPS, (1 - progress) / 0.4)
             # A resumed run has learnt to copy already.
             batch = self._batches.draw(1.0 if self._recipe.resume else progress)
             losses.append(self._step(batch, scale))
-            step, tokens = step + 1, tokens + int((batch.documents >= 0).sum())
+            tokens += int((batch.documents >= 0).sum())
             if step % _LOG_EVERY == 0:
-                mean = sum(losses) / len(losses)
-                self._log(step=step, tokens=tokens, seconds=round(elapsed), loss=round(mean, 4))
+                mean = round(sum(losses) / len(losses), 4)
+                seconds = round(time.monotonic() - started)
+                self._log(step=step, tokens=tokens, seconds=seconds, loss=mean)
                 losses = []
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 self.save()
@@ -256,7 +154,7 @@ class Trainer:
 
 
 def _new_model(tokenizer: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, Qwen3Config
 
     end = tokenizer.convert_tokens_to_ids(END)
     config = Qwen3Config(
@@ -272,14 +170,15 @@ def _new_model(tokenizer: Any) -> Any:
         bos_token_id=None,
         eos_token_id=end,
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
-        attn_implementation="eager",  # the fastest backward pass on a CPU at these lengths
     )
-    return Qwen3ForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=_ATTENTION)
 
 
 def _tokenizer_texts(world: World, real: RealText | None, rng: Random) -> list[str]:
     drawn = [world.good(rng) for _ in range(20_000)]
     texts = [text for sample in drawn for text in (sample.instruction, sample.response)]
     if real:
-        texts += [text for pair in rng.sample(real.pairs, 8_000) for text in pair]
+        texts += [
+            text for pair in rng.sample(real.pairs, min(8_000, len(real.pairs))) for text in pair
+        ]
     return texts

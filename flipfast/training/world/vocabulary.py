@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from random import Random
 from typing import TypeAlias
@@ -14,8 +15,10 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 _TONGUES = ("French", "Spanish", "German", "Italian", "Dutch", "Polish", "Turkish", "Welsh")
 _UNITS = ("miles", "kilometers", "pounds", "kilograms", "gallons", "liters", "inches", "feet")
 _VERBS = ("saw", "lost", "sold", "painted", "broke", "found", "bought", "carried", "hid", "drew")
-_ONSETS = ("b", "br", "d", "dr", "f", "g", "gl", "k", "kr", "l", "m", "n", "p", "pl", "r", "s")
-_ONSETS += ("sk", "st", "t", "tr", "v", "w", "z", "th", "sh", "ch", "qu", "h")
+_ONSETS = (
+    *("b", "br", "d", "dr", "f", "g", "gl", "k", "kr", "l", "m", "n", "p", "pl", "r", "s"),
+    *("sk", "st", "t", "tr", "v", "w", "z", "th", "sh", "ch", "qu", "h"),
+)
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "oo", "ou")
 _CODAS = ("", "", "l", "m", "n", "r", "s", "x", "nd", "rk", "lt", "sh")
 
@@ -25,7 +28,7 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._listed = _read_classes()
-        self._made = {
+        self._made: dict[str, Callable[[Random], Value]] = {
             "count": lambda rng: rng.choice(_COUNTS),
             "color": lambda rng: rng.choice(_COLORS),
             "day": lambda rng: rng.choice(_DAYS),

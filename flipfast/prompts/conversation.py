@@ -1,0 +1,148 @@
+"""Which part of a conversation is inferred, what is its context, and which part is scored.
+
+Messages are lists of {"role", "content"}; content is a string, None, or a list of parts of which
+those of type "text" count. The published code works on one string instead; `split_query` and
+`final_answer` do what it does, for parity.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from flipfast.errors import InputError
+
+_HINT = 'pass a list of {"role": ..., "content": ...} messages'
+
+
+class _Turn(NamedTuple):
+    role: str
+    text: str
+
+
+def split_messages(messages: Sequence[Any]) -> tuple[str, str | None]:
+    """Return (instruction, context) of a conversation.
+
+    The instruction is the last user turn, whole. The context is every turn before it, system
+    turns included, as "role: content" lines; None where there is none. Turns after the last user
+    turn are left out. Raises InputError for a wrong shape or where no turn is the user's.
+    """
+    turns = _read_turns(messages)
+    last = _last(turns, "user")
+    return turns[last].text, _render(turns[:last]) if last else None
+
+
+def split_system(messages: Sequence[Any]) -> tuple[str, str]:
+    """Return (system_prompt, context) for inferring the system prompt alone.
+
+    The context is the user prompt; where the conversation has more turns, it is all of them up to
+    the last user turn as "role: content" lines. Several system turns are joined by line breaks.
+    Raises InputError for a wrong shape or where a system or a user turn is missing.
+    """
+    turns = _read_turns(messages)
+    _last(turns, "system")
+    system = "\n".join(turn.text for turn in turns if turn.role == "system")
+    rest = [turn for turn in turns if turn.role != "system"]
+    rest = rest[: _last(rest, "user") + 1]
+    return system, rest[0].text if len(rest) == 1 else _render(rest)
+
+
+def completion_text(completion: object) -> str:
+    """Return the text of a completion: a string, or the last assistant turn of a message list.
+
+    None, as a completion or as a turn's content, is "". Raises InputError for any other shape and
+    where no turn is the assistant's.
+    """
+    if completion is None:
+        return ""
+    if isinstance(completion, str):
+        return completion
+    turns = _read_turns(completion)
+    return turns[_last(turns, "assistant")].text
+
+
+def final_answer(text: str) -> str:
+    """Return the part of a reply that the published RL code scores.
+
+    That is the text inside the first `<answer>` and `</answer>`, else after the first `</think>`,
+    else without `<|assistant|>`, stripped; else the text as it is. Raises InputError where text
+    is not a string.
+    """
+    _require_string(text, "a reply")
+    _, _, opened = text.partition("<answer>")
+    answer, closing, _ = opened.partition("</answer>")
+    if closing:
+        return answer.strip()
+    _, closing, answer = text.partition("</think>")
+    if closing:
+        return answer.strip()
+    return text.replace("<|assistant|>", "").strip() if "<|assistant|>" in text else text
+
+
+def split_query(query: str | None, label: str) -> tuple[str, str]:
+    """Return (ground_truth, context) of a conversation in one string, as the published code does.
+
+    Its line scan takes the last line that begins with "user", in any case, and holds a colon: the
+    ground truth is the rest of that line alone, the context all lines before it. Without such a
+    line the ground truth is `label` and the context the whole query. Raises InputError where
+    query is neither a string nor None.
+    """
+    if query is None:
+        return label, ""
+    _require_string(query, "a query")
+    lines = query.split("\n")
+    for index in range(len(lines) - 1, -1, -1):
+        line = lines[index].strip()
+        if line.lower().startswith("user") and ":" in line:
+            return line.partition(":")[2].strip(), "\n".join(lines[:index])
+    return label, query
+
+
+def _read_turns(messages: object) -> list[_Turn]:
+    if not isinstance(messages, (list, tuple)):
+        raise InputError(f"a conversation must be a list, got {_show(messages)}: {_HINT}")
+    return [_read_turn(message, position) for position, message in enumerate(messages)]
+
+
+def _read_turn(message: object, position: int) -> _Turn:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise InputError(f"message {position} has no role: {_show(message)}; {_HINT}")
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return _Turn(message["role"], content or "")
+    if not isinstance(content, (list, tuple)):
+        raise InputError(
+            f"message {position} has content {_show(content)}: use text, None or a list of parts"
+        )
+    return _Turn(message["role"], "".join(_read_part(part, position) for part in content))
+
+
+def _read_part(part: object, position: int) -> str:
+    """The words of one part: an image or a sound has none."""
+    if isinstance(part, dict) and isinstance(part.get("type"), str):
+        text = part.get("text") if part["type"] == "text" else ""
+        if isinstance(text, str):
+            return text
+    raise InputError(
+        f'message {position} has the part {_show(part)}: use {{"type": "text", "text": ...}}'
+    )
+
+
+def _last(turns: list[_Turn], role: str) -> int:
+    for index in range(len(turns) - 1, -1, -1):
+        if turns[index].role == role:
+            return index
+    roles = ", ".join(turn.role for turn in turns) or "none"
+    raise InputError(f"no {role} turn in a conversation with the roles: {roles}; add one")
+
+
+def _render(turns: list[_Turn]) -> str:
+    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+
+
+def _require_string(text: object, name: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a string, got {_show(text)}: decode it first")
+
+
+def _show(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
