@@ -17,8 +17,11 @@ from flipfast.training.world import World
 
 MAX_RESPONSE_TOKENS = 240
 _ROWS, _TOKENS, _POOL = 13, 320, 24
-_EARLY = 0.2  # share of the run before real pairs come in
-_SOURCES, _EARLY_MIX, _LATE_MIX = ("world", "pseudo", "pair"), (0.7, 0.3, 0.0), (0.25, 0.25, 0.5)
+# Copying is learnt first, on short texts; then real pairs come in; at the end they prevail, for a
+# real instruction hardly ever reads like a pseudo-instruction.
+EARLY, LATE = 0.2, 0.7  # shares of the run
+_SOURCES = ("world", "pseudo", "pair")
+_EARLY_MIX, _MIX, _LATE_MIX = (0.7, 0.3, 0.0), (0.25, 0.25, 0.5), (0.3, 0.05, 0.65)
 _STYLE_WEIGHTS = {"standalone": 1, "conversation": 1, "direct": 8}
 _PROMPT_WEIGHT = 0.2  # reading the response is learnt along with inverting it
 
@@ -116,14 +119,13 @@ class Batches:
                 return prompt + target, fixed + read + [1.0] * len(target)
 
     def _example(self, progress: float) -> Example:
-        """Copying is learnt first, on short texts; real pairs come in later."""
         if self._real is None:
             return world_example(self._world, self._rng)
-        early = progress < _EARLY
-        source = self._rng.choices(_SOURCES, _EARLY_MIX if early else _LATE_MIX)[0]
+        mix = _EARLY_MIX if progress < EARLY else _MIX if progress < LATE else _LATE_MIX
+        source = self._rng.choices(_SOURCES, mix)[0]
         if source == "world":
             return world_example(self._world, self._rng)
         if source == "pair":
             return self._real.pair(self._rng, max_words=60)
-        longest = 50 if early else 170
+        longest = 50 if progress < EARLY else 170
         return self._real.pseudo(self._rng, max_words=self._rng.randrange(12, longest))

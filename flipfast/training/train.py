@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from flipfast.training.batches import MAX_RESPONSE_TOKENS, Batch, Batches
+from flipfast.training.batches import EARLY, MAX_RESPONSE_TOKENS, Batch, Batches
 from flipfast.training.data import RealText
 from flipfast.training.tokenizer import END, MAX_LENGTH, PAD, VOCAB_SIZE, train_tokenizer
 from flipfast.training.world import World
@@ -88,7 +88,8 @@ class Trainer:
             progress = (step - 1) / self._recipe.steps
             scale = min(1.0, step / _WARMUP_STEPS, (1 - progress) / 0.4)
             # A resumed run has learnt to copy already.
-            batch = self._batches.draw(1.0 if self._recipe.resume else progress)
+            at = EARLY + (1 - EARLY) * progress if self._recipe.resume else progress
+            batch = self._batches.draw(at)
             losses.append(self._step(batch, scale))
             tokens += int((batch.documents >= 0).sum())
             if step % _LOG_EVERY == 0:
