@@ -1,0 +1,71 @@
+// flipfast._core: the only file that knows pybind11.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "metrics/overlap.h"
+#include "text/normalize.h"
+
+namespace py = pybind11;
+
+namespace flipfast {
+namespace {
+
+Text view(PyObject* string) {
+#if PY_VERSION_HEX < 0x030C0000  // before 3.12 a string may still wait for its final form
+  if (PyUnicode_READY(string) != 0) throw py::error_already_set();
+#endif
+  return {PyUnicode_DATA(string), static_cast<size_t>(PyUnicode_GET_LENGTH(string)),
+          static_cast<int>(PyUnicode_KIND(string)), PyUnicode_IS_ASCII(string) != 0};
+}
+
+py::object str_lower(PyObject* string) {
+  return py::handle(reinterpret_cast<PyObject*>(&PyUnicode_Type)).attr("lower")(py::handle(string));
+}
+
+// Borrows the text of a row. A lower-cased copy, where one is needed, goes to `owned`.
+Text view_row(const py::tuple& rows, size_t row, std::vector<py::object>* owned) {
+  PyObject* const string = PyTuple_GET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(row));
+  if (!PyUnicode_Check(string)) {
+    throw py::type_error("row " + std::to_string(row) + " is " + Py_TYPE(string)->tp_name +
+                         ", not str");
+  }
+  const Text text = view(string);
+  if (!needs_python_lower(text)) return text;
+  owned->push_back(str_lower(string));
+  return view(owned->back().ptr());
+}
+
+py::array_t<double> py_overlap_f1(const py::tuple& predictions, const py::tuple& references,
+                                  size_t threads) {
+  if (predictions.size() != references.size()) {
+    throw py::value_error(std::to_string(predictions.size()) + " predictions but " +
+                          std::to_string(references.size()) + " references");
+  }
+  std::vector<py::object> owned;
+  std::vector<Pair> pairs;
+  pairs.reserve(predictions.size());
+  for (size_t row = 0; row < predictions.size(); ++row) {
+    pairs.push_back({view_row(predictions, row, &owned), view_row(references, row, &owned)});
+  }
+  py::array_t<double> scores({static_cast<py::ssize_t>(pairs.size()), py::ssize_t{3}});
+  static_assert(sizeof(Score) == 3 * sizeof(double), "a Score is one row of the array");
+  Score* const out = reinterpret_cast<Score*>(scores.mutable_data());
+  {
+    const py::gil_scoped_release unlocked;  // the tuples and `owned` keep every text alive
+    overlap_f1(pairs, threads, out);
+  }
+  return scores;
+}
+
+}  // namespace
+}  // namespace flipfast
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The C++ text core of flipfast.";
+  m.def("overlap_f1", &flipfast::py_overlap_f1, py::arg("predictions"), py::arg("references"),
+        py::arg("threads") = 0,
+        "Word-level F1, precision and recall of each row: float64 (N, 3). GIL released.");
+}
