@@ -1,0 +1,118 @@
+"""Finds the instruction's key in JSON-like text and reads the value behind it.
+
+The scanner does not need the text around the key to be valid: it looks for the key itself, so
+prose, fences, doubled braces, trailing commas and a broken neighbour don't matter. Every part of
+the text is read a bounded number of times, so the time is linear.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from flipfast.parsing.keys import GENERIC, key_rank
+from flipfast.parsing.strings import CLOSERS, NEXT_KEY, QUOTES, read_string, skip_gap
+
+# A quoted key, or the loose ones: without its closing quote, or bare behind a brace or a comma.
+# The bounds keep hostile text linear.
+_ANCHOR = re.compile(
+    rf"(?P<open>(?<!\\)[{QUOTES}]|[{{,])\s{{0,20}}"
+    rf"(?P<key>[A-Za-z][A-Za-z _-]{{6,40}})(?P<close>[{QUOTES}]?)\s{{0,20}}:"
+)
+_QUOTE_ORDER = {'"': 0, "'": 1}  # then the smart quotes
+_LOOSE = 6
+# A value without quotes ends with its line, at a brace, or where a string begins.
+_BARE_VALUE = re.compile(r'[^\n{}"]*')
+_IN_COLLECTION = re.compile(rf"[{QUOTES}\[\]{{}}]")
+# A value that only shows the format: no letter or digit, or all of it within <> or [].
+_PLACEHOLDER = re.compile(r"[\W_]*|\s*<[^<>]*>\s*|\s*\[[^\[\]]*\]\s*")
+
+
+class Value(NamedTuple):
+    """What stands behind a key, how far the text was read for it, whether its end was there."""
+
+    text: str
+    end: int
+    closed: bool
+
+
+def find_instruction(text: str) -> tuple[str, str] | None:
+    """Return (instruction, status) from the best key in a text, or None where it has no key.
+
+    A key that spells "inferred instruction" goes before any other "instruction", a key in double
+    quotes before one in others: those may stand inside a string unescaped. Among several keys of
+    the same sort the last complete value wins, because models think aloud, repeat the format they
+    were asked for, and answer last; a value that only shows the format ("...", "<...>") loses to
+    any other.
+    """
+    sorts: dict[int, list[re.Match[str]]] = {}
+    for anchor in _ANCHOR.finditer(text):
+        sort = _sort(anchor)
+        if sort is not None:
+            sorts.setdefault(sort, []).append(anchor)
+    for sort in sorted(sorts):
+        values = [value for value in _values(text, sorts[sort]) if value.text.strip()]
+        if values:
+            best = _best(values)
+            return best.text, "recovered" if best.closed else "truncated"
+    return ("", "empty") if sorts else None
+
+
+def _sort(anchor: re.Match[str]) -> int | None:
+    """Which sort of key an anchor is, 0 the best; None where it does not name an instruction."""
+    rank = key_rank(anchor["key"].strip())
+    if rank is None:
+        return None
+    if anchor["open"] in CLOSERS and anchor["close"]:
+        return 3 * (rank == GENERIC) + _QUOTE_ORDER.get(anchor["open"], 2)
+    # "instruction:" alone is ordinary prose.
+    return None if rank == GENERIC else _LOOSE
+
+
+def _best(values: list[Value]) -> Value:
+    values = [value for value in values if not _PLACEHOLDER.fullmatch(value.text)] or values
+    values = [value for value in values if value.closed] or values
+    return values[-1]
+
+
+def _values(text: str, anchors: list[re.Match[str]]) -> Iterator[Value]:
+    """The values behind keys of one sort, in order; none from inside another's value."""
+    end = 0
+    for anchor in anchors:
+        if anchor.start() >= end:
+            value = _read_value(text, skip_gap(text, anchor.end()), python=anchor["open"] == "'")
+            end = value.end
+            yield value
+
+
+def _read_value(text: str, start: int, python: bool) -> Value:
+    opening = text[start : start + 1]
+    if opening in CLOSERS:
+        return Value(*read_string(text, start, python=python))
+    if opening and opening in "[{":
+        return _read_collection(text, start, python)
+    match = _BARE_VALUE.match(text, start)
+    end = match.end() if match else start
+    bare = text[start:end].strip().rstrip(",")
+    return Value("" if bare in ("null", "None") else bare, end, end < len(text))
+
+
+def _read_collection(text: str, start: int, python: bool) -> Value:
+    """Join, by line breaks, the strings in a list or an object, but not the object's keys."""
+    parts = []
+    depth = 1
+    position = start + 1
+    while match := _IN_COLLECTION.search(text, position):
+        position = match.end()
+        if key := NEXT_KEY.match(text, match.start()):
+            position = key.end()
+        elif match.group() in CLOSERS:
+            part = read_string(text, match.start(), in_list=True, python=python)
+            parts.append(part.value)
+            if not part.closed:
+                break
+            position = part.end
+        else:
+            depth += 1 if match.group() in "[{" else -1
+            if depth == 0:
+                return Value("\n".join(parts), position, True)
+    return Value("\n".join(parts), len(text), False)

@@ -1,0 +1,32 @@
+"""The parser for models that are asked for the instruction alone, without JSON."""
+
+from flipfast.parsing.robust import parse_fields
+from flipfast.parsing.wrappers import (
+    drop_answer_tags,
+    drop_leading_think,
+    drop_think,
+    strip_fence,
+    strip_label,
+    strip_quotes,
+)
+
+
+def parse_plain(text: str) -> tuple[str, str]:
+    """Return (instruction, status) from an output that should be the instruction and no more.
+
+    Think blocks, answer tags, a code fence, a leading label ("Instruction:") and one pair of
+    enclosing quotes are stripped. An object with a key for the instruction, given against the
+    request, is read as `parse_robust` reads it. status: "ok" for text, "empty" without any,
+    "unparsed" where a think block never closes. Whether the text was cut off only the caller
+    knows, from the number of tokens.
+    """
+    body, reasoning_only = drop_leading_think(text)
+    answer = drop_answer_tags(drop_think(body))
+    if reasoning_only or answer.lstrip().startswith(("{", "[", "```")):
+        found = parse_fields(body)
+        if found:
+            return found
+    if reasoning_only:
+        return "", "unparsed"
+    instruction = strip_quotes(strip_label(strip_fence(answer)))
+    return instruction, "ok" if instruction else "empty"

@@ -1,0 +1,86 @@
+"""The default parser: finds the instruction in what small models really write."""
+
+import json
+import re
+
+from flipfast.parsing.fields import find_instruction
+from flipfast.parsing.keys import key_rank
+from flipfast.parsing.strings import QUOTES
+from flipfast.parsing.wrappers import (
+    after_inferred_label,
+    drop_answer_tags,
+    drop_leading_think,
+    drop_think,
+    strip_fence,
+    strip_quotes,
+)
+
+_INVALID = object()
+# Signs of an object that was begun but holds no instruction: its reasoning, or its first quote.
+_REASONING = re.compile(
+    rf"[{QUOTES}](?:REASONING|Reasoning)[{QUOTES}]\s{{0,20}}:|\A\W{{0,20}}(?i:reasoning)\s?:"
+)
+_OBJECT_START = re.compile(rf"\s*[{{\[][\s{{\[]*[{QUOTES}]")
+
+
+def parse_robust(text: str) -> tuple[str, str]:
+    """Return (instruction, status) from one model output.
+
+    A clean JSON object, in a code fence or behind a think block at most, is "ok". Otherwise the
+    key is looked for in the text as it is, and where there is none the whole text is taken, unless
+    it shows signs of the object that was asked for. Statuses as in `extract_instruction`.
+    """
+    body, reasoning_only = drop_leading_think(text)
+    found = parse_fields(body)
+    if found:
+        return found
+    return ("", "unparsed") if reasoning_only else _from_plain(body)
+
+
+def parse_fields(body: str) -> tuple[str, str] | None:
+    """Return (instruction, status) where a text has a key for the instruction, else None."""
+    return _from_object(body) or find_instruction(body)
+
+
+def _from_object(body: str) -> tuple[str, str] | None:
+    """Read a text that is one valid JSON object with strings under the keys that may count."""
+    data = _loads(strip_fence(body))
+    if not isinstance(data, dict):
+        return None
+    ranked = [(rank, value) for key, value in data.items() if (rank := key_rank(key)) is not None]
+    values = [value for _, value in sorted(ranked, key=lambda pair: pair[0]) if value]
+    if not ranked or not all(isinstance(value, str) for value in values):
+        return None
+    filled = [value for value in values if value.strip()]
+    return (filled[0], "ok") if filled else ("", "empty")
+
+
+def _from_plain(body: str) -> tuple[str, str]:
+    """Take a text without a key for the instruction itself, unless it is something else."""
+    text = drop_answer_tags(drop_think(body))
+    if not text.strip():
+        return "", "empty"
+    labelled = after_inferred_label(text)
+    if labelled is not None:
+        text = strip_quotes(labelled)
+    elif _is_other(text):
+        return "", "unparsed"
+    elif text.lstrip().startswith("```"):
+        text = strip_fence(text)
+    usable = any(map(str.isalnum, text))
+    return (text, "recovered") if usable else ("", "unparsed")
+
+
+def _is_other(text: str) -> bool:
+    """Whether a text is a JSON value, or shows signs of an object, rather than an instruction."""
+    value = _loads(strip_fence(text))
+    if isinstance(value, str):
+        return False
+    return bool(value is not _INVALID or _REASONING.search(text) or _OBJECT_START.match(text))
+
+
+def _loads(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # invalid, too many digits, nested too deep
+        return _INVALID

@@ -1,0 +1,105 @@
+"""What models wrap around an answer: reasoning blocks, answer tags, code fences, labels, quotes.
+
+Every function is linear in the length of the text, whatever it holds.
+"""
+
+import re
+
+THINK, THINK_END = "<think>", "</think>"
+
+_FENCE_START = re.compile(r"```(?:json\b|[A-Za-z0-9_+-]*(?=[\s{\[]))?", re.IGNORECASE)
+# On a line of its own or before the text, in markdown or not; the bounds keep hostile text linear.
+_LABEL_END = r"[*_ ]{0,5}(?::[*_]{0,3}|\n)\s*"
+_INFERRED_LABEL = re.compile(
+    rf"(?:\A|\n)[\s*#_]{{0,20}}inferred[ _-]instruction{_LABEL_END}", re.IGNORECASE
+)
+_LABEL = re.compile(
+    rf"[\s*#_]{{0,20}}(?:the )?(?:(?:inferred|original|likely|user(?:'s)?)[ _]){{0,3}}"
+    rf"(?:instruction|prompt)(?: is| was)?{_LABEL_END}",
+    re.IGNORECASE,
+)
+_QUOTE_PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
+
+
+def drop_closed_think(text: str) -> str:
+    """Remove every closed think block together with the white space that follows it."""
+    kept = []
+    start = 0
+    while (opened := text.find(THINK, start)) >= 0:
+        closed = text.find(THINK_END, opened)
+        if closed < 0:
+            break
+        kept.append(text[start:opened])
+        start = _skip_space(text, closed + len(THINK_END))
+    kept.append(text[start:])
+    return "".join(kept)
+
+
+def drop_answer_tags(text: str) -> str:
+    """Remove the tags `<answer>` and `</answer>`, keeping what is between them."""
+    return text.replace("<answer>", "").replace("</answer>", "")
+
+
+def drop_leading_think(text: str) -> tuple[str, bool]:
+    """Cut the think blocks a text begins with.
+
+    Returns (rest, is_open): is_open says that a block never closes, and then rest is what the
+    block holds. Later blocks stay: they may be quoted inside the instruction.
+    """
+    start = 0
+    while text.startswith(THINK, opened := _skip_space(text, start)):
+        closed = text.find(THINK_END, opened)
+        if closed < 0:
+            return text[opened + len(THINK) :], True
+        start = _skip_space(text, closed + len(THINK_END))
+    return text[start:], False
+
+
+def drop_think(text: str) -> str:
+    """Remove every closed think block, and all up to a `</think>` that was opened elsewhere.
+
+    A chat template may open the block in the prompt, so that the output only closes it.
+    """
+    return drop_closed_think(text).rpartition(THINK_END)[2]
+
+
+def strip_fence(text: str) -> str:
+    """Strip white space and one code fence, with its language, from around a text."""
+    text = text.strip()
+    opened = _FENCE_START.match(text)
+    if opened:
+        text = text[opened.end() :].removesuffix("```").strip()
+    return text
+
+
+def after_inferred_label(text: str) -> str | None:
+    """What follows the last label "Inferred instruction:" that begins a line; None without one."""
+    end = None
+    for match in _INFERRED_LABEL.finditer(text):
+        end = match.end()
+    return None if end is None else text[end:]
+
+
+def strip_label(text: str) -> str:
+    """Strip a label such as "Instruction:" or "The original prompt is:" from before a text."""
+    match = _LABEL.match(text)
+    return text[match.end() :] if match else text
+
+
+def strip_quotes(text: str) -> str:
+    """Strip white space and one pair of quotes from around a text.
+
+    Quotes that also stand inside stay: `"War" and "Peace"` is not one quoted text.
+    """
+    text = text.strip()
+    closing = _QUOTE_PAIRS.get(text[:1])
+    inside = text[1:-1]
+    if len(text) > 1 and text[-1] == closing and closing not in inside and text[0] not in inside:
+        return inside.strip()
+    return text
+
+
+def _skip_space(text: str, start: int) -> int:
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start

@@ -1,0 +1,276 @@
+"""The robust parser: every form written out, the recorded outputs, and properties."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flipfast import ConfigError, InputError, extract_instruction
+
+STATUSES = ("ok", "recovered", "truncated", "empty", "unparsed")
+FORMAT = '{"REASONING": "...", "INFERRED INSTRUCTION": "..."}'
+HOSTILE = [
+    "{",
+    '"',
+    "\\",
+    "<think>",
+    "<think></think>",
+    "</think>",
+    "[{",
+    " ",
+    "\n",
+    "```",
+    '","',
+    '" : ',
+    '"instruction":',
+    '"instruction":"',
+    '"instruction":["',
+    '"instruction": "a"\nx',
+    '"INFERRED INSTRUCTION":a ',
+    "\\ud83d",
+    "inferred instruction:\n",
+]
+# Random outputs seldom hold the characters that matter, so these are put in often.
+PIECES = st.sampled_from(
+    [
+        *"\"'\\{}[],:\nx",
+        *("<think>", "</think>", "```json", "\\u00", "REASONING"),
+        *('"INFERRED INSTRUCTION": ', "'instruction': ", "“Inferred_Instruction”:"),
+    ]
+)
+
+
+@pytest.fixture
+def golden(shared_file):
+    with gzip.open(
+        shared_file("golden/extraction_golden.jsonl.gz"), "rt", encoding="utf-8"
+    ) as file:
+        return [json.loads(line) for line in file]
+
+
+def test_recorded_outputs_give_what_the_model_emitted(golden):
+    nothing = {"empty": "empty", "null_value": "empty", "missing_key": "unparsed"}
+    nothing["number"] = "unparsed"
+    for row in golden:
+        found, status = extract_instruction(row["model_output"])
+        emitted = row["emitted_instruction"]
+        form = row["form"]
+        if form in nothing:
+            assert (found, status) == ("", nothing[form]), row
+        elif form == "truncated":
+            assert emitted.startswith(found), row
+            assert status == "truncated" or found == emitted, row
+        elif form == "raw_newline":
+            # Made by adding a line to the value and simplifying its quotes and backslashes.
+            assert found == emitted.replace('"', "'").replace("\\", "") + "\nsecond line", row
+        else:
+            assert found == emitted, row
+            assert status in ("ok", "recovered"), row
+
+
+CLEAN = [
+    '{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}',
+    '{\r\n  "REASONING": "r",\r\n  "inferred_instruction": "What is x?"\r\n}\n',
+    '```json\n{"INFERRED INSTRUCTION": "What is x?"}\n```',
+    '```{"INFERRED INSTRUCTION": "What is x?"}```',
+    '```JSON {"INFERRED INSTRUCTION": "What is x?"}',
+    '<think>\nr {"a"\n</think>\n\n{"INFERRED INSTRUCTION": "What is x?"}',
+    '<think>a</think><think>b</think>```\n{"Inferred-Instruction": "What is x?"}\n```',
+    '{"inferredInstruction": "What is x?"}',
+    '{"INFERED_INSTUCTION": "What is x?"}',
+    '{"Instruction": "What is x?", "instruction_language": "German"}',
+    '{"instruction": "no", "Inferred instructions": "What is x?"}',
+    '{"INFERRED INSTRUCTION": null, "inferred instruction": "What is x?"}',
+]
+MENDED = [
+    'Here it is:\n{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}\n\nI hope this helps!',
+    '{{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}}',
+    '{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?",}',
+    '{"REASONING": "r" "INFERRED INSTRUCTION": "What is x?" "NOTE": "n"}',
+    '{"REASONING": "r"\n"INFERRED INSTRUCTION": "What is x?"',
+    '{"INFERRED INSTRUCTION": "What is x?"\n\nI hope this helps!',
+    "{'REASONING': 'r', 'INFERRED INSTRUCTION': 'What is x?'}",
+    "{'REASONING': \"it's\", 'INFERRED INSTRUCTION': \"What is x?\"}",
+    "{“REASONING”: “r”, “INFERRED INSTRUCTION”: “What is x?”}",
+    '{“INFERRED INSTRUCTION”: "What is x?"}',
+    '{INFERRED INSTRUCTION: "What is x?"}',
+    '{"INFERRED INSTRUCTION": What is x?}',
+    '{"INFERRED INSTRUCTION: "What is x?"}',
+    '{"REASONING": "r", "INFERRED INSTRUCTION": ["What is x?"]}',
+    '[{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}]',
+    '{"answer": {"INFERRED INSTRUCTION": "What is x?"}}',
+    '{"INFERRED INSTRUCTION": {"text": "What is x?"}}',
+    '{\\n "REASONING": "r",\\n "INFERRED INSTRUCTION": "What is x?"\\n}',
+    '{"REASONING":\\_ "r\\_", "INFERRED INSTRUCTION": "What is x?"}',
+    '<think>\nFirst I look. {"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}',
+    'I looked.\n</think>\n{"INFERRED INSTRUCTION": "What is x?"}',
+    '<answer>{"INFERRED INSTRUCTION": "What is x?"}</answer>',
+    "What is x?",
+    "```\nWhat is x?\n```",
+    "<answer>What is x?</answer>",
+    "<think>a</think>What is x?",
+    "I looked.</think>What is x?",
+    'REASONING: r\nINFERRED INSTRUCTION: "What is x?"',
+    "**Reasoning:** r\n\n**Inferred Instruction:** What is x?",
+    "### Inferred instruction\n\nWhat is x?",
+]
+
+
+@pytest.mark.parametrize("output", CLEAN)
+def test_clean_object(output):
+    assert extract_instruction(output) == ("What is x?", "ok")
+
+
+@pytest.mark.parametrize("output", MENDED)
+def test_mended_output(output):
+    assert extract_instruction(output) == ("What is x?", "recovered")
+
+
+COMPARE = 'Compare "War and Peace", "Emma" now.'
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ('{"INFERRED INSTRUCTION": "' + COMPARE + '"}', COMPARE),
+        ('{"INFERRED INSTRUCTION": "' + COMPARE + '", "CONFIDENCE": 1}', COMPARE),
+        ("{'INFERRED INSTRUCTION': '" + COMPARE + "'}", COMPARE),
+        ("{“INFERRED INSTRUCTION”: “" + COMPARE + "”}", COMPARE),
+        ("{'INFERRED INSTRUCTION': 'What's up, 'doc'?'}", "What's up, 'doc'?"),
+        ("{'INFERRED INSTRUCTION': 'a\\'b\\x41\\U0001f600\\u00e9'}", "a'bA😀é"),
+        ('{"INFERRED INSTRUCTION": "a\\x41 \\_ \\u12",}', "a\\x41 \\_ \\u12"),
+        ('{"INFERRED INSTRUCTION": "\\ud83d\\ude00 \\\\n \\"\\/\\t\\ud800",}', '😀 \\n "/\t\ud800'),
+        ('{"INFERRED INSTRUCTION": "one\n\ntwo\x00"}', "one\n\ntwo\x00"),
+        ('{"INFERRED INSTRUCTION": "<think>x</think> </think>",}', "<think>x</think> </think>"),
+        ('{"INFERRED INSTRUCTION": ["one", "two"]}', "one\ntwo"),
+        ('{"INFERRED INSTRUCTION": 42}', "42"),
+        ("\x1c\"quoted\" 'text'\n", "\x1c\"quoted\" 'text'\n"),
+    ],
+)
+def test_text_of_a_mended_value(output, expected):
+    assert extract_instruction(output) == (expected, "recovered")
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (FORMAT + '\n{"REASONING": "r", "INFERRED INSTRUCTION": "x"}', ("x", "recovered")),
+        ('{"REASONING": "r", "INFERRED INSTRUCTION": "x"}\n' + FORMAT, ("x", "recovered")),
+        (FORMAT + '\n{"REASONING": "r", "INFERRED INSTRUCTION": "x', ("x", "truncated")),
+        ('{"inferred instruction": "a"} or {"inferred instruction": "b"}', ("b", "recovered")),
+        ('{"inferred instruction": "a"} or {"inferred instruction": "b', ("a", "recovered")),
+        ('{"INFERRED INSTRUCTION": "a",} {"instruction": "b"}', ("a", "recovered")),
+        ('{"INFERRED INSTRUCTION": "<text>"} {"INFERRED INSTRUCTION": "a"}', ("a", "recovered")),
+        (
+            '{"REASONING": "the \'instruction\': \'x", "INFERRED INSTRUCTION": "a",}',
+            ("a", "recovered"),
+        ),
+    ],
+)
+def test_which_of_several_objects(output, expected):
+    assert extract_instruction(output) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "status"),
+    [
+        ("", "empty"),
+        (" \n\t", "empty"),
+        ("<think>only thoughts</think>\n", "empty"),
+        ('{"INFERRED INSTRUCTION": ""}', "empty"),
+        ('{"INFERRED INSTRUCTION": " ",}', "empty"),
+        ("{'INFERRED INSTRUCTION': None}", "empty"),
+        ('{"INFERRED INSTRUCTION": []}', "empty"),
+        ('{"REASONING": "r", "INFERRED INSTRUCTION":', "empty"),
+        ('{"REASONING": "r", "INFERRED INSTRUCTION": "', "empty"),
+        ('{"REASONING": "r"}', "unparsed"),
+        ('Sure!\n{"REASONING": "r"}', "unparsed"),
+        ('{"REASONING": "it was cut', "unparsed"),
+        ('{"REASONING": "r", "INFERRED INSTR', "unparsed"),
+        ('{"question": "r"}', "unparsed"),
+        ("<think>it was cut", "unparsed"),
+        ("Reasoning: it was cut", "unparsed"),
+        ("90", "unparsed"),
+        ("null", "unparsed"),
+        ("[1, 2]", "unparsed"),
+        ("{", "unparsed"),
+        ("?!", "unparsed"),
+    ],
+)
+def test_nothing_to_find(output, status):
+    assert extract_instruction(output) == ("", status)
+
+
+def test_wrong_use():
+    with pytest.raises(ConfigError, match=r"'strict'.*robust, reference, plain"):
+        extract_instruction("x", parser="strict")
+    with pytest.raises(InputError, match="NoneType"):
+        extract_instruction(None)
+
+
+def wrap(instruction: str, form: str, ascii_only: bool) -> str:
+    record = {"REASONING": 'r "q" {', "INFERRED INSTRUCTION": instruction}
+    indent = 2 if form == "pretty" else None
+    output = json.dumps(record, ensure_ascii=ascii_only, indent=indent)
+    if form == "fence":
+        return f"```json\n{output}\n```"
+    return f"<think>\nr\n</think>\n\n{output}" if form == "think" else output
+
+
+INSTRUCTIONS = st.one_of(st.text(), st.lists(PIECES | st.text(max_size=3)).map("".join))
+
+
+@given(INSTRUCTIONS, st.sampled_from(["compact", "pretty", "fence", "think"]), st.booleans())
+def test_clean_json_round_trip(instruction, form, ascii_only):
+    found = extract_instruction(wrap(instruction, form, ascii_only))
+    assert found == ((instruction, "ok") if instruction.strip() else ("", "empty"))
+
+
+@given(INSTRUCTIONS, st.sampled_from(["{}", "Here:\n{}", "{}\n\nBye!", "{{{}}}", "[{}]", "x {},"]))
+def test_wrapped_json_round_trip(instruction, wrapping):
+    output = wrapping.format(json.dumps({"REASONING": "r", "INFERRED INSTRUCTION": instruction}))
+    assert extract_instruction(output)[0] == (instruction if instruction.strip() else "")
+
+
+@given(st.text().filter(str.strip))
+def test_python_dict_round_trip(instruction):
+    output = repr({"REASONING": "r", "INFERRED INSTRUCTION": instruction})
+    assert extract_instruction(output) == (instruction, "recovered")
+
+
+@given(INSTRUCTIONS, st.booleans(), st.data())
+def test_a_cut_value_gives_its_beginning(instruction, ascii_only, data):
+    output = wrap(instruction, "compact", ascii_only)
+    value_start = output.index('"INFERRED INSTRUCTION": "') + len('"INFERRED INSTRUCTION": "')
+    cut = data.draw(st.integers(value_start, len(output) - 2))
+    found, status = extract_instruction(output[:cut])
+    assert instruction.startswith(found)
+    assert status == ("truncated" if found else "empty")
+
+
+@given(INSTRUCTIONS, st.integers(0, 60))
+def test_any_cut_output_gives_a_status(instruction, length):
+    assert extract_instruction(wrap(instruction, "fence", True)[:length])[1] in STATUSES
+
+
+@settings(max_examples=500)
+@given(st.lists(PIECES | st.text(max_size=3)).map("".join), st.sampled_from(["robust", "plain"]))
+def test_no_text_raises(text, parser):
+    found, status = extract_instruction(text, parser)
+    assert status in STATUSES
+    assert bool(found.strip()) == (status in ("ok", "recovered", "truncated"))
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.parametrize("start", ["", '{"INFERRED INSTRUCTION": "', "{'INFERRED INSTRUCTION': ["])
+def test_hostile_megabyte(unit, start):
+    found, status = extract_instruction(start + unit * (1_000_000 // len(unit)))
+    assert isinstance(found, str)
+    assert status in STATUSES
+
+
+def test_deep_nesting_is_not_followed():
+    output = '{"a":' * 100_000 + '{"INFERRED INSTRUCTION": "x"}'
+    assert extract_instruction(output) == ("x", "recovered")
