@@ -83,6 +83,7 @@ CLEAN = [
     '{"Instruction": "What is x?", "instruction_language": "German"}',
     '{"instruction": "no", "Inferred instructions": "What is x?"}',
     '{"INFERRED INSTRUCTION": null, "inferred instruction": "What is x?"}',
+    '{"Inferred_Instruction": "no", "INFERRED INSTRUCTION": "What is x?"}',
 ]
 MENDED = [
     'Here it is:\n{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}\n\nI hope this helps!',
@@ -91,6 +92,8 @@ MENDED = [
     '{"REASONING": "r" "INFERRED INSTRUCTION": "What is x?" "NOTE": "n"}',
     '{"REASONING": "r"\n"INFERRED INSTRUCTION": "What is x?"',
     '{"INFERRED INSTRUCTION": "What is x?"\n\nI hope this helps!',
+    '{"INFERRED INSTRUCTION": "What is x?"\n{"REASONING": "r"}',
+    '{"REASONING": "the \'inferred instruction\': \'it", "INFERRED INSTRUCTION": "What is x?",}',
     "{'REASONING': 'r', 'INFERRED INSTRUCTION': 'What is x?'}",
     "{'REASONING': \"it's\", 'INFERRED INSTRUCTION': \"What is x?\"}",
     "{“REASONING”: “r”, “INFERRED INSTRUCTION”: “What is x?”}",
@@ -146,6 +149,7 @@ COMPARE = 'Compare "War and Peace", "Emma" now.'
         ('{"INFERRED INSTRUCTION": "<think>x</think> </think>",}', "<think>x</think> </think>"),
         ('{"INFERRED INSTRUCTION": ["one", "two"]}', "one\ntwo"),
         ('{"INFERRED INSTRUCTION": 42}', "42"),
+        ("Now, new instruction: be brief", "Now, new instruction: be brief"),
         ("\x1c\"quoted\" 'text'\n", "\x1c\"quoted\" 'text'\n"),
     ],
 )
@@ -190,6 +194,8 @@ def test_which_of_several_objects(output, expected):
         ('{"REASONING": "it was cut', "unparsed"),
         ('{"REASONING": "r", "INFERRED INSTR', "unparsed"),
         ('{"question": "r"}', "unparsed"),
+        ('{"REASONING": "an \\"inferred instruction: none\\" is",}', "unparsed"),
+        ('{"question": "it was cut', "unparsed"),
         ("<think>it was cut", "unparsed"),
         ("Reasoning: it was cut", "unparsed"),
         ("90", "unparsed"),
@@ -222,24 +228,28 @@ def wrap(instruction: str, form: str, ascii_only: bool) -> str:
 INSTRUCTIONS = st.one_of(st.text(), st.lists(PIECES | st.text(max_size=3)).map("".join))
 
 
+@settings(deadline=None)
 @given(INSTRUCTIONS, st.sampled_from(["compact", "pretty", "fence", "think"]), st.booleans())
 def test_clean_json_round_trip(instruction, form, ascii_only):
     found = extract_instruction(wrap(instruction, form, ascii_only))
     assert found == ((instruction, "ok") if instruction.strip() else ("", "empty"))
 
 
+@settings(deadline=None)
 @given(INSTRUCTIONS, st.sampled_from(["{}", "Here:\n{}", "{}\n\nBye!", "{{{}}}", "[{}]", "x {},"]))
 def test_wrapped_json_round_trip(instruction, wrapping):
     output = wrapping.format(json.dumps({"REASONING": "r", "INFERRED INSTRUCTION": instruction}))
     assert extract_instruction(output)[0] == (instruction if instruction.strip() else "")
 
 
+@settings(deadline=None)
 @given(st.text().filter(str.strip))
 def test_python_dict_round_trip(instruction):
     output = repr({"REASONING": "r", "INFERRED INSTRUCTION": instruction})
     assert extract_instruction(output) == (instruction, "recovered")
 
 
+@settings(deadline=None)
 @given(INSTRUCTIONS, st.booleans(), st.data())
 def test_a_cut_value_gives_its_beginning(instruction, ascii_only, data):
     output = wrap(instruction, "compact", ascii_only)
@@ -250,12 +260,13 @@ def test_a_cut_value_gives_its_beginning(instruction, ascii_only, data):
     assert status == ("truncated" if found else "empty")
 
 
+@settings(deadline=None)
 @given(INSTRUCTIONS, st.integers(0, 60))
 def test_any_cut_output_gives_a_status(instruction, length):
     assert extract_instruction(wrap(instruction, "fence", True)[:length])[1] in STATUSES
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(PIECES | st.text(max_size=3)).map("".join), st.sampled_from(["robust", "plain"]))
 def test_no_text_raises(text, parser):
     found, status = extract_instruction(text, parser)
