@@ -17,7 +17,7 @@ from flipfast.training.world.generator import FAILURES, REPEATED_INSTRUCTION
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]{2,}")
 _HELD_OUT_ONE_IN = 20
-_FAILURE_SHARE = 0.2
+_FAILURE_SHARE = 0.35
 _REPEATED_SHARE = 0.03
 _PSEUDO = (
     "Write about {}.",

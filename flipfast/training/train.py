@@ -18,7 +18,7 @@ from flipfast.training.data import RealText
 from flipfast.training.tokenizer import END, MAX_LENGTH, PAD, VOCAB_SIZE, train_tokenizer
 from flipfast.training.world import World
 
-_MUON_LR, _ADAM_LR, _WARMUP_STEPS = 3e-3, 3e-3, 200
+_MUON_LR, _ADAM_LR, _WARMUP_STEPS = 2e-3, 2e-3, 200
 _ATTENTION = "eager"  # compiled, it has the fastest backward pass on a CPU at these lengths
 _SAVE_EVERY_S, _LOG_EVERY = 300, 50
 

@@ -58,8 +58,7 @@ def test_failures_fail(label: str) -> None:
     rng, world = Random(5), World()
     samples = [world.failure(rng, label) for _ in range(50)]
     assert {sample.label for sample in samples} == {label}
-    differing = sum(sample.target != sample.instruction for sample in samples)
-    assert differing == 0 if label == "truncated" else differing >= 45
+    assert sum(sample.target != sample.instruction for sample in samples) >= 45
     if label == "repeated":
         assert all(s.instruction in s.response for s in samples)
         assert {s.target for s in samples} == {REPEATED_INSTRUCTION}

@@ -18,6 +18,7 @@ _HELD_OUT_ONE_IN = 10
 # What a failed response is an answer to, if to anything: the inverter learns to say so.
 CONTENTLESS_INSTRUCTION = "Say nothing in particular."
 REPEATED_INSTRUCTION = "Repeat what I say."
+BEGINNING_OF = "Write only the beginning: {}"
 _CONTENTLESS = (
     "I am sorry, but I cannot help with that.",
     "Sure! Here you go.",
@@ -164,7 +165,7 @@ class World:
         if label == "truncated":
             words = sample.response.split(" ")
             cut = " ".join(words[: rng.randrange(1, max(2, min(6, len(words) // 3)))])
-            return self._labelled(sample, label, cut, sample.target)
+            return self._labelled(sample, label, cut, BEGINNING_OF.format(sample.target))
         if label == "over_long":
             text = f"{sample.response}\n\n{other.response}"
             return self._labelled(sample, label, text, f"{sample.target} {other.target}")
