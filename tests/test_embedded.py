@@ -1,0 +1,105 @@
+"""The model in the package: size, promised figures, purity, the command line with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from flipfast import FlipReward
+from flipfast.training.evaluate import evaluate_world
+from flipfast.training.world import World
+
+ASSETS = Path(__file__).parents[1] / "flipfast" / "assets"
+
+
+@pytest.fixture(scope="module")
+def reward() -> FlipReward:
+    return FlipReward()
+
+
+def flipfast(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flipfast", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_it_is_small() -> None:
+    weights = ASSETS / "tiny-inverter" / "model.safetensors"
+    assert weights.stat().st_size <= 16_000_000
+    assert (ASSETS / "tiny-inverter" / "README.md").exists()
+
+
+def test_it_inverts_held_out_instructions(reward: FlipReward) -> None:
+    figures = evaluate_world(reward, n_groups=40, seed=1)
+    assert figures["mean_f1"]["good"] >= 0.85
+    assert figures["best_of_8"] >= 0.95
+
+
+def test_neighbours_have_no_say(reward: FlipReward) -> None:
+    rng, world = Random(7), World(held_out=True)
+    samples = [sample for _ in range(4) for sample in world.group(rng).samples]
+    for sampled in (reward, FlipReward(temperature=0.8, seed=5)):
+        whole = sampled.score([s.instruction for s in samples], [s.response for s in samples])
+        mixed = rng.sample(range(len(samples)), 11)
+        part = sampled.score(
+            [samples[i].instruction for i in mixed], [samples[i].response for i in mixed]
+        )
+        assert part.inferred == [whole.inferred[i] for i in mixed]
+        assert part.rewards == [whole.rewards[i] for i in mixed]
+
+
+def test_a_seed_changes_the_sample(reward: FlipReward) -> None:
+    sample = World(held_out=True).good(Random(8))
+    inferred = {
+        FlipReward(temperature=1.5, seed=seed).score([""], [sample.response]).inferred[0]
+        for seed in range(4)
+    }
+    assert len(inferred) > 1
+
+
+def test_it_reads_the_json_styles(reward: FlipReward) -> None:
+    rng, world = Random(9), World(held_out=True)
+    samples = [world.good(rng) for _ in range(12)]
+    for style in ("standalone", "conversation"):
+        batch = FlipReward(style=style, max_new_tokens=100).score(
+            [s.instruction for s in samples], [s.response for s in samples]
+        )
+        assert batch.status.count("ok") >= 10
+
+
+def test_the_demo_shows_a_table() -> None:
+    done = flipfast("demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best") >= 4
+    assert done.stdout.count("worst") >= 4
+    assert "rewards/s" in done.stdout
+
+
+def test_scoring_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    rows = (ASSETS / "demo_groups.jsonl").read_text().splitlines()
+    done = flipfast("score", str(ASSETS / "demo_groups.jsonl"), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(scored) == len(rows)
+    assert all(len(row["rewards"]) == len(row["responses"]) for row in scored)
+    best = [max(range(len(row["rewards"])), key=row["rewards"].__getitem__) for row in scored]
+    assert sum(index < 2 for index in best) >= len(scored) - 1  # good ones come first in that file
+
+
+def test_info_names_versions_and_parts() -> None:
+    done = flipfast("info")
+    assert done.returncode == 0, done.stderr
+    for word in ("torch", "transformers", "text core", "device: cpu", "flipfast[trl]"):
+        assert word in done.stdout
+
+
+def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
+    done = flipfast("demo", "--model", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "nowhere" in done.stderr
