@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from flipfast.backends import (
-    Inversion,
-    InversionRequest,
-    Inverter,
-    SamplingParams,
-    load_inverter,
-)
-from flipfast.config import EMBEDDED, FlipConfig
+from flipfast.assembly import assemble
+from flipfast.backends import Inversion, InversionRequest, Inverter
+from flipfast.config import FlipConfig
 from flipfast.errors import InputError
 from flipfast.metrics import overlap_f1
 from flipfast.parsing import extract_instruction
-from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.conversation import (
     completion_text,
     final_answer,
     split_messages,
     split_system,
 )
-from flipfast.prompts.rendering import PromptRenderer, RenderedPrompt
-from flipfast.prompts.templates import PromptTemplate, get_template
+from flipfast.prompts.rendering import RenderedPrompt
 from flipfast.scores import ScoreBatch, ScoreStats
 
 __all__ = ["FlipReward", "ScoreBatch"]
@@ -85,19 +76,8 @@ class FlipReward:
         elif model is not None:
             options["model"] = str(model)
         self.config = (config or FlipConfig()).with_options(options)
-        folder = _model_folder(self.config.model)
-        hints = _hints(folder)
-        self._template = _template(self.config, hints.get("style"))
-        self._sampling = _sampling(self.config, self._template)
         self._owns_inverter = inverter is None
-        self._inverter = inverter or _load(self.config, folder)
-        self._renderer = PromptRenderer(
-            self._inverter.tokenizer,
-            self._template,
-            thinking=self.config.thinking,
-            max_prompt_tokens=self._inverter.context_length - self._sampling.max_new_tokens,
-            max_response_tokens=self.config.max_response_tokens or hints.get("max_response_tokens"),
-        )
+        self._parts = assemble(self.config, inverter)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
@@ -150,7 +130,7 @@ class FlipReward:
     def close(self) -> None:
         """Give the model's memory back, unless the inverter is a shared one."""
         if self._owns_inverter:
-            self._inverter.close()
+            self._parts.inverter.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._owns_inverter:
@@ -170,7 +150,7 @@ class FlipReward:
             except InputError as error:
                 rows.append(_Row(error=str(error)))
             else:
-                rows.append(_Row(instruction, self._renderer.render(response, context)))
+                rows.append(_Row(instruction, self._parts.renderer.render(response, context)))
         return rows
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
@@ -190,7 +170,7 @@ class FlipReward:
             InversionRequest(prompt.token_ids, _seed(self.config.seed, prompt.token_ids))
             for _, prompt in runnable
         ]
-        inversions = self._inverter.generate(requests, self._sampling, on_progress)
+        inversions = self._parts.inverter.generate(requests, self._parts.sampling, on_progress)
         for (row, prompt), inversion in zip(runnable, inversions, strict=True):
             self._read(row, inversion, cut=prompt.cut)
         return self._batch(rows, started)
@@ -201,7 +181,7 @@ class FlipReward:
         if inversion.finish_reason == "error":
             row.error = inversion.error
         else:
-            parser = self.config.parser if self._template.wants_json else "plain"
+            parser = self.config.parser if self._parts.template.wants_json else "plain"
             row.inferred, row.status = extract_instruction(inversion.text, parser)
             ended = inversion.finish_reason == "stop"
             if parser == "plain" and row.status not in _FAILURES and not ended:
@@ -236,50 +216,6 @@ class FlipReward:
                 tokens_per_s=(sum(n_prompt) + sum(n_output)) / seconds,
             ),
         )
-
-
-def _model_folder(model: str) -> str:
-    if model != EMBEDDED:
-        return model
-    return str(resources.files("flipfast") / "assets" / "tiny-inverter")
-
-
-def _hints(folder: str) -> dict[str, Any]:
-    """What the model was made for, where its own config.json says so."""
-    try:
-        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # a hub name, or a folder whose loading will say what is wrong
-        return {}
-    hints = config.get("flipfast") if isinstance(config, dict) else None
-    return hints if isinstance(hints, dict) else {}
-
-
-def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
-    if config.prompts_dir is not None:
-        return load_authors_template(config.prompts_dir, config.style or "standalone")
-    return get_template(config.style or recommended or "standalone", config.target)
-
-
-def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:
-    usual = 2048 if config.thinking else 512 if template.wants_json else 128
-    return SamplingParams(
-        max_new_tokens=config.max_new_tokens or usual,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-    )
-
-
-def _load(config: FlipConfig, folder: str) -> Inverter:
-    return load_inverter(
-        config.backend,
-        folder,
-        device=config.device,
-        dtype=config.dtype,
-        batch_size=config.batch_size,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
 
 
 def _seed(seed: int, prompt_ids: list[int]) -> int:

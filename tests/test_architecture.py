@@ -14,6 +14,7 @@ LAYERS = [
     {"env"},
     {"config", "scores"},
     {"prompts", "backends", "parsing", "metrics"},
+    {"assembly"},
     {"reward"},
     {"training"},
     {"cli"},

@@ -1,0 +1,102 @@
+"""From a configuration to the parts that it names: model, prompt, sampling."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flipfast.backends import Inverter, SamplingParams, load_inverter
+from flipfast.config import EMBEDDED, FlipConfig
+from flipfast.prompts.authors import load_authors_template
+from flipfast.prompts.rendering import PromptRenderer
+from flipfast.prompts.templates import PromptTemplate, get_template
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a reward works with.
+
+    Attributes:
+        inverter: runs the model.
+        template: the prompt's texts.
+        renderer: fills the template and tokenizes it.
+        sampling: how output tokens are chosen.
+    """
+
+    inverter: Inverter
+    template: PromptTemplate
+    renderer: PromptRenderer
+    sampling: SamplingParams
+
+
+def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
+    """Load and set up the parts.
+
+    Args:
+        config: the options.
+        inverter: one that is loaded already, or None to load the config's model.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ModelLoadError: the model cannot be loaded.
+    """
+    folder = _model_folder(config.model)
+    hints = _hints(folder)
+    template = _template(config, hints.get("style"))
+    sampling = _sampling(config, template)
+    inverter = inverter or _load(config, folder)
+    renderer = PromptRenderer(
+        inverter.tokenizer,
+        template,
+        thinking=config.thinking,
+        max_prompt_tokens=inverter.context_length - sampling.max_new_tokens,
+        max_response_tokens=config.max_response_tokens or hints.get("max_response_tokens"),
+    )
+    return Parts(inverter, template, renderer, sampling)
+
+
+def _model_folder(model: str) -> str:
+    if model != EMBEDDED:
+        return model
+    return str(resources.files("flipfast") / "assets" / "tiny-inverter")
+
+
+def _hints(folder: str) -> dict[str, Any]:
+    """What the model was made for, where its own config.json says so."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # a hub name, or a folder whose loading will say what is wrong
+        return {}
+    hints = config.get("flipfast") if isinstance(config, dict) else None
+    return hints if isinstance(hints, dict) else {}
+
+
+def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
+    if config.prompts_dir is not None:
+        return load_authors_template(config.prompts_dir, config.style or "standalone")
+    return get_template(config.style or recommended or "standalone", config.target)
+
+
+def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:
+    usual = 2048 if config.thinking else 512 if template.wants_json else 128
+    return SamplingParams(
+        max_new_tokens=config.max_new_tokens or usual,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+    )
+
+
+def _load(config: FlipConfig, folder: str) -> Inverter:
+    return load_inverter(
+        config.backend,
+        folder,
+        device=config.device,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+    )
