@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -104,13 +105,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write the weights in bfloat16, the tokenizer, and the style the model is made for."""
-        config = self._model.config
+        model = copy.deepcopy(self._model).to(torch.bfloat16)
         # Read by FlipReward where the user names neither style nor length.
-        config.flipfast = {"style": "direct", "max_response_tokens": MAX_RESPONSE_TOKENS}
-        state = {k: v.to(torch.bfloat16) for k, v in self._model.state_dict().items()}
-        del state["lm_head.weight"]  # tied to the embedding
-        config.dtype = torch.bfloat16
-        self._model.save_pretrained(self._recipe.out, state_dict=state)
+        model.config.flipfast = {"style": "direct", "max_response_tokens": MAX_RESPONSE_TOKENS}
+        model.save_pretrained(self._recipe.out)
         self._tokenizer.save_pretrained(self._recipe.out)
 
     def _step(self, batch: Batch, scale: float) -> float:
