@@ -20,7 +20,7 @@ class TextEncoder:
 
     Added tokens (chat marks, think tags, tool tags) are taken out of a copy of the tokenizer, so
     that `<|im_end|>` inside a response is spelt out by the ordinary vocabulary. Added tokens of
-    white space alone stay: some vocabularies need them to write line breaks.
+    white space or of one character stay: some vocabularies need them to write those.
 
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
@@ -43,12 +43,12 @@ class TextEncoder:
         self._model_ids = {
             self._plain.token_to_id(token.content): token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
-            if not token.content.strip()
+            if not _is_mark(token.content, special=token.special)
         }
         self._mark_ids = frozenset(
             token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
-            if token.content.strip()
+            if _is_mark(token.content, special=token.special)
         )
         # SentencePiece-like tokenizers put a space before a text. A piece in the middle of a
         # prompt must not get one, so it is encoded behind a line break that is cut off again.
@@ -73,18 +73,20 @@ class TextEncoder:
         while pending:
             part = pending.pop()
             ids = [self._model_ids.get(i, i) for i in self._encode(self._plain, part, first=False)]
-            if self._mark_ids.isdisjoint(ids) or len(part) < 2:
-                yield [token_id for token_id in ids if token_id not in self._mark_ids]
-                continue
-            middle = self._cut_inside_mark(part)
-            pending += [part[middle:], part[:middle]]
+            if self._mark_ids.isdisjoint(ids):
+                yield ids
+            elif len(part) > 1:
+                pending += reversed(self._cut_inside_marks(part))
 
-    def _cut_inside_mark(self, text: str) -> int:
+    def _cut_inside_marks(self, text: str) -> list[str]:
+        """Cut once inside every mark, all in one pass: a text may be made of nothing else."""
         encoding = self._plain.encode(text, add_special_tokens=False)
-        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if self._model_ids.get(token_id, token_id) in self._mark_ids and end - start > 1:
-                return start + 1
-        return len(text) // 2
+        cuts = [
+            start + 1
+            for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if self._model_ids.get(token_id, token_id) in self._mark_ids and end - start > 1
+        ] or [len(text) // 2]
+        return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
     def _encode(self, tokenizer: Tokenizer, text: str, *, first: bool) -> list[int]:
         if not text:
@@ -104,5 +106,14 @@ def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
     state = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = state["post_processor"] = None
     if not keep_marks:
-        state["added_tokens"] = [t for t in state["added_tokens"] if not t["content"].strip()]
+        state["added_tokens"] = [
+            token
+            for token in state["added_tokens"]
+            if not _is_mark(token["content"], special=token["special"])
+        ]
     return Tokenizer.from_str(json.dumps(state))
+
+
+def _is_mark(content: str, *, special: bool) -> bool:
+    """Whether an added token means more than its letters; white space or one character do not."""
+    return special or len(content.strip()) > 1
