@@ -1,0 +1,52 @@
+"""Inverters: one file a backend, found by its name, imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.errors import ConfigError, MissingDependencyError
+
+__all__ = [
+    "Inversion",
+    "InversionRequest",
+    "Inverter",
+    "SamplingParams",
+    "available_backends",
+    "load_inverter",
+]
+
+
+def available_backends() -> list[str]:
+    """Names of the backends in this folder, sorted; nothing is imported to find them."""
+    names = (module.name for module in iter_modules(__path__))
+    return sorted(name for name in names if name != "base" and not name.startswith("_"))
+
+
+def load_inverter(backend: str, model: str, **options: Any) -> Inverter:
+    """Load a model with one of the backends.
+
+    Args:
+        backend: a name from `available_backends()`.
+        model: what that backend takes as a model: a local folder or a hub name.
+        options: passed on to the backend's `load`.
+
+    Raises:
+        ConfigError: there is no such backend, or it refuses an option.
+        MissingDependencyError: a package that the backend needs is not installed.
+        ModelLoadError: the model cannot be loaded.
+    """
+    if backend not in available_backends():
+        known = ", ".join(available_backends())
+        raise ConfigError(f"there is no backend {backend!r}; the backends are: {known}")
+    try:
+        module = import_module(f"{__name__}.{backend}")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the {backend} backend needs the package {error.name}, which is not installed; "
+            f"install it with pip, or choose another backend"
+        ) from error
+    inverter: Inverter = module.load(model, **options)
+    return inverter

@@ -1,0 +1,190 @@
+"""Loading a causal language model and its tokenizer through transformers, with clear errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from flipfast.errors import ConfigError, ModelLoadError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_TIMEOUT_S = 10.0
+_LONGEST_REASON = 300  # characters of another library's message; some run over pages
+
+# What a folder's generation_config.json may ask for and a plain greedy run must not do. With
+# do_sample off, its temperature and the like are not looked at.
+_PLAIN_FIELDS = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "max_length": None,
+    "return_dict_in_generate": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_logits": False,
+    "output_scores": False,
+    "use_cache": True,  # often switched off in a folder written by a training run
+    "pad_token_id": 0,  # only fills rows that have ended, so any id does
+}
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """The device to run on; None takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the name is no device, or CUDA is asked for and not available.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    return resolved
+
+
+def resolve_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    """The weights' dtype; None takes bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; use one of: {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def load_model(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A model in eval mode and its tokenizer, from a local folder or by hub name.
+
+    Its generation_config is the folder's, set to decode greedily: end tokens and processors
+    such as the repetition penalty stay, sampling and beam search go.
+
+    Raises:
+        ModelLoadError: no such folder or hub model, or files that are missing or unusable.
+    """
+    where, local_only = _locate(name, revision)
+    options: dict[str, Any] = {
+        "revision": revision or "main",
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": local_only,
+    }
+    try:
+        with _quiet(progress_bars=not local_only):
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                where, dtype=dtype, output_loading_info=True, **options
+            )
+    except OSError as error:  # transformers' own word for missing files
+        raise ModelLoadError(_explain(name, where, local_only, error)) from None
+    except Exception as error:
+        raise ModelLoadError(_explain(name, where, local_only, error)) from error
+    model, report = loaded
+    # transformers fills what a checkpoint lacks with random numbers.
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise ModelLoadError(
+            f"the weights of {name!r} lack {len(lacking)} tensors of a {type(model).__name__}, "
+            f"the first is {lacking[0]}; is it a causal language model, and complete?"
+        )
+    for field, value in _PLAIN_FIELDS.items():
+        setattr(model.generation_config, field, value)
+    try:
+        return model.to(device).eval(), tokenizer
+    except Exception as error:  # out of memory, or a device that is not there after all
+        raise ModelLoadError(
+            f"could not move {name!r} to {device}: {_one_line(error)}; "
+            "another device, a smaller dtype or a smaller model may help"
+        ) from error
+
+
+def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens of prompt and output together; sys.maxsize where nothing sets a limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(limit or min(tokenizer.model_max_length, sys.maxsize))
+
+
+def _locate(name: str, revision: str | None) -> tuple[str, bool]:
+    """What to hand to from_pretrained, and whether it may use local files only."""
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return str(path), True
+    if name and path.exists():
+        raise ModelLoadError(f"{name!r} is a file; name the folder that holds config.json instead")
+    if not name or name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
+        raise ModelLoadError(
+            f"there is no folder {name!r} (looked for {path.absolute()}); "
+            "name a folder that holds config.json, or a hub model such as Qwen/Qwen3-0.6B"
+        )
+    # One short request first: from_pretrained retries an unreachable hub for every file in turn.
+    try:
+        HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S)
+    except GatedRepoError:
+        raise ModelLoadError(
+            f"the hub model {name!r} is gated; accept its terms on the hub, then log in with "
+            "'hf auth login'"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelLoadError(f"the hub model {name!r} has no revision {revision!r}") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelLoadError(
+            f"{name!r} is neither a local folder nor a model on the hub; check the spelling, "
+            "or log in with 'hf auth login' if it is private"
+        ) from None
+    except Exception:  # no network, offline mode, a mirror that lacks this call: try the cache
+        return name, True
+    return name, False
+
+
+def _explain(name: str, where: str, local_only: bool, error: Exception) -> str:
+    if local_only and isinstance(error, OSError) and not Path(where).is_dir():
+        return (
+            f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
+            "not hold it; check the network, or name a folder that holds config.json"
+        )
+    return f"could not load {name!r}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST_REASON]}"
+
+
+@contextmanager
+def _quiet(progress_bars: bool) -> Iterator[None]:
+    """Transformers without advice, and without bars unless asked, put back as it was afterwards."""
+    verbosity = logging.get_verbosity()
+    hide_bars = logging.is_progress_bar_enabled() and not progress_bars
+    logging.set_verbosity_error()
+    if hide_bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if hide_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,83 @@
+"""Logits processors: a sample that depends on its own request alone, and a watch for NaN."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from flipfast.backends.base import SamplingParams
+
+
+class SeededSampler(LogitsProcessor):
+    """Turns an arg-max loop into sampling with a random stream of its own for every row.
+
+    Each step draws one token a row by inversion: the first token whose cumulative probability
+    exceeds a uniform number (Devroye, "Non-Uniform Random Variate Generation", 1986, III.2). The
+    number comes from the row's seed and the step alone, so neither the neighbours, the order nor
+    torch's generators have a say.
+
+    Args:
+        seeds: one integer a row.
+        sampling: temperature above 0; top-k, then top-p, as transformers applies them.
+    """
+
+    def __init__(self, seeds: Sequence[int], sampling: SamplingParams) -> None:
+        self._seeds = seeds
+        self._step = 0
+        self._warpers: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
+        if sampling.top_k > 0:
+            self._warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1.0:
+            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary), float32, to the same with 0 at the draw, -inf elsewhere."""
+        # The best token at 0 keeps its distance to the next exact at any temperature.
+        warped = scores - scores.amax(-1, keepdim=True)
+        for warper in self._warpers:
+            warped = warper(input_ids, warped)
+        cumulative = warped.double().softmax(-1).cumsum(-1)
+        draws = [uniform(seed, self._step) for seed in self._seeds]
+        draw = torch.tensor(draws, dtype=torch.float64, device=scores.device)[:, None]
+        # right=True passes over tokens of probability 0; the clamp is for rows of NaN.
+        tokens = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
+        tokens = tokens.clamp(max=scores.shape[-1] - 1)
+        self._step += 1
+        return torch.full_like(scores, float("-inf")).scatter(-1, tokens, 0.0)
+
+
+class LogitsWatch(LogitsProcessor):
+    """Notes the first step at which a row has no usable logits (NaN, overflow, none left).
+
+    Attributes:
+        first_bad: (rows,) int64, the step, or -1 where all was well.
+    """
+
+    def __init__(self, n_rows: int, device: torch.device) -> None:
+        self.first_bad = torch.full((n_rows,), -1, device=device)
+        self._step = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) as they came."""
+        bad = ~scores.amax(-1).isfinite() & (self.first_bad < 0)
+        self.first_bad.masked_fill_(bad, self._step)
+        self._step += 1
+        return scores
+
+
+def uniform(seed: int, step: int) -> float:
+    """A number in [0, 1) that looks random and depends on the two arguments alone.
+
+    The top 52 bits of BLAKE2b, so that draw * total stays below total in float64.
+    """
+    digest = hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()
+    return float((int.from_bytes(digest, "big") >> 12) * 2.0**-52)

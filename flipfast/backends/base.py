@@ -1,0 +1,134 @@
+"""The inverter interface: prompts as token ids in, inferred texts out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flipfast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the output tokens of every request of a call are chosen.
+
+    Args:
+        max_new_tokens: most tokens a request may produce, at least 1.
+        temperature: 0 takes the most likely token (greedy); above 0 samples from
+            softmax(logits / temperature).
+        top_p: sample from the smallest set of tokens whose probabilities reach this, in (0, 1].
+        top_k: sample from the k most likely tokens; 0 means all of them.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be 0 or more, not {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k must be 0 (off) or more, not {self.top_k}")
+
+
+@dataclass(frozen=True)
+class InversionRequest:
+    """One prompt to continue.
+
+    Args:
+        prompt_ids: token ids of the whole prompt, special tokens included.
+        seed: fixes this request's random choices; greedy decoding ignores it. Derive it from the
+            request's content, never from its place in a list.
+    """
+
+    prompt_ids: Sequence[int]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """What the model wrote for one request.
+
+    Args:
+        output_ids: the new token ids, without the end token.
+        text: the same, decoded, special tokens left out.
+        finish_reason: "stop" (the model ended), "length" (max_new_tokens reached) or "error".
+        error: what went wrong, only where finish_reason is "error".
+    """
+
+    output_ids: list[int]
+    text: str
+    finish_reason: str
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: str) -> Inversion:
+        """The result of a request that could not be run, and why."""
+        return cls([], "", "error", error)
+
+
+class Inverter(ABC):
+    """A language model that continues prompts; every engine implements this class.
+
+    A backend is one file in this folder with a `load(model, **options) -> Inverter`.
+
+    Attributes:
+        tokenizer: the model's own tokenizer, with its chat template.
+        context_length: most tokens that prompt and output may have together.
+        vocab_size: token ids run from 0 to this, exclusive.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int
+    vocab_size: int
+
+    @abstractmethod
+    def generate(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        """Continue every prompt; one result a request, in the order of the requests.
+
+        A result depends on its own request, the model and `sampling`, never on the other
+        requests. A request that cannot be run gets finish_reason "error"; the others still run.
+
+        Args:
+            requests: any number of prompts, in any order and of any length.
+            sampling: shared by all of them.
+            on_progress: called now and then with how many requests are done so far, with
+                len(requests) at the end.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the model's memory back; the inverter cannot be used afterwards."""
+
+    def refusal(self, request: InversionRequest, sampling: SamplingParams) -> str | None:
+        """Why a request cannot be run, with the offending numbers; None if it can."""
+        ids = request.prompt_ids
+        if not len(ids):
+            return "the prompt is empty: it needs at least one token"
+        outside = next((token_id for token_id in ids if not 0 <= token_id < self.vocab_size), None)
+        if outside is not None:
+            return f"token id {outside} is outside the model's vocabulary of {self.vocab_size}"
+        if len(ids) + sampling.max_new_tokens > self.context_length:
+            return (
+                f"{len(ids)} prompt tokens and {sampling.max_new_tokens} new tokens do not fit "
+                f"the model's context of {self.context_length} tokens"
+            )
+        return None

@@ -1,0 +1,213 @@
+"""The inverter that runs any causal language model through transformers' own `generate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+
+from flipfast.backends._loading import context_length, load_model, resolve_device, resolve_dtype
+from flipfast.backends._sampling import LogitsWatch, SeededSampler
+from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.errors import ConfigError, FlipfastError
+
+# Where no batch size is given: most rows, and most tokens (padding and output included), a batch.
+_ROWS = {"cpu": 16, "cuda": 64}
+_TOKENS = {"cpu": 16_384, "cuda": 131_072}
+
+
+def load(
+    model: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> TransformersInverter:
+    """Load a causal language model with transformers.
+
+    Args:
+        model: a local folder, or a hub name, which is downloaded if the local cache lacks it.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on CUDA, else float32.
+        batch_size: most rows run together; None fits them to the device and the prompts.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ModelLoadError: the model cannot be loaded.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    place = resolve_device(device)
+    language_model, tokenizer = load_model(
+        model,
+        device=place,
+        dtype=resolve_dtype(dtype, place),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    return TransformersInverter(language_model, tokenizer, batch_size=batch_size)
+
+
+class TransformersInverter(Inverter):
+    """Batches, left-padded and sorted by length, through `model.generate`.
+
+    Greedy output is token-identical to `model.generate(do_sample=False)` on the prompt alone as
+    long as no two logits are closer than the rounding of a batched matrix product: for all
+    practical purposes in float32; in half precision ties occur, and batch_size=1 removes them.
+    Of the folder's generation config the end tokens and the logits processors are kept; sampling
+    follows the call's `SamplingParams` alone.
+
+    Args:
+        model: a transformers causal language model, as `load` prepares it.
+        tokenizer: the model's tokenizer.
+        batch_size: most rows run together; None fits them to the device and the prompts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context_length = context_length(model, tokenizer)
+        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        self._model = model
+        self._batch_size = batch_size
+        self._end_ids = _end_ids(model.generation_config)
+        self._uniform_above = _longest_mixed(model)
+
+    def generate(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        """Continue every prompt; see `Inverter.generate`."""
+        if self._model is None:
+            raise FlipfastError("this inverter is closed; load it again to use it")
+        report = on_progress or (lambda n_done: None)
+        refusals = ((i, self.refusal(request, sampling)) for i, request in enumerate(requests))
+        done = {i: Inversion.failed(reason) for i, reason in refusals if reason is not None}
+        if done:
+            report(len(done))
+        lengths = {i: len(r.prompt_ids) for i, r in enumerate(requests) if i not in done}
+        for batch in self._batches(lengths, sampling.max_new_tokens):
+            outputs = self._run([requests[i] for i in batch], sampling)
+            done.update(zip(batch, outputs, strict=True))
+            report(len(done))
+        return [done[i] for i in range(len(requests))]
+
+    def close(self) -> None:
+        """Give the model's memory back; the inverter cannot be used afterwards."""
+        self._model = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _batches(self, lengths: dict[int, int], max_new_tokens: int) -> Iterator[list[int]]:
+        """Cut requests, given as index and prompt length, into batches, longest first."""
+        order = sorted(lengths, key=lambda i: -lengths[i])
+        start = 0
+        while start < len(order):
+            longest = lengths[order[start]]
+            batch = order[start : start + self._most_rows(longest + max_new_tokens)]
+            if longest + max_new_tokens > self._uniform_above:
+                batch = [i for i in batch if lengths[i] == longest]
+            yield batch
+            start += len(batch)
+
+    def _most_rows(self, n_tokens: int) -> int:
+        if self._batch_size is not None:
+            return self._batch_size
+        kind = "cuda" if self._model.device.type == "cuda" else "cpu"
+        return min(_ROWS[kind], max(1, _TOKENS[kind] // n_tokens))
+
+    def _run(self, batch: list[InversionRequest], sampling: SamplingParams) -> list[Inversion]:
+        """One batch; where it fails, its halves, until only the guilty rows carry the error."""
+        try:
+            return self._generate(batch, sampling)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        # Out here the traceback, and with it the failed batch's memory, is gone.
+        if out_of_memory:
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            return [Inversion.failed(reason)]
+        middle = len(batch) // 2
+        return self._run(batch[:middle], sampling) + self._run(batch[middle:], sampling)
+
+    @torch.inference_mode()
+    def _generate(self, batch: list[InversionRequest], sampling: SamplingParams) -> list[Inversion]:
+        model = self._model
+        input_ids, attention_mask = _left_padded([request.prompt_ids for request in batch])
+        watch = LogitsWatch(len(batch), model.device)
+        processors = LogitsProcessorList([watch])
+        if sampling.temperature > 0:
+            processors.append(SeededSampler([request.seed for request in batch], sampling))
+        sequences = model.generate(
+            input_ids.to(model.device),
+            attention_mask=attention_mask.to(model.device),
+            logits_processor=processors,
+            max_new_tokens=sampling.max_new_tokens,
+        )
+        rows = sequences[:, input_ids.shape[1] :].tolist()
+        return [
+            self._inversion(row, bad)
+            for row, bad in zip(rows, watch.first_bad.tolist(), strict=True)
+        ]
+
+    def _inversion(self, new_ids: list[int], first_bad: int) -> Inversion:
+        end = next((i for i, token_id in enumerate(new_ids) if token_id in self._end_ids), None)
+        output_ids = new_ids[:end]
+        if 0 <= first_bad <= len(output_ids):
+            return Inversion.failed(
+                f"the model's logits are not finite at output token {first_bad}; "
+                "another dtype may help (float32, or bfloat16 instead of float16)"
+            )
+        text = self.tokenizer.decode(
+            output_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Inversion(output_ids, str(text), "length" if end is None else "stop")
+
+
+def _left_padded(prompts: list[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (rows, longest), int64, on the CPU.
+
+    A row is padded with its own first token: the model does not see it, and a repetition penalty,
+    which reads the ids without the mask, finds no token in it that the prompt lacks.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    padding = [longest - len(prompt) for prompt in prompts]
+    ids = [[p[0]] * n_pad + list(p) for p, n_pad in zip(prompts, padding, strict=True)]
+    mask = torch.arange(longest)[None, :] >= torch.tensor(padding)[:, None]
+    return torch.tensor(ids), mask.long()
+
+
+def _end_ids(generation_config: GenerationConfig) -> frozenset[int]:
+    """The token ids that end an output; a generation config holds none, one or a list."""
+    eos = generation_config.eos_token_id
+    if eos is None:
+        return frozenset()
+    return frozenset(eos if isinstance(eos, list) else [eos])
+
+
+def _longest_mixed(model: Any) -> int:
+    """Most tokens at which rows of different lengths may share a batch.
+
+    LongRoPE has two sets of frequencies and picks one for the whole batch by its longest row, so
+    rows beyond the switch only go together with rows of their own length.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return sys.maxsize
+    return int(rope["original_max_position_embeddings"])
