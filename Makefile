@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test gpu-check lint format bench clean
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/pytest
+
+gpu-check: $(INSTALLED)  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
 
 lint: $(INSTALLED)  ## what CI checks besides the tests
 	$(BIN)/ruff check

@@ -146,7 +146,8 @@ class PromptRenderer:
                 messages,
                 tokenize=False,
                 add_generation_prompt=True,
-                enable_thinking=self._thinking,
+                enable_thinking=self._thinking,  # the switch of Qwen 3 and most others
+                thinking=self._thinking,  # that of Granite and DeepSeek
                 date_string=_DATE,
             )
         )

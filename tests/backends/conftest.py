@@ -119,11 +119,14 @@ def save_tokenizer(path: Path, tokenizer_file: Path) -> None:
 def generate_alone() -> Callable[..., list[list[int]]]:
     """The oracle: new token ids of `model.generate(do_sample=False)`, a prompt at a time."""
 
-    def run(folder: Path, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    def run(
+        folder: Path, prompts: list[list[int]], max_new_tokens: int, device: str = "cpu"
+    ) -> list[list[int]]:
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = model.to(device)
         outputs = []
         for prompt in prompts:
-            ids = torch.tensor([prompt])
+            ids = torch.tensor([prompt], device=device)
             mask = torch.ones_like(ids)
             out = model.eval().generate(
                 ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens

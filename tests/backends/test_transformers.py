@@ -21,7 +21,7 @@ LENGTHS = [1, 2, 5, 15, 16, 17, 33, 60, 100]  # below, at and beyond the sliding
 GREEDY = SamplingParams(max_new_tokens=28)
 END = 1
 Prompts = Callable[[list[int]], list[list[int]]]
-Oracle = Callable[[Path, list[list[int]], int], list[list[int]]]
+Oracle = Callable[..., list[list[int]]]
 
 
 def outputs(inverter: TransformersInverter, prompts: list[list[int]]) -> list[list[int]]:
@@ -53,20 +53,22 @@ def llama(model_folder: Callable[[str], Path]) -> TransformersInverter:
     return load(str(model_folder("llama")), device="cpu")
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     "family", ["llama", "qwen3", "olmo2", "mistral", "gemma3", "phi3-longrope"]
 )
 def test_greedy_is_generate_on_each_prompt_alone(
     family: str,
+    device: str,
     model_folder: Callable[[str], Path],
     random_prompts: Prompts,
     generate_alone: Oracle,
 ) -> None:
     folder, prompts = model_folder(family), random_prompts(LENGTHS)
-    expected = [up_to({END}, ids) for ids in generate_alone(folder, prompts, 28)]
+    expected = [up_to({END}, ids) for ids in generate_alone(folder, prompts, 28, device)]
     assert len({tuple(ids) for ids in expected}) == len(prompts)
     assert sum(len(set(ids)) for ids in expected) > 4 * len(prompts), "the model babbles"
-    assert outputs(load(str(folder), device="cpu"), prompts) == expected
+    assert outputs(load(str(folder), device=device, dtype="float32"), prompts) == expected
 
 
 def test_generation_config_keeps_its_processors_and_loses_its_sampling(
