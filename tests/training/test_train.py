@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from flipfast import FlipReward
+from flipfast.training.average import average
 from flipfast.training.batches import Batches
 from flipfast.training.data import RealText
 from flipfast.training.evaluate import evaluate_real, evaluate_world
@@ -100,3 +102,15 @@ def test_a_run_from_end_to_end(
     assert 0 <= world["best_of_8"] <= 1
     assert real["pairs"] == 4
     assert 0 <= real["first_15_words"]["auc"] <= 1
+
+
+def test_averaging_runs(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 4.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        save_file({"w": torch.full((2,), value)}, tmp_path / name / "model.safetensors")
+    average(tmp_path / "mean", [tmp_path / "a", tmp_path / "b"])
+    mean = load_file(tmp_path / "mean" / "model.safetensors")["w"]
+    assert mean.tolist() == [2.5, 2.5]
+    assert mean.dtype == torch.bfloat16
+    assert (tmp_path / "mean" / "config.json").exists()
