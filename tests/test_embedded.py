@@ -94,7 +94,7 @@ def test_scoring_a_file(tmp_path: Path) -> None:
 def test_info_names_versions_and_parts() -> None:
     done = flipfast("info")
     assert done.returncode == 0, done.stderr
-    for word in ("torch", "transformers", "text core", "device: cpu", "flipfast[trl]"):
+    for word in ("torch", "transformers", "text core", "device: cpu", "flash-attn"):
         assert word in done.stdout
 
 

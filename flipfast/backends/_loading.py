@@ -95,7 +95,7 @@ def load_model(
         "local_files_only": local_only,
     }
     try:
-        with _quiet(progress_bars=not local_only):
+        with quiet(progress_bars=not local_only):
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype, output_loading_info=True, **options
@@ -175,7 +175,7 @@ def _one_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet(progress_bars: bool) -> Iterator[None]:
+def quiet(*, progress_bars: bool) -> Iterator[None]:
     """Transformers without advice, and without bars unless asked, put back as it was afterwards."""
     verbosity = logging.get_verbosity()
     hide_bars = logging.is_progress_bar_enabled() and not progress_bars

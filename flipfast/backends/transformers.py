@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
-from flipfast.backends._loading import context_length, load_model, resolve_device, resolve_dtype
+from flipfast.backends._loading import (
+    context_length,
+    load_model,
+    quiet,
+    resolve_device,
+    resolve_dtype,
+)
 from flipfast.backends._sampling import LogitsWatch, SeededSampler
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.errors import ConfigError, FlipfastError
@@ -153,12 +159,13 @@ class TransformersInverter(Inverter):
         processors = LogitsProcessorList([watch])
         if sampling.temperature > 0:
             processors.append(SeededSampler([request.seed for request in batch], sampling))
-        sequences = model.generate(
-            input_ids.to(model.device),
-            attention_mask=attention_mask.to(model.device),
-            logits_processor=processors,
-            max_new_tokens=sampling.max_new_tokens,
-        )
+        with quiet(progress_bars=True):  # it has advice about options that are switched off
+            sequences = model.generate(
+                input_ids.to(model.device),
+                attention_mask=attention_mask.to(model.device),
+                logits_processor=processors,
+                max_new_tokens=sampling.max_new_tokens,
+            )
         rows = sequences[:, input_ids.shape[1] :].tolist()
         return [
             self._inversion(row, bad)
