@@ -55,11 +55,16 @@ def score_file(
                 status = fields["status"]
                 statuses.update([status] if isinstance(status, str) else status)
                 if row.error is not None:
-                    console.print(f"line {row.line}: {row.error}", style="yellow", markup=False)
+                    console.print(
+                        f"line {row.line}: {row.error}",
+                        style="yellow",
+                        markup=False,
+                        soft_wrap=True,
+                    )
             sink.flush()
             bar.update(task, completed=chunk[-1].line)
     shown = ", ".join(f"{n} {status}" for status, n in statuses.most_common())
-    console.print(f"scored: {shown or 'nothing'}", markup=False)
+    console.print(f"scored: {shown or 'nothing'}", markup=False, soft_wrap=True)
 
 
 def _last_row(out: str, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
