@@ -99,8 +99,10 @@ class FlipReward:
         Raises:
             InputError: the two differ in length.
         """
+        started = time.perf_counter()
         _check_lengths(prompts=prompts, completions=completions)
-        return self._score(self._rows(self._chat_texts, prompts, completions)).rewards
+        rows = self._rows(self._chat_texts, prompts, completions)
+        return self._score(rows, started).rewards
 
     def score(
         self,
@@ -122,10 +124,12 @@ class FlipReward:
             InputError: the sequences differ in length, or one of them is a single string. A row
                 of a wrong type is no such error: it gets the status "error".
         """
-        given = contexts if contexts is not None else [None] * len(instructions)
-        _check_lengths(instructions=instructions, responses=responses, contexts=given)
+        started = time.perf_counter()
+        columns = {"instructions": instructions, "responses": responses}
+        _check_lengths(**columns, **({} if contexts is None else {"contexts": contexts}))
+        given = [None] * len(instructions) if contexts is None else contexts
         rows = self._rows(_checked_texts, instructions, responses, given)
-        return self._score(rows, on_progress)
+        return self._score(rows, started, on_progress)
 
     def close(self) -> None:
         """Give the model's memory back, unless the inverter is a shared one."""
@@ -162,9 +166,11 @@ class FlipReward:
         return instruction, response, context
 
     def _score(
-        self, rows: list[_Row], on_progress: Callable[[int], None] | None = None
+        self,
+        rows: list[_Row],
+        started: float,
+        on_progress: Callable[[int], None] | None = None,
     ) -> ScoreBatch:
-        started = time.perf_counter()
         runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
         requests = [
             InversionRequest(prompt.token_ids, _seed(self.config.seed, prompt.token_ids))

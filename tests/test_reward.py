@@ -165,6 +165,8 @@ def test_wrong_columns_are_refused(make_reward: Any) -> None:
         reward(["a"], [])
     with pytest.raises(InputError, match="instructions must be a list.*'abc'"):
         reward.score("abc", ["a", "b", "c"])
+    with pytest.raises(InputError, match="instructions must be a list"):
+        reward.score((text for text in "ab"), ["a", "b"])
     with pytest.raises(InputError, match="3 contexts"):
         reward.score(["a"], ["b"], ["c", "c", "c"])
 
