@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from flipfast.prompts.rendering import RenderedPrompt
 from flipfast.scores import ScoreBatch, ScoreStats
 
 __all__ = ["FlipReward", "ScoreBatch"]
+
+_log = logging.getLogger(__name__)
 
 _FAILURES = ("empty", "unparsed", "error")
 _CUT = "+response_cut"
@@ -101,8 +104,11 @@ class FlipReward:
         """
         started = time.perf_counter()
         _check_lengths(prompts=prompts, completions=completions)
-        rows = self._rows(self._chat_texts, prompts, completions)
-        return self._score(rows, started).rewards
+        batch = self._score(self._rows(self._chat_texts, prompts, completions), started)
+        errors = [error for error in batch.errors if error is not None]
+        if errors:  # a list of rewards has no room for them
+            _log.warning("%d of %d rows have no reward: %s", len(errors), len(batch), errors[0])
+        return batch.rewards
 
     def score(
         self,

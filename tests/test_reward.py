@@ -178,7 +178,7 @@ def test_the_context_stands_in_the_prompt(make_reward: Any) -> None:
     assert prompt.index("the context") < prompt.index("the response")
 
 
-def test_a_trainers_call_with_messages(make_reward: Any) -> None:
+def test_a_trainers_call_with_messages(make_reward: Any, caplog: pytest.LogCaptureFixture) -> None:
     reward, inverter = make_reward(as_json("And in Spain?"), style="conversation")
     prompts = [
         [
@@ -192,6 +192,7 @@ def test_a_trainers_call_with_messages(make_reward: Any) -> None:
     completions = [[{"role": "assistant", "content": "<think>hm</think>Ebro."}], "Ebro.", "Ebro."]
     rewards = reward(prompts, completions, ground_truth=[1, 2, 3], trainer_state=None)
     assert rewards == [1.0, 1.0, None]
+    assert "1 of 3 rows have no reward: no user turn" in caplog.text
     first, second = (inverter.tokenizer.decode(r.prompt_ids) for r in inverter.requests)
     assert "user: Name a river.\nassistant: Rhine." in first
     assert "hm" not in first.split("[AI Answer]")[1].split("[The")[0]

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from flipfast.config import EMBEDDED
+from flipfast.errors import FlipfastError
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
+from flipfast.scores import ScoreBatch
 from flipfast.training.data import RealText
 from flipfast.training.world import World
 
@@ -33,8 +35,8 @@ def evaluate_world(reward: FlipReward, n_groups: int, seed: int = 0) -> dict[str
     world = World(held_out=True)
     groups = [world.group(rng) for _ in range(n_groups)]
     samples = [sample for group in groups for sample in group.samples]
-    batch = reward.score([s.instruction for s in samples], [s.response for s in samples])
-    values = np.array([r or 0.0 for r in batch.rewards])
+    batch = _score(reward, [s.instruction for s in samples], [s.response for s in samples])
+    values = np.array([r or 0.0 for r in batch.rewards])  # nothing inferred is worth nothing
     by_label: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(samples, values.tolist(), strict=True):
         by_label[sample.label].append(value)
@@ -59,13 +61,22 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
     chosen = Random(seed).sample(held_out, min(n_pairs, len(held_out)))
     instructions = [instruction for instruction, _ in chosen]
     responses = [response for _, response in chosen]
-    inferred = reward.score(instructions, responses).inferred
+    inferred = _score(reward, instructions, responses).inferred
     openings = [" ".join(response.split()[:15]) for response in responses]
     return {
         "pairs": len(chosen),
         "reward": _separation(inferred, instructions),
         "first_15_words": _separation(openings, instructions),
     }
+
+
+def _score(reward: FlipReward, instructions: Sequence[str], responses: Sequence[str]) -> ScoreBatch:
+    """Score, and refuse to make figures of rows that the model never ran."""
+    batch = reward.score(instructions, responses)
+    errors = [error for error in batch.errors if error is not None]
+    if errors:
+        raise FlipfastError(f"{len(errors)} of {len(batch)} rows could not be run: {errors[0]}")
+    return batch
 
 
 def _separation(inferred: Sequence[str], instructions: Sequence[str]) -> dict[str, float]:

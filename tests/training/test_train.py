@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flipfast import FlipReward
+from flipfast import FlipfastError, FlipReward
 from flipfast.training.average import average
 from flipfast.training.batches import Batches
 from flipfast.training.data import RealText
@@ -102,6 +102,15 @@ def test_a_run_from_end_to_end(
     assert 0 <= world["best_of_8"] <= 1
     assert real["pairs"] == 4
     assert 0 <= real["first_15_words"]["auc"] <= 1
+
+
+def test_no_figures_are_made_of_rows_that_never_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("flipfast.backends.transformers.TransformersInverter._generate", broken)
+    with pytest.raises(FlipfastError, match="8 of 8 rows.*out of order"):
+        evaluate_world(FlipReward(), 1)
 
 
 def test_averaging_runs(tmp_path: Path) -> None:
