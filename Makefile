@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
 
-.PHONY: demo test gpu-check lint format bench clean
+.PHONY: demo test gpu-check gpu-bench lint format bench clean
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
@@ -30,6 +30,9 @@ format: $(INSTALLED)  ## mend what lint can mend by itself
 
 bench: $(INSTALLED)  ## benchmarks; results go to the terminal
 	$(BIN)/pytest bench
+
+gpu-bench: $(INSTALLED)  ## the benchmarks that need a CUDA device
+	$(BIN)/pytest bench -m gpu
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -55,6 +55,8 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         max_prompt_tokens=inverter.context_length - sampling.max_new_tokens,
         max_response_tokens=config.max_response_tokens or hints.get("max_response_tokens"),
     )
+    for prefix in renderer.prefixes():
+        inverter.keep_prefix(prefix)
     return Parts(inverter, template, renderer, sampling)
 
 
@@ -99,4 +101,9 @@ def _load(config: FlipConfig, folder: str) -> Inverter:
         batch_size=config.batch_size,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
+        native={
+            "deterministic": config.deterministic,
+            "attention": config.attention,
+            "memory": config.memory,
+        },
     )

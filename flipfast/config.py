@@ -18,7 +18,8 @@ class FlipConfig:
 
     Attributes:
         model: "embedded" (the small inverter inside this package), a local folder, or a hub name.
-        backend: the inverter backend that runs it, a module of flipfast.backends.
+        backend: the inverter backend that runs it, a module of flipfast.backends. None takes the
+            native engine, and transformers for a model that the engine does not know.
         style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).
             None takes what the model was made for, else "standalone".
         target: "instruction", or "system" to infer the system prompt.
@@ -33,11 +34,20 @@ class FlipConfig:
         temperature: 0 is greedy, above 0 samples.
         top_p: nucleus of the sampling, in (0, 1].
         top_k: sample from the k likeliest tokens; 0 takes all.
-        seed: of the sampling. With it and the prompt a row's sample is fixed.
+        samples: inversions a response; more than one needs a temperature, and the reward is then
+            their mean.
+        seed: of the sampling. With it and the prompt a row's samples are fixed.
         thinking: leave the model's thinking on, where its chat template has a switch.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where it is.
-        dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on CUDA, else float32.
+        dtype: "float32", "bfloat16" or "float16"; None takes what is fastest on the device.
         batch_size: rows run together; None takes what suits the device.
+        deterministic: whether the native engine keeps the bits of a reward from depending on the
+            batch; False may be faster.
+        attention: the native engine's attention backend, a module of flipfast.attention; None
+            takes the best that the device has.
+        memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
+            a share of the memory that is free; None takes what suits the device.
+        progress: show a progress bar on standard error while a batch is scored.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
 
@@ -46,7 +56,7 @@ class FlipConfig:
     """
 
     model: str = EMBEDDED
-    backend: str = "transformers"
+    backend: str | None = None
     style: str | None = None
     target: str = "instruction"
     prompts_dir: str | None = None
@@ -57,11 +67,16 @@ class FlipConfig:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    samples: int = 1
     seed: int = 0
     thinking: bool = False
     device: str | None = None
     dtype: str | None = None
     batch_size: int | None = None
+    deterministic: bool = True
+    attention: str | None = None
+    memory: float | None = None
+    progress: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -70,7 +85,12 @@ class FlipConfig:
             raise ConfigError(f"unknown parser {self.parser!r}: use one of {', '.join(_PARSERS)}")
         if self.on_failure is not None and not math.isfinite(self.on_failure):
             raise ConfigError(f"on_failure must be None or a finite number, not {self.on_failure}")
-        for name in ("max_new_tokens", "max_response_tokens", "batch_size"):
+        if self.samples > 1 and self.temperature <= 0:
+            raise ConfigError(
+                f"samples={self.samples} with temperature={self.temperature} would give the same "
+                "sample again and again: raise the temperature"
+            )
+        for name in ("max_new_tokens", "max_response_tokens", "batch_size", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")

@@ -7,7 +7,6 @@ import logging
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,20 @@ from flipfast.assembly import assemble
 from flipfast.backends import Inversion, InversionRequest, Inverter
 from flipfast.config import FlipConfig
 from flipfast.errors import InputError
-from flipfast.metrics import overlap_f1
 from flipfast.parsing import extract_instruction
+from flipfast.progress import progress_bar
 from flipfast.prompts.conversation import (
     completion_text,
     final_answer,
     split_messages,
     split_system,
 )
-from flipfast.prompts.rendering import RenderedPrompt
+from flipfast.samples import CUT, Row, Sample, agreements, score_rows
 from flipfast.scores import ScoreBatch, ScoreStats
 
 __all__ = ["FlipReward", "ScoreBatch"]
 
 _log = logging.getLogger(__name__)
-
-_FAILURES = ("empty", "unparsed", "error")
-_CUT = "+response_cut"
-
-
-@dataclass
-class _Row:
-    """One row on its way from texts to a reward."""
-
-    instruction: str = ""
-    prompt: RenderedPrompt | None = None
-    error: str | None = None
-    inferred: str = ""
-    status: str = "error"
-    n_output_tokens: int = 0
 
 
 class FlipReward:
@@ -137,6 +121,17 @@ class FlipReward:
         rows = self._rows(_checked_texts, instructions, responses, given)
         return self._score(rows, started, on_progress)
 
+    @property
+    def inverter(self) -> Inverter:
+        """What runs the model; the native one can `sleep`, `wake` and `update_weights`."""
+        return self._parts.inverter
+
+    def __enter__(self) -> FlipReward:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give the model's memory back, unless the inverter is a shared one."""
         if self._owns_inverter:
@@ -151,16 +146,16 @@ class FlipReward:
 
     def _rows(
         self, read: Callable[..., tuple[str, str, str | None]], *columns: Sequence[Any]
-    ) -> list[_Row]:
+    ) -> list[Row]:
         """Read and render every row; bad input becomes the row's error."""
         rows = []
         for entries in zip(*columns, strict=True):
             try:
                 instruction, response, context = read(*entries)
             except InputError as error:
-                rows.append(_Row(error=str(error)))
+                rows.append(Row(samples=[Sample(error=str(error))]))
             else:
-                rows.append(_Row(instruction, self._parts.renderer.render(response, context)))
+                rows.append(Row(instruction, self._parts.renderer.render(response, context)))
         return rows
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
@@ -173,56 +168,64 @@ class FlipReward:
 
     def _score(
         self,
-        rows: list[_Row],
+        rows: list[Row],
         started: float,
         on_progress: Callable[[int], None] | None = None,
     ) -> ScoreBatch:
         runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
+        n_samples = self.config.samples
         requests = [
-            InversionRequest(prompt.token_ids, _seed(self.config.seed, prompt.token_ids))
+            InversionRequest(prompt.token_ids, _seed(self.config.seed, k, prompt.token_ids))
             for _, prompt in runnable
+            for k in range(n_samples)
         ]
-        inversions = self._parts.inverter.generate(requests, self._parts.sampling, on_progress)
-        for (row, prompt), inversion in zip(runnable, inversions, strict=True):
-            self._read(row, inversion, cut=prompt.cut)
+        with progress_bar(len(requests), shown=self.config.progress) as advance:
+
+            def on_done(n_done: int) -> None:
+                advance(n_done)
+                if on_progress is not None:
+                    on_progress(n_done // n_samples)
+
+            inverter, sampling = self._parts.inverter, self._parts.sampling
+            inversions = iter(inverter.generate(requests, sampling, on_done))
+        for row, prompt in runnable:
+            row.samples = [self._read(next(inversions), cut=prompt.cut) for _ in range(n_samples)]
         return self._batch(rows, started)
 
-    def _read(self, row: _Row, inversion: Inversion, *, cut: bool) -> None:
+    def _read(self, inversion: Inversion, *, cut: bool) -> Sample:
         """Take the instruction out of the model's output."""
-        row.n_output_tokens = len(inversion.output_ids)
-        if inversion.finish_reason == "error":
-            row.error = inversion.error
-        else:
+        sample = Sample(error=inversion.error, n_output_tokens=len(inversion.output_ids))
+        if inversion.finish_reason != "error":
             parser = self.config.parser if self._parts.template.wants_json else "plain"
-            row.inferred, row.status = extract_instruction(inversion.text, parser)
+            sample.inferred, sample.status = extract_instruction(inversion.text, parser)
             ended = inversion.finish_reason == "stop"
-            if parser == "plain" and row.status not in _FAILURES and not ended:
-                row.status = "truncated"
+            if parser == "plain" and not sample.failed and not ended:
+                sample.status = "truncated"
         if cut:
-            row.status += _CUT
+            sample.status += CUT
+        return sample
 
-    def _batch(self, rows: list[_Row], started: float) -> ScoreBatch:
-        table = overlap_f1([r.inferred for r in rows], [r.instruction for r in rows]).tolist()
-        failed = [row.status.removesuffix(_CUT) in _FAILURES for row in rows]
-        scores = [
-            (self.config.on_failure, None, None) if bad else tuple(triple)
-            for bad, triple in zip(failed, table, strict=True)
-        ]
+    def _batch(self, rows: list[Row], started: float) -> ScoreBatch:
+        scores = score_rows(rows, self.config.on_failure)
+        shown = [row.shown for row in rows]
         n_prompt = [len(row.prompt.token_ids) if row.prompt else 0 for row in rows]
-        n_output = [row.n_output_tokens for row in rows]
+        n_output = [sum(sample.n_output_tokens for sample in row.samples) for row in rows]
+        several = self.config.samples > 1
         seconds = time.perf_counter() - started
         return ScoreBatch(
-            rewards=[score[0] for score in scores],
-            precision=[score[1] for score in scores],
-            recall=[score[2] for score in scores],
-            inferred=[row.inferred for row in rows],
-            status=[row.status for row in rows],
+            rewards=[score.reward for score in scores],
+            precision=[score.precision for score in scores],
+            recall=[score.recall for score in scores],
+            inferred=[sample.inferred for sample in shown],
+            status=[sample.status for sample in shown],
             n_prompt_tokens=n_prompt,
             n_output_tokens=n_output,
-            errors=[row.error for row in rows],
+            errors=[sample.error for sample in shown],
+            reward_std=[score.std for score in scores] if several else None,
+            agreement=agreements(rows) if several else None,
             stats=ScoreStats(
                 n_rewards=len(rows),
-                n_failed=sum(failed),
+                n_failed=sum(sample.failed for sample in shown),
                 seconds=seconds,
                 rewards_per_s=len(rows) / seconds,
                 tokens_per_s=(sum(n_prompt) + sum(n_output)) / seconds,
@@ -230,9 +233,9 @@ class FlipReward:
         )
 
 
-def _seed(seed: int, prompt_ids: list[int]) -> int:
+def _seed(seed: int, sample: int, prompt_ids: list[int]) -> int:
     """64 bits from what the sample may depend on, so that neighbours have no say in it."""
-    content = array("q", [seed, *prompt_ids]).tobytes()
+    content = array("q", [seed, sample, *prompt_ids]).tobytes()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 

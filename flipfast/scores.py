@@ -15,6 +15,7 @@ SCORE_KEYS = (
     "n_output_tokens",
     "error",
 )
+SAMPLE_KEYS = ("reward_std", "agreement")  # the same, where rows have several samples
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class ScoreBatch:
         n_output_tokens: length of the model's output.
         errors: for status "error" what was wrong with the row, else None.
         stats: counters of the call.
+        reward_std: standard deviation of the rewards of a row's samples; None for a row without
+            any. With one sample a row there is no such list.
+        agreement: mean word F1 between the inferred instructions of a row's samples, over all
+            pairs; None for a row with fewer than two. With one sample a row there is no such list.
+
+    With several samples a row, reward, precision and recall are means over them (a failed sample
+    counts as `on_failure`, or not at all where that is None), inferred and status are those of
+    the first sample that did not fail, and n_output_tokens is their sum.
     """
 
     rewards: list[float | None]
@@ -65,11 +74,15 @@ class ScoreBatch:
     n_output_tokens: list[int]
     errors: list[str | None]
     stats: ScoreStats
+    reward_std: list[float | None] | None = None
+    agreement: list[float | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     def to_dicts(self) -> list[dict[str, object]]:
-        """One dict a row, with SCORE_KEYS as its keys."""
+        """One dict a row, with SCORE_KEYS as its keys, and SAMPLE_KEYS if there are such lists."""
         columns = [getattr(self, field.name) for field in fields(self) if field.name != "stats"]
-        return [dict(zip(SCORE_KEYS, row, strict=True)) for row in zip(*columns, strict=True)]
+        keys = (*SCORE_KEYS, *SAMPLE_KEYS) if self.reward_std is not None else SCORE_KEYS
+        columns = columns[: len(keys)]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,70 @@ def test_a_shared_inverter_stays_open_and_is_not_pickled(make_reward: Any) -> No
     assert not inverter.closed
     with pytest.raises(TypeError, match="shared inverter"):
         pickle.dumps(reward)
+
+
+def test_several_samples_give_their_mean(make_reward: Any) -> None:
+    replies = iter([as_json("x y"), as_json("x"), '{"score": 1}', as_json("z")] * 2)
+    reward, inverter = make_reward("", samples=4, temperature=1.0, style="standalone")
+    inverter._answer = lambda prompt, request: next(replies)
+    batch = reward.score(["x", "x"], ["r", "s"])
+    assert len({request.seed for request in inverter.requests}) == 8
+    expected = [2 / 3, 1.0, 0.0]  # the unparsed one is left out
+    assert batch.rewards == [pytest.approx(sum(expected) / 3)] * 2
+    assert batch.reward_std == [pytest.approx(statistics.pstdev(expected))] * 2
+    assert batch.agreement == [pytest.approx((2 / 3 + 0 + 0) / 3)] * 2
+    assert (batch.inferred[0], batch.status[0]) == ("x y", "ok")
+    assert batch.stats.n_failed == 0
+    (row, _) = batch.to_dicts()
+    assert row["reward_std"] == batch.reward_std[0]
+    assert row["agreement"] == batch.agreement[0]
+
+
+def test_failed_samples_count_as_on_failure_says(make_reward: Any) -> None:
+    replies = iter([as_json("x"), '{"score": 1}', '{"score": 1}', '{"score": 1}'])
+    reward, inverter = make_reward("", samples=2, temperature=1.0, on_failure=0.0)
+    inverter._answer = lambda prompt, request: next(replies)
+    batch = reward.score(["x", "x"], ["r", "s"])
+    assert batch.rewards == [0.5, 0.0]
+    assert batch.precision == [1.0, None]
+    assert batch.reward_std == [0.5, 0.0]
+    assert batch.agreement == [None, None]
+    assert batch.stats.n_failed == 1
+
+
+def test_a_samples_seed_is_its_own(make_reward: Any) -> None:
+    one, inverter = make_reward(as_json("x"), temperature=1.0)
+    one.score(["x"], ["r"])
+    (alone,) = inverter.requests
+    many, inverter = make_reward(as_json("x"), temperature=1.0, samples=3)
+    many.score(["y", "x"], ["s", "r"])
+    assert inverter.requests[3] == alone  # the first of three is the only one of one
+
+
+def test_samples_need_a_temperature() -> None:
+    with pytest.raises(ConfigError, match="samples=4 with temperature=0"):
+        FlipConfig(samples=4)
+
+
+def test_a_progress_bar_on_request(make_reward: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet, _ = make_reward(as_json("x"))
+    quiet.score(["x"], ["r"])
+    assert capsys.readouterr() == ("", "")
+    loud, _ = make_reward(as_json("x"), progress=True)
+    done: list[int] = []
+    loud.score(["x"] * 3, ["r"] * 3, on_progress=done.append)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "3/3" in err
+    assert done == [3]
+
+
+def test_as_a_context_manager(make_reward: Any) -> None:
+    reward, inverter = make_reward(as_json("x"))
+    with reward as same:
+        assert same is reward
+        assert same.inverter is inverter
+    assert not inverter.closed  # a shared one is somebody else's to close
+    with inverter:
+        pass
+    assert inverter.closed

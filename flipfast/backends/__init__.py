@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.errors import ConfigError, MissingDependencyError
+from flipfast.models.errors import UnsupportedModelError
 
 __all__ = [
     "Inversion",
@@ -18,6 +21,8 @@ __all__ = [
     "load_inverter",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def available_backends() -> list[str]:
     """Names of the backends in this folder, sorted; nothing is imported to find them."""
@@ -25,12 +30,20 @@ def available_backends() -> list[str]:
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
 
-def load_inverter(backend: str, model: str, **options: Any) -> Inverter:
+def load_inverter(
+    backend: str | None,
+    model: str,
+    *,
+    native: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Inverter:
     """Load a model with one of the backends.
 
     Args:
-        backend: a name from `available_backends()`.
+        backend: a name from `available_backends()`. None takes the native engine, and transformers,
+            with one logged line, for a model that the engine does not know.
         model: what that backend takes as a model: a local folder or a hub name.
+        native: options that only the native engine has.
         options: passed on to the backend's `load`.
 
     Raises:
@@ -38,9 +51,21 @@ def load_inverter(backend: str, model: str, **options: Any) -> Inverter:
         MissingDependencyError: a package that the backend needs is not installed.
         ModelLoadError: the model cannot be loaded.
     """
+    if backend is None:
+        try:
+            return _load("native", model, **options, **(native or {}))
+        except UnsupportedModelError as error:
+            _log.warning("%s: running it with the transformers backend instead", error)
+        return _load("transformers", model, **options)
     if backend not in available_backends():
         known = ", ".join(available_backends())
         raise ConfigError(f"there is no backend {backend!r}; the backends are: {known}")
+    if backend == "native":
+        options.update(native or {})
+    return _load(backend, model, **options)
+
+
+def _load(backend: str, model: str, **options: Any) -> Inverter:
     try:
         module = import_module(f"{__name__}.{backend}")
     except ModuleNotFoundError as error:

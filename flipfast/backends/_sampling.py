@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from flipfast.backends.base import SamplingParams
+from flipfast.sampling import SamplingParams, uniform
 
 
 class SeededSampler(LogitsProcessor):
@@ -72,12 +71,3 @@ class LogitsWatch(LogitsProcessor):
         self.first_bad.masked_fill_(bad, self._step)
         self._step += 1
         return scores
-
-
-def uniform(seed: int, step: int) -> float:
-    """A number in [0, 1) that looks random and depends on the two arguments alone.
-
-    The top 52 bits of BLAKE2b, so that draw * total stays below total in float64.
-    """
-    digest = hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()
-    return float((int.from_bytes(digest, "big") >> 12) * 2.0**-52)

@@ -7,41 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flipfast.errors import ConfigError
+from flipfast.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How the output tokens of every request of a call are chosen.
-
-    Args:
-        max_new_tokens: most tokens a request may produce, at least 1.
-        temperature: 0 takes the most likely token (greedy); above 0 samples from
-            softmax(logits / temperature).
-        top_p: sample from the smallest set of tokens whose probabilities reach this, in (0, 1].
-        top_k: sample from the k most likely tokens; 0 means all of them.
-
-    Raises:
-        ConfigError: a value outside its range.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ConfigError(f"temperature must be 0 or more, not {self.temperature}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0:
-            raise ConfigError(f"top_k must be 0 (off) or more, not {self.top_k}")
+__all__ = ["Inversion", "InversionRequest", "Inverter", "SamplingParams"]
 
 
 @dataclass(frozen=True)
@@ -114,9 +85,18 @@ class Inverter(ABC):
                 len(requests) at the end.
         """
 
+    def keep_prefix(self, token_ids: Sequence[int]) -> None:  # noqa: B027 - a hint, for some
+        """Hint that prompts will start with these tokens, for backends that cache prefixes."""
+
     @abstractmethod
     def close(self) -> None:
         """Give the model's memory back; the inverter cannot be used afterwards."""
+
+    def __enter__(self) -> Inverter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def refusal(self, request: InversionRequest, sampling: SamplingParams) -> str | None:
         """Why a request cannot be run, with the offending numbers; None if it can."""

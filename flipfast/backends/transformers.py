@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
+from flipfast.backends._generation import end_ids
 from flipfast.backends._loading import (
     context_length,
     load_model,
@@ -88,7 +89,7 @@ class TransformersInverter(Inverter):
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._model = model
         self._batch_size = batch_size
-        self._end_ids = _end_ids(model.generation_config)
+        self._end_ids = end_ids(model.generation_config)
         self._uniform_above = _longest_mixed(model)
 
     def generate(
@@ -197,14 +198,6 @@ def _left_padded(prompts: list[Sequence[int]]) -> tuple[torch.Tensor, torch.Tens
     ids = [[p[0]] * n_pad + list(p) for p, n_pad in zip(prompts, padding, strict=True)]
     mask = torch.arange(longest)[None, :] >= torch.tensor(padding)[:, None]
     return torch.tensor(ids), mask.long()
-
-
-def _end_ids(generation_config: GenerationConfig) -> frozenset[int]:
-    """The token ids that end an output; a generation config holds none, one or a list."""
-    eos = generation_config.eos_token_id
-    if eos is None:
-        return frozenset()
-    return frozenset(eos if isinstance(eos, list) else [eos])
 
 
 def _longest_mixed(model: Any) -> int:

@@ -72,7 +72,8 @@ def scored_fields(row: InputRow, scores: Sequence[dict[str, Any]]) -> dict[str, 
         return {**row.fields, "line": row.line, "status": "error", "error": row.error}
     if "responses" not in row.fields:
         return {**row.fields, "line": row.line, **scores[0]}
-    lists = {_PLURAL.get(name, name): [score[name] for score in scores] for name in SCORE_KEYS}
+    keys = scores[0] if scores else SCORE_KEYS
+    lists = {_PLURAL.get(name, name): [score[name] for score in scores] for name in keys}
     return {**row.fields, "line": row.line, **lists}
 
 

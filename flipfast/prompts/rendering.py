@@ -99,6 +99,18 @@ class PromptRenderer:
         ids = [i for piece in pieces for i in (fitted[piece] if isinstance(piece, str) else piece)]
         return RenderedPrompt(ids, cut=fitted != texts)
 
+    def prefixes(self) -> list[list[int]]:
+        """What every prompt starts with: token ids before the first text, with context and not."""
+        starts = []
+        for pieces in filter(None, (self._without_context, self._with_context)):
+            start: list[int] = []
+            for piece in pieces:
+                if isinstance(piece, str):
+                    break
+                start += piece
+            starts.append(start)
+        return starts
+
     def _pieces(self, user: str) -> list[list[int] | str]:
         """Token ids of the template's parts, with the names of the slots between them."""
         text = self._chat(user.format(response=_RESPONSE, context=_CONTEXT))

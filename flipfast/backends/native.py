@@ -1,0 +1,183 @@
+"""The inverter that runs the native engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from flipfast.backends._generation import end_ids, read_generation_config, unserved_processor
+from flipfast.backends._loading import quiet
+from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.engine.engine import EngineCounters
+from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.loading import load_engine
+from flipfast.engine.options import EngineOptions
+from flipfast.engine.sequence import Sequence as EngineSequence
+from flipfast.errors import ModelLoadError
+from flipfast.models.checkpoint import read_model
+from flipfast.models.errors import UnsupportedModelError
+from flipfast.models.hub import fetch
+
+_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
+
+
+def load(
+    model: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    deterministic: bool = True,
+    attention: str | None = None,
+    memory: float | None = None,
+) -> NativeInverter:
+    """Load a model of one of the families in `flipfast.models` into the native engine.
+
+    Args:
+        model: a local folder, or a hub name, which is downloaded if the local cache lacks it.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes what is
+            fastest on the device.
+        batch_size: most sequences running at a time.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the tokenizer.
+        deterministic, attention, memory: see EngineOptions.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        UnsupportedModelError: a sound model that needs another backend.
+        ModelLoadError: the model cannot be loaded.
+    """
+    options = EngineOptions(
+        device=device,
+        dtype=dtype,
+        deterministic=deterministic,
+        attention=attention,
+        memory=memory,
+        max_seqs=batch_size,
+    )
+    spec, checkpoint = read_model(model, revision)
+    folder = fetch(model, revision, _TOKENIZER_FILES)
+    generation = read_generation_config(folder)
+    unserved = unserved_processor(generation)
+    if unserved is not None:
+        raise UnsupportedModelError(
+            f"the generation config of {model!r} asks for {unserved}, which the native engine lacks"
+        )
+    tokenizer = _tokenizer(model, folder, trust_remote_code)
+    loaded = load_engine(
+        spec,
+        checkpoint,
+        options,
+        end_ids=end_ids(generation),
+        repetition_penalty=generation.repetition_penalty or 1.0,
+    )
+    return NativeInverter(loaded, tokenizer, spec.max_positions, spec.vocab_size)
+
+
+class NativeInverter(Inverter):
+    """Runs requests through the native engine: continuous batching, shared prefixes.
+
+    Args:
+        model: the loaded engine.
+        tokenizer: the model's tokenizer.
+        context_length: of the model, in tokens.
+        vocab_size: rows of its embedding.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        vocab_size: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self._model = model
+
+    @property
+    def counters(self) -> EngineCounters:
+        """The engine's totals since it was loaded."""
+        return self._model.engine.counters
+
+    def generate(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        """Continue every prompt; see `Inverter.generate`."""
+        self._model.require_usable()
+        refusals = [self.refusal(request, sampling) for request in requests]
+        results = [None if why is None else Inversion.failed(why) for why in refusals]
+        n_done = sum(result is not None for result in results)
+        report = on_progress or (lambda n_done: None)
+        if n_done:
+            report(n_done)
+        sequences = {
+            i: EngineSequence(list(request.prompt_ids), sampling, request.seed)
+            for i, request in enumerate(requests)
+            if results[i] is None
+        }
+
+        def on_finished(_: EngineSequence) -> None:
+            nonlocal n_done
+            n_done += 1
+            report(n_done)
+
+        self._model.engine.generate(list(sequences.values()), on_finished)
+        return [
+            self._inversion(sequences[i]) if result is None else result
+            for i, result in enumerate(results)
+        ]
+
+    def keep_prefix(self, token_ids: Sequence[int]) -> None:
+        """Keep this start of prompts in the prefix cache for longer than others."""
+        self._model.engine.pin(token_ids)
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
+        self._model.engine.forget_prefixes()
+
+    def sleep(self, *, drop_weights: bool = False) -> None:
+        """Give all device memory back until `wake`; see `LoadedModel.sleep`."""
+        self._model.sleep(drop_weights=drop_weights)
+
+    def wake(self) -> None:
+        """Be usable again after `sleep`."""
+        self._model.wake()
+
+    def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
+        """Take new weights in place: a whole state dict, or a folder with safetensors."""
+        self._model.update_weights(source)
+
+    def close(self) -> None:
+        """Give the model's memory back; the inverter cannot be used afterwards."""
+        self._model.close()
+
+    def _inversion(self, sequence: EngineSequence) -> Inversion:
+        if sequence.finish_reason == "error":
+            return Inversion.failed(sequence.error or "the engine gave no reason")
+        text = self.tokenizer.decode(
+            sequence.output_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Inversion(sequence.output_ids, str(text), sequence.finish_reason or "length")
+
+
+def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    try:
+        with quiet(progress_bars=False):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelLoadError(f"could not load the tokenizer of {name!r}: {reason}") from error
+    return tokenizer

@@ -1,0 +1,1 @@
+"""The native engine: continuous batching over a paged key-value cache."""

@@ -1,0 +1,100 @@
+"""A step's plan as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flipfast.attention.base import AttentionMetadata
+from flipfast.engine.scheduler import StepPlan
+
+_Ints = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A step's inputs on the device.
+
+    Attributes:
+        input_ids: (n_tokens,) int64; what has not reached the host yet is 0.
+        positions: (n_tokens,) int64.
+        fed_rows: (n_fed,) int64, rows of input_ids whose token is the last one sampled.
+        fed_slots: (n_fed,) int64, the slots of their sequences.
+        logit_rows: (n_samples,) int64, the rows whose logits give an output token.
+        sample_slots: (n_samples,) int64, the slots of their sequences.
+        metadata: for attention.
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    fed_rows: torch.Tensor
+    fed_slots: torch.Tensor
+    logit_rows: torch.Tensor
+    sample_slots: torch.Tensor
+    metadata: AttentionMetadata
+
+
+def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBatch:
+    """Lay a plan's chunks out one behind the other, without padding.
+
+    Args:
+        plan: at least one chunk.
+        page_size: tokens a page.
+        device: where the tensors go; copies to a CUDA device do not block.
+    """
+    chunks = plan.chunks
+    n_tokens = np.array([chunk.n for chunk in chunks])
+    starts = np.array([chunk.start for chunk in chunks])
+    tables = _block_tables([chunk.sequence.pages for chunk in chunks])
+    ends = np.cumsum(n_tokens)
+    row_chunk = np.repeat(np.arange(len(chunks)), n_tokens)
+    positions = np.arange(ends[-1]) - np.repeat(ends - n_tokens - starts, n_tokens)
+    pages = tables[row_chunk, positions // page_size]
+    input_ids = np.zeros(ends[-1], dtype=np.int64)
+    fed_rows, fed_slots = [], []
+    for chunk, end in zip(chunks, ends.tolist(), strict=True):
+        known = chunk.sequence.known_tokens(chunk.start, chunk.start + chunk.n)
+        input_ids[end - chunk.n : end - chunk.n + len(known)] = known
+        if len(known) < chunk.n:
+            fed_rows.append(end - 1)
+            fed_slots.append(chunk.sequence.slot)
+    sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
+    seq_lens = starts + n_tokens
+
+    def put(values: Any, dtype: type[np.signedinteger[Any]]) -> torch.Tensor:
+        return to_device(torch.from_numpy(np.asarray(values, dtype=dtype)), device)
+
+    return StepBatch(
+        input_ids=put(input_ids, np.int64),
+        positions=put(positions, np.int64),
+        fed_rows=put(fed_rows, np.int64),
+        fed_slots=put(fed_slots, np.int64),
+        logit_rows=put(ends[sampling] - 1, np.int64),
+        sample_slots=put([chunks[i].sequence.slot for i in sampling], np.int64),
+        metadata=AttentionMetadata(
+            cu_seqlens_q=put(np.concatenate([[0], ends]), np.int32),
+            seq_lens=put(seq_lens, np.int32),
+            block_tables=put(tables, np.int32),
+            slot_mapping=put(pages * page_size + positions % page_size, np.int64),
+            max_seqlen_q=int(n_tokens.max()),
+            max_seq_len=int(seq_lens.max()),
+        ),
+    )
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host tensor on the device; through pinned memory, so that the host need not wait."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _block_tables(pages: list[list[int]]) -> _Ints:
+    tables = np.zeros((len(pages), max(map(len, pages))), dtype=np.int64)
+    for row, numbers in zip(tables, pages, strict=True):
+        row[: len(numbers)] = numbers
+    return tables

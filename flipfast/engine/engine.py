@@ -1,0 +1,258 @@
+"""The engine: sequences in, output tokens out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+import torch
+
+from flipfast.engine.model_runner import ModelRunner, StepResult
+from flipfast.engine.sampler import BAD_LOGITS
+from flipfast.engine.scheduler import Scheduler, StepPlan
+from flipfast.engine.sequence import Sequence
+from flipfast.errors import FlipfastError
+
+_SMALLEST_CHUNK = 32  # tokens of a lone prompt whose step fails for good
+
+
+@dataclass(frozen=True)
+class EngineCounters:
+    """Totals since the engine was made.
+
+    Attributes:
+        steps: model passes.
+        prompt_tokens: of all admitted prompts; a preempted one counts again.
+        prefix_tokens: of these, taken from the prefix cache.
+        computed_tokens: rows of all passes.
+        output_tokens: sampled.
+        preemptions: sequences that lost their pages and were computed again.
+        evictions: cached prefix pages given up for others.
+        failed_steps: steps that raised and were tried again in smaller parts.
+        peak_pages: most pages held at a time.
+        pages: pages there are.
+    """
+
+    steps: int
+    prompt_tokens: int
+    prefix_tokens: int
+    computed_tokens: int
+    output_tokens: int
+    preemptions: int
+    evictions: int
+    failed_steps: int
+    peak_pages: int
+    pages: int
+
+
+class Engine:
+    """Continuous batching: every step runs whatever fits of all sequences at hand.
+
+    On a device that works by itself a step is planned while the one before it runs, so that a
+    sequence may be in one step more than it needs when its end token arrives; what that step
+    samples is dropped.
+
+    Args:
+        runner: runs steps.
+        scheduler: plans them.
+        end_ids: token ids that end an output.
+        overlap: whether a step is planned while the one before it runs.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        *,
+        end_ids: frozenset[int],
+        overlap: bool,
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._end_ids = end_ids
+        self._under_way: StepResult | None = None
+        self._overlap = overlap
+        self._lock = threading.RLock()
+        self._steps = self._computed = self._outputs = self._failed_steps = 0
+
+    @property
+    def counters(self) -> EngineCounters:
+        """Totals so far."""
+        cache, totals = self._scheduler.cache, self._scheduler.counters
+        return EngineCounters(
+            steps=self._steps,
+            prompt_tokens=totals.prompt_tokens,
+            prefix_tokens=totals.prefix_tokens,
+            computed_tokens=self._computed,
+            output_tokens=self._outputs,
+            preemptions=totals.preemptions,
+            evictions=cache.n_evicted,
+            failed_steps=self._failed_steps,
+            peak_pages=cache.pool.peak_held,
+            pages=cache.pool.capacity,
+        )
+
+    def generate(
+        self, sequences: SequenceOf[Sequence], on_finished: Callable[[Sequence], None] | None = None
+    ) -> None:
+        """Run sequences to their end; what came of them is in each one's own fields.
+
+        Other sequences that are in the engine run along. If this is interrupted, its sequences
+        leave the engine, with finish_reason "cancelled".
+
+        Args:
+            sequences: new ones.
+            on_finished: called with each as it ends.
+        """
+        with self._lock:
+            open_ones = {id(sequence) for sequence in sequences}
+            try:
+                ended = [s for s in sequences if not self.add(s)]
+                while open_ones:
+                    for sequence in ended:
+                        if id(sequence) in open_ones:
+                            open_ones.remove(id(sequence))
+                            if on_finished is not None:
+                                on_finished(sequence)
+                    ended = self.step() if open_ones else []
+            except BaseException:  # an interrupt too may have stopped a step half-way
+                for sequence in sequences:
+                    self.cancel(sequence)
+                self._scheduler.cache.clear()
+                raise
+
+    def add(self, sequence: Sequence) -> bool:
+        """Queue a sequence; False if it can never run, and has ended with an error."""
+        with self._lock:
+            n_tokens = sequence.n_prompt + sequence.sampling.max_new_tokens
+            reason = self._scheduler.refusal(n_tokens)
+            if reason is not None:
+                sequence.fail(reason)
+                return False
+            self._scheduler.add(sequence)
+            return True
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a sequence that has not ended; its pages are free at once."""
+        with self._lock:
+            if sequence.finish_reason is None:
+                sequence.finish_reason = "cancelled"
+                self._scheduler.remove(sequence)
+
+    def cancel_all(self) -> None:
+        """Drop every sequence that has not ended."""
+        with self._lock:
+            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                self.cancel(sequence)
+            self._take_in()
+
+    def step(self) -> list[Sequence]:
+        """Plan and start a step, take in what the one before brought; returns who has ended."""
+        with self._lock:
+            ended: list[Sequence] = []
+            plan = self._scheduler.plan(may_preempt=self._under_way is None)
+            if plan is None:  # someone has to give way, and may be about to end
+                ended += self._take_in()
+                plan = self._scheduler.plan(may_preempt=True)
+            started = None
+            if plan is not None and plan.chunks:
+                failure = ""
+                try:
+                    started = self._start(plan)
+                except Exception as error:
+                    failure, out_of_memory = _reason(error), _is_memory(error)
+                if failure:  # out here the traceback and the step's memory are gone
+                    ended += self._take_in()
+                    ended += self._retreat(plan, failure, out_of_memory=out_of_memory)
+            elif self._under_way is None and not self._scheduler.idle:
+                raise FlipfastError("the engine has work but can plan none of it: please report")
+            ended += self._take_in()
+            self._under_way = started
+            if not self._overlap:
+                ended += self._take_in()
+            return ended
+
+    def pin(self, token_ids: SequenceOf[int]) -> None:
+        """Keep this start of prompts in the prefix cache for longer than others."""
+        with self._lock:
+            self._scheduler.cache.pin(token_ids)
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache.
+
+        Raises:
+            FlipfastError: sequences are in the engine.
+        """
+        with self._lock:
+            self.require_idle("change the weights")
+            self._scheduler.cache.clear()
+
+    def require_idle(self, purpose: str) -> None:
+        """Raise FlipfastError while sequences are in the engine."""
+        with self._lock:
+            self._take_in()
+            if not self._scheduler.idle:
+                running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
+                raise FlipfastError(
+                    f"cannot {purpose} with {running} requests running and {waiting} waiting: "
+                    "wait for them, or cancel them"
+                )
+
+    def _start(self, plan: StepPlan) -> StepResult:
+        result = self._runner.run(plan)
+        self._steps += 1
+        self._computed += sum(chunk.n for chunk in plan.chunks)
+        return result
+
+    def _take_in(self) -> list[Sequence]:
+        """Hand a finished step's tokens to their sequences; returns those that have ended."""
+        result, self._under_way = self._under_way, None
+        if result is None:
+            return []
+        ended = []
+        for sequence, token in zip(result.sequences, result.wait(), strict=True):
+            if sequence.finish_reason is not None:
+                continue
+            self._outputs += 1
+            if token == BAD_LOGITS:
+                sequence.fail(
+                    f"the model's logits are not finite at output token "
+                    f"{len(sequence.output_ids)}; another dtype may help (float32, or bfloat16 "
+                    "instead of float16)"
+                )
+            elif token in self._end_ids:
+                sequence.finish_reason = "stop"
+            else:
+                sequence.accept(token)
+            if sequence.finish_reason is not None:
+                self._scheduler.remove(sequence)
+                ended.append(sequence)
+        return ended
+
+    def _retreat(self, plan: StepPlan, reason: str, *, out_of_memory: bool) -> list[Sequence]:
+        """After a step that failed: try less at a time, or give up the one that is left."""
+        self._failed_steps += 1
+        if out_of_memory and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        live = [chunk for chunk in plan.chunks if chunk.sequence.finish_reason is None]
+        plan.chunks[:] = live
+        self._scheduler.roll_back(plan)
+        if len(live) != 1 or live[0].n > _SMALLEST_CHUNK:
+            self._scheduler.shrink(plan)
+            return []
+        guilty = live[0].sequence
+        self._scheduler.remove(guilty)
+        guilty.fail(reason)
+        if not out_of_memory:  # the others are most likely well
+            self._scheduler.restore_limits()
+        return [guilty]
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError))

@@ -1,0 +1,132 @@
+"""What happens to a loaded model between calls: sleep, new weights, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from flipfast.engine.engine import Engine
+from flipfast.engine.model_runner import ModelRunner
+from flipfast.errors import FlipfastError
+from flipfast.models.checkpoint import Checkpoint, read_model
+
+
+class LoadedModel:
+    """An engine together with the weights that it runs.
+
+    Attributes:
+        engine: runs sequences; use it only while `require_usable` passes.
+
+    Args:
+        engine: of the runner.
+        runner: holds the decoder.
+        checkpoint: where the weights came from.
+    """
+
+    def __init__(self, engine: Engine, runner: ModelRunner, checkpoint: Checkpoint) -> None:
+        self.engine = engine
+        self._runner: ModelRunner | None = runner
+        self._checkpoint = checkpoint
+        self._why_not: str | None = None  # the reason why it cannot be used now
+        self._asleep = self._dropped = False
+
+    def require_usable(self) -> None:
+        """Raise FlipfastError, saying what to do, if the model is asleep, closed or broken."""
+        if self._why_not is not None:
+            raise FlipfastError(self._why_not)
+
+    def sleep(self, *, drop_weights: bool = False) -> None:
+        """Give all device memory back; `wake` takes it again.
+
+        Args:
+            drop_weights: forget the weights, so that `wake` reads the checkpoint again, instead of
+                moving them to pinned host memory. On the CPU weights are in host memory anyway and
+                stay there unless they are dropped.
+
+        Raises:
+            FlipfastError: requests are in the engine, or it cannot be used now.
+        """
+        self.require_usable()
+        runner = self._live()
+        self.engine.forget_prefixes()
+        runner.release()
+        runner.decoder.offload(keep=not drop_weights)
+        self._asleep, self._dropped = True, drop_weights
+        self._why_not = "the engine is asleep: call wake() first"
+        _empty_cache()
+
+    def wake(self) -> None:
+        """Be usable again after `sleep`; does nothing if awake.
+
+        Raises:
+            ModelLoadError: dropped weights cannot be read again.
+        """
+        if not self._asleep:
+            return
+        runner = self._live()
+        runner.decoder.restore()
+        runner.allocate()
+        self._asleep = False
+        if self._dropped:
+            self._load(self._checkpoint.tensors(), self._checkpoint.source)
+        self._why_not = None
+
+    def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
+        """Take new weights of the same model, in place; cached prefixes are forgotten.
+
+        Args:
+            source: a whole state dict, or a folder with safetensors.
+
+        Raises:
+            FlipfastError: requests are in the engine, or it is asleep.
+            ModelLoadError: a tensor is missing, unknown or misshapen, or the folder holds another
+                model. If that shows half-way, the engine refuses work until weights have come in
+                whole.
+        """
+        runner = self._live()
+        if self._asleep:
+            self.require_usable()
+        if isinstance(source, Mapping):
+            tensors, name = iter(source.items()), "the new state dict"
+            checkpoint = self._checkpoint
+        else:
+            spec, checkpoint = read_model(str(source))
+            if spec != runner.decoder.spec:
+                raise FlipfastError(
+                    f"{source} holds a model of another shape than {self._checkpoint.source}: "
+                    "load it as a model of its own"
+                )
+            tensors, name = checkpoint.tensors(), checkpoint.source
+        self.engine.forget_prefixes()
+        self._load(tensors, name)
+        self._checkpoint = checkpoint
+        self._why_not = None
+
+    def close(self) -> None:
+        """Give all memory back for good; running requests are lost."""
+        if self._runner is None:
+            return
+        self.engine.cancel_all()
+        if not self._asleep:
+            self._runner.release()
+            self._runner.decoder.offload(keep=False)
+        self._runner = None
+        self._why_not = "this engine is closed: load the model again to use it"
+        _empty_cache()
+
+    def _live(self) -> ModelRunner:
+        if self._runner is None:
+            self.require_usable()
+        assert self._runner is not None
+        return self._runner
+
+    def _load(self, tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
+        self._why_not = f"the weights of {name} came in only in part: update them again"
+        self._live().decoder.load(tensors, name)
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,160 @@
+"""From a model's name to an engine that is ready to run it."""
+
+from __future__ import annotations
+
+import torch
+
+from flipfast.attention import AttentionBackend, AttentionShape, load_attention
+from flipfast.engine.cuda_graphs import CudaRecorder
+from flipfast.engine.engine import Engine
+from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.model_runner import ModelRunner
+from flipfast.engine.options import EngineOptions, n_pages
+from flipfast.engine.prefix_cache import PrefixCache
+from flipfast.engine.sampler import sampling_bytes
+from flipfast.engine.scheduler import Scheduler
+from flipfast.errors import ConfigError, MissingDependencyError, ModelLoadError
+from flipfast.models.checkpoint import Checkpoint
+from flipfast.models.decoder import Decoder
+from flipfast.models.errors import UnsupportedModelError
+from flipfast.models.spec import DecoderSpec
+from flipfast.models.workspace import workspace_bytes
+from flipfast.ops.base import Ops
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_engine(
+    spec: DecoderSpec,
+    checkpoint: Checkpoint,
+    options: EngineOptions,
+    *,
+    end_ids: frozenset[int],
+    repetition_penalty: float = 1.0,
+) -> LoadedModel:
+    """Load the weights and make the pages.
+
+    Args:
+        spec, checkpoint: from `read_model`.
+        options: of the engine.
+        end_ids: token ids that end an output.
+        repetition_penalty: 1.0 for none.
+
+    Raises:
+        ConfigError: an option that cannot be used, here or with this model.
+        ModelLoadError: the checkpoint is broken, or does not fit the memory.
+    """
+    device = resolve_device(options.device)
+    ops = _ops(device, options)
+    attention = _attention(spec, ops, options)
+    max_seqs, max_tokens = options.seqs(device), options.tokens(device)
+    try:
+        decoder = Decoder(
+            spec,
+            ops,
+            attention,
+            max_tokens=max_tokens,
+            max_logit_rows=max_seqs,
+            source_dtype=checkpoint.dtype,
+        )
+        decoder.load(checkpoint.tensors(), checkpoint.source)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelLoadError(
+            f"the weights in {checkpoint.source} do not fit on {device} ({error}); "
+            "another device, a smaller dtype or a smaller model may help"
+        ) from error
+    pages = _n_pages(spec, ops, attention, options, repetition_penalty)
+    runner = ModelRunner(
+        decoder,
+        ops,
+        attention,
+        n_pages=pages,
+        max_seqs=max_seqs,
+        repetition_penalty=repetition_penalty,
+        record=CudaRecorder() if device.type == "cuda" and options.cuda_graphs else None,
+    )
+    cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
+    scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
+    engine = Engine(runner, scheduler, end_ids=end_ids, overlap=device.type == "cuda")
+    return LoadedModel(engine, runner, checkpoint)
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """The device to run on; None takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the name is no device, or CUDA is asked for and not available.
+        UnsupportedModelError: a kind of device that the engine does not run on.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UnsupportedModelError(f"the native engine runs on 'cpu' and 'cuda', not on {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    return device
+
+
+def _ops(device: torch.device, options: EngineOptions) -> Ops:
+    if options.dtype is not None and options.dtype not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise ConfigError(f"unknown dtype {options.dtype!r}; use one of: {known}")
+    dtype = _DTYPES[options.dtype] if options.dtype else None
+    if device.type == "cpu":
+        from flipfast.ops.cpu import CpuOps, best_weight_dtype
+        from flipfast.ops.cpu_plain import PlainProductOps
+
+        kind = CpuOps if options.deterministic else PlainProductOps
+        return kind(dtype or best_weight_dtype())
+    from flipfast.ops.torch_ops import TorchOps, plain_product
+
+    dtype = dtype or torch.bfloat16
+    if not options.deterministic:
+        return TorchOps(device, dtype, plain_product)
+    try:
+        from flipfast_kernels.gemm import linear_out
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"deterministic=True on {device} needs triton, which cannot be imported ({error}); "
+            "install it with pip, or set deterministic=False"
+        ) from error
+    return TorchOps(device, dtype, linear_out)
+
+
+def _attention(spec: DecoderSpec, ops: Ops, options: EngineOptions) -> AttentionBackend:
+    shape = AttentionShape(
+        n_heads=spec.n_heads,
+        n_kv_heads=spec.n_kv_heads,
+        head_dim=spec.head_dim,
+        dtype=ops.weight_dtype,
+        device=ops.device,
+        softcap=spec.attention_softcap is not None,
+    )
+    return load_attention(options.attention, shape, batch_invariant=options.deterministic)
+
+
+def _n_pages(
+    spec: DecoderSpec,
+    ops: Ops,
+    attention: AttentionBackend,
+    options: EngineOptions,
+    repetition_penalty: float,
+) -> int:
+    seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
+    # The workspace is there already, so that a share of the free memory no longer holds it.
+    fixed = sampling_bytes(spec.vocab_size)
+    if repetition_penalty != 1.0:
+        fixed += seqs * spec.vocab_size
+    if options.memory is not None and options.memory > 1:
+        fixed += workspace_bytes(spec, ops, tokens, seqs)
+    pages_a_seq = -(-spec.max_positions // attention.page_size)
+    return n_pages(
+        options.budget(ops.device),
+        fixed=fixed,
+        page=attention.page_bytes() * len(spec.layers),
+        wanted=1 + seqs * pages_a_seq,
+    )

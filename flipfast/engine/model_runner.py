@@ -1,0 +1,162 @@
+"""Runs planned steps on the device and keeps the state that lives there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from flipfast.attention.base import AttentionBackend, AttentionMetadata, LayerCache
+from flipfast.engine.batch import StepBatch, build_batch, to_device
+from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
+from flipfast.engine.sampler import penalize, prepare_draws, sample
+from flipfast.engine.scheduler import StepPlan
+from flipfast.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from flipfast.models.decoder import Decoder
+    from flipfast.ops.base import Ops
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Output tokens of a step on their way to the host.
+
+    Attributes:
+        sequences: whose tokens, one each.
+        tokens: (n,) int64 on the host, valid once `arrived` has happened.
+        arrived: None where the device is the host.
+    """
+
+    sequences: list[Sequence]
+    tokens: torch.Tensor
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> list[int]:
+        """The tokens, BAD_LOGITS where a row's logits were not finite."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        out: list[int] = self.tokens.tolist()
+        return out
+
+
+class ModelRunner:
+    """A decoder with its pages, and for every slot the token that was sampled last.
+
+    A sampled token goes into the next step on the device; the host gets a copy when it is there,
+    for end tokens and the result, and plans the next step meanwhile.
+
+    Args:
+        decoder: with its weights loaded.
+        ops: of the decoder's device.
+        attention: owns the pages' layout.
+        n_pages: of every layer.
+        max_seqs: slots.
+        repetition_penalty: 1.0 for none; see `sampler.penalize`.
+        record: how decode steps are recorded, None for not at all; see `DecodeGraphs`.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        ops: Ops,
+        attention: AttentionBackend,
+        *,
+        n_pages: int,
+        max_seqs: int,
+        repetition_penalty: float = 1.0,
+        record: Recorder | None = None,
+    ) -> None:
+        self.decoder = decoder
+        self.device = ops.device
+        self._ops = ops
+        self._attention = attention
+        self._n_pages = n_pages
+        self._penalty = repetition_penalty
+        self._max_seqs = max_seqs
+        self._record = record
+        self._caches: list[LayerCache] = []
+        self.allocate()
+
+    def allocate(self) -> None:
+        """Make the pages and the slots' state."""
+        n_layers = len(self.decoder.spec.layers)
+        self._caches = [self._attention.allocate(self._n_pages) for _ in range(n_layers)]
+        self._last_token = torch.zeros(self._max_seqs, dtype=torch.int64, device=self.device)
+        rows = self._max_seqs if self._penalty != 1.0 else 0
+        shape = (rows, self.decoder.spec.vocab_size)
+        self._seen = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        self._graphs = self._recorded_steps() if self._record is not None else None
+
+    def release(self) -> None:
+        """Give the pages' memory back; `allocate` makes new ones."""
+        self._caches, self._graphs = [], None
+        self._seen = self._last_token = torch.empty(0)
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        """Start a step; on a CUDA device it is under way when this returns.
+
+        Args:
+            plan: at least one chunk; what earlier steps sampled for its sequences is taken from
+                the device.
+        """
+        batch = build_batch(plan, self._attention.page_size, self.device)
+        batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
+        if self._graphs is not None and self._graphs.fits(batch):
+            logits = self._graphs.run(batch)
+        else:
+            logits = self._forward(
+                batch.input_ids, batch.positions, batch.metadata, batch.logit_rows
+            )
+        sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        if self._penalty != 1.0:
+            self._note_seen(plan, batch)
+            penalize(logits, self._seen[batch.sample_slots], self._penalty)
+        draws = prepare_draws(sequences, self.device)
+        tokens = sample(logits, self._ops.argmax(logits), draws)
+        # A row of bad logits ends here; token 0 only fills its place in a step under way.
+        self._last_token[batch.sample_slots] = tokens.clamp(min=0)
+        return self._send(sequences, tokens)
+
+    def _forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        metadata: AttentionMetadata,
+        logit_rows: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.decoder.forward(input_ids, positions, self._caches, metadata, logit_rows)
+
+    @torch.inference_mode()
+    def _recorded_steps(self) -> DecodeGraphs:
+        assert self._record is not None
+        graphs = DecodeGraphs(
+            self._forward,
+            max_seqs=self._max_seqs,
+            max_positions=self.decoder.spec.max_positions,
+            page_size=self._attention.page_size,
+            device=self.device,
+            record=self._record,
+        )
+        graphs.warm_up()
+        return graphs
+
+    def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:
+        """Mark the step's tokens, and whatever an admitted sequence brings along."""
+        for sequence in plan.admitted:
+            known = torch.tensor(sequence.known_tokens(0, sequence.n_tokens))
+            self._seen[sequence.slot] = False
+            self._seen[sequence.slot, to_device(known, self.device)] = True
+        if len(batch.fed_rows):
+            self._seen[batch.fed_slots, batch.input_ids[batch.fed_rows]] = True
+
+    def _send(self, sequences: list[Sequence], tokens: torch.Tensor) -> StepResult:
+        if self.device.type == "cpu":
+            return StepResult(sequences, tokens, None)
+        host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        host.copy_(tokens, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return StepResult(sequences, host, arrived)

@@ -1,0 +1,96 @@
+"""Options of the engine, and the memory that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from flipfast.errors import ConfigError
+
+_MAX_SEQS = {"cpu": 32, "cuda": 256}
+_MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
+_MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs its model; None takes what suits the device.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16". None takes bfloat16 on
+            CUDA and on CPUs with matrix units for it (AMX), else float32.
+        deterministic: whether the bits of a result may depend on nothing but its own request.
+        attention: a backend's name.
+        memory: what the engine may allocate besides the weights: bytes, or with at most 1.0 a
+            share of the memory that is free after loading them.
+        max_seqs: sequences running at a time.
+        max_tokens: tokens a step; a longer prompt is computed in chunks.
+        prefix_cache: whether prompts share the pages of a common start.
+        cuda_graphs: whether decode steps are recorded and replayed, on CUDA.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    deterministic: bool = True
+    attention: str | None = None
+    memory: float | None = None
+    max_seqs: int | None = None
+    max_tokens: int | None = None
+    prefix_cache: bool = True
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_seqs", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if self.memory is not None and not self.memory > 0:
+            raise ConfigError(f"memory must be above 0, not {self.memory}")
+
+    def seqs(self, device: torch.device) -> int:
+        """Sequences running at a time, on this device."""
+        return self.max_seqs or _MAX_SEQS[device.type]
+
+    def tokens(self, device: torch.device) -> int:
+        """Tokens a step: enough for one of every running sequence."""
+        return max(self.max_tokens or _MAX_TOKENS[device.type], self.seqs(device))
+
+    def budget(self, device: torch.device) -> int:
+        """Bytes that the engine may allocate besides the weights that are loaded already."""
+        memory = _MEMORY_SHARE[device.type] if self.memory is None else self.memory
+        if memory > 1:
+            return int(memory)
+        return int(memory * _free_bytes(device))
+
+
+def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
+    """How many pages fit the budget.
+
+    Args:
+        budget: bytes in all.
+        fixed: bytes that are needed besides pages.
+        page: bytes of one page, all layers.
+        wanted: more than this is of no use.
+
+    Raises:
+        ConfigError: not even two pages fit (the first one is reserved).
+    """
+    fit = (budget - fixed) // page
+    if fit < 2:
+        raise ConfigError(
+            f"a memory budget of {budget} bytes is too small: the engine needs {fixed} bytes to "
+            f"work with and at least two pages of {page} bytes; raise memory, or lower max_tokens"
+        )
+    return min(fit, wanted)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,153 @@
+"""Which pages hold the start of which prompts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from flipfast.engine.kv_cache import PagePool
+from flipfast.engine.sequence import Sequence
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class _Node:
+    number: int
+    parent: int
+    key: bytes
+    pinned: bool
+
+
+class PrefixCache:
+    """A tree of full pages, found by the exact tokens on the way from the root.
+
+    A page is registered when the step that fills it is planned: a later sequence of the same step
+    may read it already, because each layer writes the whole step's keys and values before any
+    query reads them. Pages that no sequence holds are kept and given up least recently used
+    first; a child is never used without its parents, so that leaves go before them. Pinned pages
+    go last.
+
+    Args:
+        n_pages: of the pool.
+        page_size: tokens a page.
+        enabled: False keeps nothing and finds nothing.
+    """
+
+    def __init__(self, n_pages: int, page_size: int, *, enabled: bool = True) -> None:
+        self.pool = PagePool(n_pages, self._keep, self._evict)
+        self.page_size = page_size
+        self.n_evicted = 0
+        self._enabled = enabled
+        self._numbers = count(ROOT + 1)
+        self._pages: dict[tuple[int, bytes], int] = {}  # (parent's number, tokens) -> page
+        self._nodes: dict[int, _Node] = {}  # page -> its node
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._kept_pinned: OrderedDict[int, None] = OrderedDict()
+        self._pins: set[bytes] = set()  # prompts' starts, in bytes, page by page
+        self._paths: dict[int, bytes] = {ROOT: b""}  # number -> all tokens, for pinned nodes only
+
+    def pin(self, token_ids: SequenceOf[int]) -> None:
+        """Keep the full pages of this prompt start, once computed, for longer than others."""
+        whole = np.asarray(token_ids, dtype="<i4").tobytes()
+        width = self.page_size * 4
+        self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
+
+    def match(self, sequence: Sequence) -> list[int]:
+        """Pages that hold the start of the prompt, never all of its tokens."""
+        node, pages = ROOT, []
+        for index in range((sequence.n_tokens - 1) // self.page_size):
+            if (index + 1) * self.page_size > sequence.n_prompt:
+                break
+            page = self._pages.get((node, sequence.page_key(index, self.page_size)))
+            if page is None:
+                break
+            pages.append(page)
+            node = self._nodes[page].number
+        return pages
+
+    def attach(self, sequence: Sequence, pages: list[int]) -> None:
+        """Give a sequence the pages that `match` found for it."""
+        for page in pages:
+            self._kept.pop(page, None)
+            self._kept_pinned.pop(page, None)
+            self.pool.share(page)
+        sequence.pages = list(pages)
+        sequence.n_computed = len(pages) * self.page_size
+        sequence.n_registered = len(pages)
+        sequence.node = self._nodes[pages[-1]].number if pages else ROOT
+
+    def n_kept(self, pages: SequenceOf[int]) -> int:
+        """How many of these pages nobody holds."""
+        return sum(not self.pool.holders(page) for page in pages)
+
+    def register(self, sequence: Sequence) -> list[int]:
+        """Make known the prompt pages that a planned step fills; returns those that are new."""
+        if not self._enabled:
+            return []
+        new = []
+        full = min(sequence.n_computed, sequence.n_prompt) // self.page_size
+        for index in range(sequence.n_registered, full):
+            key = (sequence.node, sequence.page_key(index, self.page_size))
+            page = self._pages.get(key)
+            if page is None:
+                page = sequence.pages[index]
+                self._add(key, page)
+                new.append(page)
+            # Where another sequence has computed the same page, its node goes on for both.
+            sequence.node = self._nodes[page].number
+        sequence.n_registered = max(sequence.n_registered, full)
+        return new
+
+    def forget(self, pages: SequenceOf[int]) -> None:
+        """Take back pages whose content was never computed."""
+        for page in pages:
+            if page in self._nodes:
+                self._remove(page)
+                if page in self._kept or page in self._kept_pinned:
+                    self._kept.pop(page, None)
+                    self._kept_pinned.pop(page, None)
+                    self.pool.reclaim(page)
+
+    def clear(self) -> None:
+        """Forget everything: the weights have changed."""
+        self.forget(list(self._nodes))
+
+    def kept_pages(self) -> set[int]:
+        """Pages that are known and that nobody holds."""
+        return set(self._kept) | set(self._kept_pinned)
+
+    def _add(self, key: tuple[int, bytes], page: int) -> None:
+        parent, tokens = key
+        number = next(self._numbers)
+        path = self._paths.get(parent)
+        pinned = path is not None and path + tokens in self._pins
+        if pinned and path is not None:
+            self._paths[number] = path + tokens
+        self._pages[key] = page
+        self._nodes[page] = _Node(number, parent, tokens, pinned)
+
+    def _remove(self, page: int) -> None:
+        node = self._nodes.pop(page)
+        self._paths.pop(node.number, None)
+        del self._pages[node.parent, node.key]
+
+    def _keep(self, page: int) -> bool:
+        node = self._nodes.get(page)
+        if node is None:
+            return False
+        (self._kept_pinned if node.pinned else self._kept)[page] = None
+        return True
+
+    def _evict(self) -> int | None:
+        kept = self._kept or self._kept_pinned
+        if not kept:
+            return None
+        page, _ = kept.popitem(last=False)
+        self._remove(page)
+        self.n_evicted += 1
+        return page

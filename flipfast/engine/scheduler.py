@@ -1,0 +1,231 @@
+"""Which tokens of which sequences run in the next step."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from flipfast.engine.prefix_cache import PrefixCache
+from flipfast.engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens of one sequence in a step.
+
+    Attributes:
+        sequence: whose tokens.
+        start: position of the first one.
+        n: how many.
+        samples: whether the last one's logits give an output token.
+    """
+
+    sequence: Sequence
+    start: int
+    n: int
+    samples: bool
+
+
+@dataclass
+class StepPlan:
+    """What one step computes.
+
+    Attributes:
+        chunks: rows of the step, first admitted first.
+        admitted: sequences that joined in this step.
+        registered: pages that became known to the prefix cache with it.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    admitted: list[Sequence] = field(default_factory=list)
+    registered: list[int] = field(default_factory=list)
+
+
+@dataclass
+class SchedulerCounters:
+    """Totals since the engine was made.
+
+    Attributes:
+        prompt_tokens: of all admitted prompts; a preempted one counts again.
+        prefix_tokens: of these, taken from the prefix cache.
+        preemptions: sequences that lost their pages and had to start again.
+    """
+
+    prompt_tokens: int = 0
+    prefix_tokens: int = 0
+    preemptions: int = 0
+
+
+class Scheduler:
+    """First come, first served, under a budget of tokens a step and of pages.
+
+    Running sequences go first, in the order of their admission, each with all the tokens it has
+    left as far as the budget goes: one for a decoding sequence, a chunk of the prompt otherwise.
+    Waiting ones follow while there is budget and room for their whole prompt. Where a running
+    sequence finds no page, the one admitted last gives its pages up and starts again later.
+
+    Args:
+        cache: pages and known prefixes.
+        max_seqs: most sequences running at a time.
+        max_tokens: most tokens a step, at least max_seqs.
+    """
+
+    def __init__(self, cache: PrefixCache, *, max_seqs: int, max_tokens: int) -> None:
+        self.cache = cache
+        self.max_tokens = max_tokens
+        self.max_seqs = max_seqs
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.counters = SchedulerCounters()
+        self.restore_limits()
+        self._slots = list(range(max_seqs - 1, -1, -1))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.waiting and not self.running
+
+    def refusal(self, n_tokens: int) -> str | None:
+        """Why a sequence of that many tokens, output included, can never run; None if it can."""
+        pages = self._n_pages(n_tokens)
+        if pages <= self.cache.pool.capacity:
+            return None
+        size = self.cache.page_size
+        return (
+            f"{n_tokens} tokens need {pages} pages of {size} tokens, and the key-value cache has "
+            f"{self.cache.pool.capacity}: give the engine more memory"
+        )
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; `refusal` must have let it pass."""
+        if self.idle:
+            self.restore_limits()
+        self.waiting.append(sequence)
+
+    def plan(self, *, may_preempt: bool) -> StepPlan | None:
+        """The next step, its pages taken; its books are as if it had run.
+
+        Args:
+            may_preempt: False where a step under way may still bring tokens of the sequences that
+                would have to give way.
+
+        Returns:
+            A plan, empty if nothing can run now; None if a sequence has to give way first and
+            must not: nothing has changed then.
+        """
+        plan = StepPlan()
+        budget = self._plan_running(plan, may_preempt)
+        if budget is None:
+            return None
+        for chunk in plan.chunks:
+            self._count(chunk, plan)
+        self._admit(plan, budget)
+        return plan
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence that has ended, or is to be dropped, out of the books."""
+        if sequence.slot >= 0:
+            self.running.remove(sequence)
+            self._vacate(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
+    def roll_back(self, plan: StepPlan) -> None:
+        """Undo a plan whose step has failed: its sequences wait again, in their old order."""
+        self.cache.forget(plan.registered)
+        for chunk in reversed(plan.chunks):
+            if chunk.samples:
+                chunk.sequence.n_sampled -= 1
+            self._send_back(chunk.sequence)
+
+    def shrink(self, plan: StepPlan) -> None:
+        """Plan at most half as much at a time as in a plan that failed."""
+        self._seq_limit = max(1, len(plan.chunks) // 2)
+        self._token_limit = max(1, sum(chunk.n for chunk in plan.chunks) // 2)
+
+    def restore_limits(self) -> None:
+        """Plan as much at a time as was asked for; so does the first sequence after a pause."""
+        self._seq_limit, self._token_limit = self.max_seqs, self.max_tokens
+
+    def _plan_running(self, plan: StepPlan, may_preempt: bool) -> int | None:
+        """Chunks for running sequences; returns the budget that is left, None as `plan` does."""
+        budget = self._token_limit
+        for sequence in list(self.running):
+            if sequence.slot < 0 or sequence.sampled_out:  # preempted just now, or all but done
+                continue
+            n = min(sequence.n_left, budget)
+            if n == 0:
+                break
+            while not self._take_pages(sequence, n):
+                if not may_preempt:
+                    return None
+                victim = self.running[-1]
+                self._send_back(victim)
+                self.counters.preemptions += 1
+                if victim is sequence:
+                    break
+            if sequence.slot >= 0:
+                budget -= n
+                plan.chunks.append(self._chunk(sequence, n))
+        return budget
+
+    def _admit(self, plan: StepPlan, budget: int) -> None:
+        """Start waiting sequences; the last one may get only a part of its prompt done.
+
+        A running prompt that is only partly done has used the budget up, so that none overtakes it.
+        """
+        while self.waiting and budget and len(self.running) < self._seq_limit:
+            sequence = self.waiting[0]
+            pages = self.cache.match(sequence)
+            needed = self._n_pages(sequence.n_tokens) - len(pages)
+            # Kept pages that it would share are no longer there to be taken. Sequences that run
+            # will soon want a page each: leave them one, or they would preempt this one at once.
+            spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
+            if needed > spare and self.running:
+                return
+            self.waiting.popleft()
+            self.cache.attach(sequence, pages)
+            self.counters.prompt_tokens += sequence.n_prompt
+            self.counters.prefix_tokens += sequence.n_computed
+            sequence.slot = self._slots.pop()
+            self.running.append(sequence)
+            plan.admitted.append(sequence)
+            self._take_pages(sequence, sequence.n_left)
+            n = min(sequence.n_left, budget)
+            budget -= n
+            chunk = self._chunk(sequence, n)
+            plan.chunks.append(chunk)
+            self._count(chunk, plan)
+
+    def _chunk(self, sequence: Sequence, n: int) -> Chunk:
+        return Chunk(sequence, sequence.n_computed, n, samples=n == sequence.n_left)
+
+    def _count(self, chunk: Chunk, plan: StepPlan) -> None:
+        """Write a chunk into the books."""
+        chunk.sequence.n_computed += chunk.n
+        plan.registered += self.cache.register(chunk.sequence)
+        if chunk.samples:
+            chunk.sequence.n_sampled += 1
+
+    def _take_pages(self, sequence: Sequence, n: int) -> bool:
+        """Pages for the next n tokens; False, and none taken, if there are not enough."""
+        missing = self._n_pages(sequence.n_computed + n) - len(sequence.pages)
+        if missing > self.cache.pool.n_available:
+            return False
+        sequence.pages += [self.cache.pool.take() for _ in range(missing)]
+        return True
+
+    def _send_back(self, sequence: Sequence) -> None:
+        """From the running set to the head of the queue, to be computed again from its tokens."""
+        self.running.remove(sequence)
+        self._vacate(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.cache.pool.release(sequence.pages)
+        self._slots.append(sequence.slot)
+        sequence.pages, sequence.slot = [], -1
+        sequence.n_computed = sequence.n_registered = 0
+
+    def _n_pages(self, n_tokens: int) -> int:
+        return -(-n_tokens // self.cache.page_size)

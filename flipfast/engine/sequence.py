@@ -1,0 +1,90 @@
+"""One request on its way through the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flipfast.sampling import SamplingParams
+
+_TOKEN_BYTES = 4
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A prompt and what the model has added to it so far.
+
+    Attributes:
+        prompt_ids: token ids, at least one.
+        sampling: how output tokens are chosen.
+        seed: of the sampling.
+        output_ids: output tokens that have reached the host, without an end token.
+        n_sampled: output tokens, those of a step under way included.
+        n_computed: tokens whose keys and values are in pages, a step under way included.
+        pages: page numbers, in the order of positions.
+        node: prefix-cache node of the last of the prompt's full pages that is registered.
+        n_registered: pages that the prefix cache knows.
+        slot: row of the device's state, -1 outside the running set.
+        finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
+        error: what went wrong.
+    """
+
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    seed: int = 0
+    output_ids: list[int] = field(default_factory=list)
+    n_sampled: int = 0
+    n_computed: int = 0
+    pages: list[int] = field(default_factory=list)
+    node: int = 0
+    n_registered: int = 0
+    slot: int = -1
+    finish_reason: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self._prompt_bytes = np.asarray(self.prompt_ids, dtype="<i4").tobytes()
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_ids)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of prompt and output, one that is being sampled included."""
+        return len(self.prompt_ids) + self.n_sampled
+
+    @property
+    def n_left(self) -> int:
+        """Tokens to run before the next one can be sampled."""
+        return self.n_tokens - self.n_computed
+
+    @property
+    def sampled_out(self) -> bool:
+        """Whether its last permitted token has been sampled, or is being sampled."""
+        return self.n_sampled >= self.sampling.max_new_tokens
+
+    def known_tokens(self, start: int, end: int) -> list[int]:
+        """Token ids at positions start to end (exclusive), as far as the host has them."""
+        n_prompt = len(self.prompt_ids)
+        if end <= n_prompt:
+            return self.prompt_ids[start:end]
+        output = self.output_ids[max(start - n_prompt, 0) : end - n_prompt]
+        return self.prompt_ids[start:n_prompt] + output
+
+    def page_key(self, index: int, page_size: int) -> bytes:
+        """What a page of the prompt holds, as the prefix cache's key."""
+        width = page_size * _TOKEN_BYTES
+        return self._prompt_bytes[index * width : (index + 1) * width]
+
+    def accept(self, token: int) -> None:
+        """Take an output token that has reached the host."""
+        self.output_ids.append(token)
+        if len(self.output_ids) == self.sampling.max_new_tokens:
+            self.finish_reason = "length"
+
+    def fail(self, error: str) -> None:
+        """End with an error."""
+        self.finish_reason, self.error = "error", error

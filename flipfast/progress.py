@@ -1,0 +1,29 @@
+"""A progress bar for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error.
+
+    Args:
+        total: steps to the end.
+        shown: False draws nothing.
+
+    Yields:
+        A function that takes the number of steps done so far.
+    """
+    if not shown:
+        yield lambda n_done: None
+        return
+    columns = (TextColumn("inversions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("inversions", total=total)
+        yield lambda n_done: bar.update(task, completed=n_done)

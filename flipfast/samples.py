@@ -1,0 +1,106 @@
+"""From what a row's inversions gave to the row's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import fmean, pstdev
+
+from flipfast.metrics import overlap_f1
+from flipfast.prompts.rendering import RenderedPrompt
+
+CUT = "+response_cut"  # behind a status: the response or context lost its middle
+_FAILURES = ("empty", "unparsed", "error")
+
+
+@dataclass
+class Sample:
+    """What one inversion of a row gave.
+
+    Attributes:
+        inferred: the inferred instruction.
+        status: see ScoreBatch.
+        error: what was wrong, for status "error".
+        n_output_tokens: length of the model's output.
+    """
+
+    inferred: str = ""
+    status: str = "error"
+    error: str | None = None
+    n_output_tokens: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no inferred instruction."""
+        return self.status.removesuffix(CUT) in _FAILURES
+
+
+@dataclass
+class Row:
+    """One row on its way from texts to a reward.
+
+    Attributes:
+        instruction: the true one.
+        prompt: None for a row that could not be read.
+        samples: at least one, once the row has been run.
+    """
+
+    instruction: str = ""
+    prompt: RenderedPrompt | None = None
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def shown(self) -> Sample:
+        """The first sample that did not fail, else the first."""
+        return next((sample for sample in self.samples if not sample.failed), self.samples[0])
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Means over a row's samples, and the standard deviation of its rewards; None where there
+    is nothing to take them of."""
+
+    reward: float | None
+    precision: float | None
+    recall: float | None
+    std: float | None
+
+
+def score_rows(rows: list[Row], on_failure: float | None) -> list[RowScores]:
+    """The scores of every row.
+
+    Args:
+        rows: all of them run.
+        on_failure: the reward of a failed sample; None leaves it out of the mean.
+    """
+    pairs = [(sample.inferred, row.instruction) for row in rows for sample in row.samples]
+    triples = _table(pairs)
+    return [_scores(row, triples, on_failure) for row in rows]
+
+
+def agreements(rows: list[Row]) -> list[float | None]:
+    """For each row the mean F1 between its samples, over all pairs; None below two samples."""
+    usable = [[sample.inferred for sample in row.samples if not sample.failed] for row in rows]
+    pairs = [list(combinations(texts, 2)) for texts in usable]
+    table = _table([pair for of_row in pairs for pair in of_row])
+    means = [[next(table)[0] for _ in of_row] for of_row in pairs]
+    return [fmean(values) if values else None for values in means]
+
+
+def _scores(row: Row, triples: Iterator[list[float]], on_failure: float | None) -> RowScores:
+    table = [(sample.failed, next(triples)) for sample in row.samples]
+    good = [triple for failed, triple in table if not failed]
+    rewards = [on_failure if failed else triple[0] for failed, triple in table]
+    counted = [reward for reward in rewards if reward is not None]
+    return RowScores(
+        reward=fmean(counted) if counted else None,
+        precision=fmean(triple[1] for triple in good) if good else None,
+        recall=fmean(triple[2] for triple in good) if good else None,
+        std=pstdev(counted) if counted else None,
+    )
+
+
+def _table(pairs: list[tuple[str, str]]) -> Iterator[list[float]]:
+    """F1, precision and recall of pairs of prediction and reference."""
+    return iter(overlap_f1([pair[0] for pair in pairs], [pair[1] for pair in pairs]).tolist())

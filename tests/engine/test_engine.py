@@ -1,0 +1,210 @@
+"""The engine's loop over a make-believe model: every output is what the pages really hold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from flipfast.engine.sequence import Sequence
+from flipfast.errors import FlipfastError
+from tests.engine.pages import BAD, PagedEngine, expected_output, random_prompts, sequence
+
+
+def outcome(seq: Sequence) -> tuple[list[int], str | None]:
+    return seq.output_ids, seq.finish_reason
+
+
+def expected(seq: Sequence) -> tuple[list[int], str]:
+    return expected_output(seq.prompt_ids, seq.sampling.max_new_tokens)
+
+
+def make(prompts: list[list[int]], rng: random.Random) -> list[Sequence]:
+    return [sequence(prompt, rng.randrange(1, 20)) for prompt in prompts]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n_pages", [12, 40, 400])  # far too few, few, plenty
+def test_every_output_is_its_own_prompts(overlap: bool, n_pages: int, seed: int) -> None:
+    rng = random.Random(seed)
+    paged = PagedEngine(n_pages=n_pages, max_seqs=6, max_tokens=16, overlap=overlap)
+    sequences = make(random_prompts(rng, 60, 24), rng)
+    paged.engine.generate(sequences)
+    assert [outcome(s) for s in sequences] == [expected(s) for s in sequences]
+    paged.check_empty()
+    assert paged.runner.longest_step <= 16
+    assert paged.cache.pool.peak_held < n_pages
+    counters = paged.engine.counters
+    assert counters.preemptions > 0 or n_pages > 12
+    assert counters.preemptions == 0 or n_pages < 400
+    assert counters.prefix_tokens > 0
+
+
+def test_the_cache_only_saves_work(overlap: bool) -> None:
+    prompts = random_prompts(random.Random(1), 50, 40)
+    computed = {}
+    for prefix_cache in (True, False):
+        paged = PagedEngine(overlap=overlap, prefix_cache=prefix_cache)
+        sequences = [sequence(prompt) for prompt in prompts]
+        paged.engine.generate(sequences)
+        assert [outcome(s) for s in sequences] == [expected(s) for s in sequences]
+        computed[prefix_cache] = paged.engine.counters.computed_tokens
+    assert computed[True] < 0.8 * computed[False]
+
+
+def test_a_start_is_shared_within_a_step_and_across_calls() -> None:
+    paged = PagedEngine(max_tokens=200)
+    stem = list(range(3, 23))  # five pages
+    first = [sequence([*stem, 30 + i, 3], 1) for i in range(4)]
+    paged.engine.generate(first)
+    assert paged.engine.counters.steps == 1
+    assert paged.engine.counters.prefix_tokens == 3 * 20
+    paged.engine.generate([sequence([*stem, 40], 1)])
+    assert paged.engine.counters.prefix_tokens == 4 * 20
+    assert [outcome(s) for s in first] == [expected(s) for s in first]
+
+
+def test_a_whole_prompt_in_the_cache_still_runs_one_token() -> None:
+    paged = PagedEngine()
+    prompt = list(range(3, 19))  # four pages to the token
+    for _ in range(2):
+        seq = sequence(prompt, 3)
+        paged.engine.generate([seq])
+        assert outcome(seq) == expected(seq)
+    assert paged.engine.counters.prefix_tokens == 12
+
+
+def test_pinned_pages_are_given_up_last() -> None:
+    paged = PagedEngine(n_pages=20)
+    stem = list(range(3, 11))  # two pages
+    paged.engine.pin([*stem, 11])  # and a bit, which is no whole page
+    paged.engine.generate([sequence([*stem, 20, 21], 1)])
+    rng = random.Random(0)
+    for _ in range(30):
+        paged.engine.generate([sequence([rng.randrange(3, 50) for _ in range(40)], 1)])
+    assert paged.engine.counters.evictions > 100
+    before = paged.engine.counters.prefix_tokens
+    paged.engine.generate([sequence([*stem, 30], 1)])
+    assert paged.engine.counters.prefix_tokens - before == 8
+    # Where nothing else is left they go too: a prompt that needs every page still runs.
+    long = sequence([rng.randrange(3, 50) for _ in range(70)], 6)
+    paged.engine.generate([long])
+    assert outcome(long) == expected(long)
+    paged.check_empty()
+
+
+def test_what_can_never_fit_is_told_at_once(overlap: bool) -> None:
+    paged = PagedEngine(n_pages=11, overlap=overlap)
+    fits, too_long = sequence(range(3, 33), 10), sequence(range(3, 34), 10)
+    paged.engine.generate([too_long, fits])
+    assert outcome(fits) == expected(fits)
+    assert too_long.finish_reason == "error"
+    assert "41 tokens need 11 pages of 4 tokens" in (too_long.error or "")
+    assert "has 10" in (too_long.error or "")
+
+
+def test_bad_logits_end_a_row_alone(overlap: bool) -> None:
+    paged = PagedEngine(overlap=overlap)
+    prompts = random_prompts(random.Random(2), 20, 20)
+    prompts[7] = [5, BAD, 6]
+    sequences = [sequence(prompt) for prompt in prompts]
+    paged.engine.generate(sequences)
+    assert [outcome(s) for s in sequences] == [expected(s) for s in sequences]
+    assert "not finite at output token 0" in (sequences[7].error or "")
+    paged.check_empty()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_leaks_under_random_arrivals_and_cancellations(overlap: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    paged = PagedEngine(n_pages=rng.choice([14, 30, 100]), max_tokens=12, overlap=overlap)
+    prompts = random_prompts(rng, 120, 24)
+    sequences, live = make(prompts, rng), []
+    waiting = list(sequences)
+    while waiting or live:
+        for _ in range(rng.randrange(4)):
+            if waiting:
+                seq = waiting.pop()
+                assert paged.engine.add(seq)
+                live.append(seq)
+        if live and rng.random() < 0.3:
+            paged.engine.cancel(rng.choice(live))
+        paged.engine.step()
+        live = [s for s in live if s.finish_reason is None]
+        paged.check_books()
+    paged.engine.require_idle("look")
+    paged.check_empty()
+    cancelled = [s for s in sequences if s.finish_reason == "cancelled"]
+    assert 5 < len(cancelled) < len(sequences) - 5
+    for seq in sequences:
+        if seq.finish_reason != "cancelled":
+            assert outcome(seq) == expected(seq)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("made to fail"), MemoryError("too much")])
+def test_a_failing_step_ends_only_the_guilty(overlap: bool, error: Exception) -> None:
+    paged = PagedEngine(max_tokens=64, overlap=overlap)
+    paged.runner.fail_when, paged.runner.error = {49}, error
+    prompts = [[t for t in p if t != 49] + [3] for p in random_prompts(random.Random(3), 30, 24)]
+    prompts[4] = [49, *prompts[4]]
+    prompts[20] = [*prompts[20], 49]
+    sequences = [sequence(prompt) for prompt in prompts]
+    paged.engine.generate(sequences)
+    for i, seq in enumerate(sequences):
+        if i in (4, 20):
+            assert seq.finish_reason == "error"
+            assert seq.error == f"{type(error).__name__}: {error}"
+        else:
+            assert outcome(seq) == expected(seq)
+    paged.check_empty()
+    # The engine lives on, with its limits as before.
+    paged.runner.fail_when = set()
+    again = [sequence(prompt) for prompt in prompts]
+    paged.engine.generate(again)
+    assert [outcome(s) for s in again] == [expected(s) for s in again]
+    assert paged.runner.longest_step > 32
+
+
+def test_an_interrupt_leaves_no_page_behind(overlap: bool) -> None:
+    paged = PagedEngine(overlap=overlap)
+    paged.runner.fail_when, paged.runner.error = {49}, KeyboardInterrupt()
+    stem = list(range(3, 23))
+    sequences = [sequence([*stem, i], 4) for i in range(24, 30)]
+    sequences.append(sequence([*stem, 49], 4))
+    with pytest.raises(KeyboardInterrupt):
+        paged.engine.generate(sequences)
+    assert {s.finish_reason for s in sequences} <= {"cancelled", "stop", "length"}
+    paged.runner.fail_when = set()
+    after = [sequence([*stem, i], 4) for i in range(24, 30)]
+    paged.engine.generate(after)  # from nothing: half-computed pages must not be found
+    assert [outcome(s) for s in after] == [expected(s) for s in after]
+    paged.check_empty()
+
+
+def test_others_run_along(overlap: bool) -> None:
+    paged = PagedEngine(overlap=overlap)
+    other = sequence([5, 6, 7], 30)
+    paged.engine.add(other)
+    finished: list[Sequence] = []
+    mine = [sequence([8, 9 + i], 5) for i in range(3)]
+    paged.engine.generate(mine, finished.append)
+    assert {id(s) for s in finished} == {id(s) for s in mine}
+    if other.finish_reason is None:
+        with pytest.raises(FlipfastError, match="change the weights with 1 requests running"):
+            paged.engine.forget_prefixes()
+    while other.finish_reason is None:
+        paged.engine.step()
+    assert outcome(other) == expected(other)
+
+
+def test_the_books_hold_over_ten_thousand_requests() -> None:
+    rng = random.Random(5)
+    paged = PagedEngine(n_pages=60, max_seqs=16, max_tokens=64, overlap=True)
+    for _ in range(20):
+        prompts = random_prompts(rng, 500, 24)
+        sequences = [sequence(prompt, 2) for prompt in prompts]
+        paged.engine.generate(sequences)
+        assert [outcome(s) for s in sequences] == [expected(s) for s in sequences]
+        paged.check_books()
+    assert paged.cache.pool.peak_held <= 59
+    paged.check_empty()

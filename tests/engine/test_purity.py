@@ -1,0 +1,135 @@
+"""The bits of a result depend on its own request alone.
+
+Compared are all logits of every output token, bit for bit: tokens alone would hide most changes.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flipfast.engine.lifecycle import LoadedModel
+from flipfast.sampling import SamplingParams
+from tests.engine.models import WIDE, load, prompts, run, save_random_model
+
+LENGTHS = [1, 2, 31, 32, 33, 64, 65, 90, 97, 130, 7, 160, 128, 3, 50, 200]
+GREEDY = SamplingParams(max_new_tokens=6)
+SAMPLED = SamplingParams(max_new_tokens=6, temperature=1.0, top_p=0.95)
+
+Results = list[tuple[list[int], Any, bytes]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("wide"), "Qwen3Config", **WIDE)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def prompt_ids() -> list[list[int]]:
+    return prompts(LENGTHS, WIDE["vocab_size"], stem=70)
+
+
+@pytest.fixture(scope="module", params=[GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def params(request: pytest.FixtureRequest) -> SamplingParams:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, dtype: str, prompt_ids: list[list[int]], params: SamplingParams) -> Results:
+    """Every request by itself, in one piece, with nothing in the cache."""
+    model = load(folder, dtype=dtype, prefix_cache=False, max_seqs=1)
+    return [run(model, [ids], params)[0] for ids in prompt_ids]
+
+
+def differing(
+    model: LoadedModel, alone: Results, ids: list[list[int]], params: SamplingParams, **how: Any
+) -> list[int]:
+    """Which of the requests, each given twice and all shuffled, have other bits than alone."""
+    order = [i for i in range(len(ids)) for _ in range(2)]
+    random.Random(0).shuffle(order)
+    results = run(model, [ids[i] for i in order], params, **how)
+    return [i for i, got in zip(order, results, strict=True) if got != alone[i]]
+
+
+@pytest.mark.parametrize(
+    ("options", "least_hits"),
+    [
+        ({"max_seqs": 32, "max_tokens": 4096, "prefix_cache": False}, 0),
+        ({"max_seqs": 32, "max_tokens": 4096}, 500),
+        ({"max_seqs": 5, "max_tokens": 17}, 500),  # chunks that end anywhere
+    ],
+    ids=["batch", "prefixes", "chunks"],
+)
+def test_bits_do_not_depend_on_the_company(
+    folder: Path,
+    dtype: str,
+    prompt_ids: list[list[int]],
+    params: SamplingParams,
+    alone: Results,
+    options: dict[str, Any],
+    least_hits: int,
+) -> None:
+    model = load(folder, dtype=dtype, **options)
+    assert differing(model, alone, prompt_ids, params) == []
+    assert model.engine.counters.prefix_tokens >= least_hits
+
+
+def test_bits_do_not_depend_on_what_went_before(
+    folder: Path,
+    dtype: str,
+    prompt_ids: list[list[int]],
+    params: SamplingParams,
+    alone: Results,
+) -> None:
+    model = load(folder, dtype=dtype)
+    for _ in range(3):
+        assert differing(model, alone, prompt_ids, params) == []
+    assert [run(model, [ids], params)[0] for ids in prompt_ids] == alone
+
+
+def test_bits_survive_preemption(
+    folder: Path,
+    dtype: str,
+    prompt_ids: list[list[int]],
+    params: SamplingParams,
+    alone: Results,
+) -> None:
+    model = load(folder, dtype=dtype, max_tokens=100)
+    scheduler, rng = model.engine._scheduler, random.Random(0)
+
+    def send_someone_back() -> None:
+        if scheduler.running and rng.random() < 0.4:
+            scheduler._send_back(rng.choice(scheduler.running))
+
+    assert differing(model, alone, prompt_ids, params, disturb=send_someone_back) == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_do_not_depend_on_the_threads(
+    folder: Path, dtype: str, prompt_ids: list[list[int]], alone: Results, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = load(folder, dtype=dtype)
+        greedy = run(model, prompt_ids, GREEDY)
+    finally:
+        torch.set_num_threads(before)
+    assert [i for i, got in enumerate(greedy) if got[2][:64] != alone[i][2][:64]] == []
+
+
+def test_ordinary_products_fail_this(folder: Path, dtype: str, prompt_ids: list[list[int]]) -> None:
+    """That the checks above can fail: with torch's own products they do."""
+    model = load(folder, dtype=dtype, deterministic=False, prefix_cache=False)
+    by_itself = [run(model, [ids], GREEDY)[0] for ids in prompt_ids]
+    together = run(model, prompt_ids, GREEDY)
+    assert sum(a[2] != b[2] for a, b in zip(by_itself, together, strict=True)) > 3

@@ -1,0 +1,109 @@
+"""Sampling against transformers' own warpers, and against the distribution it has to follow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from flipfast.engine.sampler import BAD_LOGITS, penalize, prepare_draws, sample
+from flipfast.engine.sequence import Sequence
+from flipfast.ops.torch_ops import TorchOps
+from flipfast.sampling import SamplingParams, uniform
+
+OPS = TorchOps(torch.device("cpu"), torch.float32)
+VOCAB = 97
+SETTINGS = [
+    (0.0, 1.0, 0),
+    (1.0, 1.0, 0),
+    (0.7, 0.9, 0),
+    (1.5, 1.0, 5),
+    (0.9, 0.5, 20),
+    (1.0, 1e-9, 0),
+    (1.0, 1.0, 1),
+    (1.0, 0.8, 500),
+]
+
+
+def rows(n: int) -> tuple[torch.Tensor, list[Sequence]]:
+    """Logits and sequences, of all settings by turns, at all kinds of positions."""
+    logits = torch.randn(n, VOCAB, generator=torch.Generator().manual_seed(1)) * 3
+    sequences = []
+    for i in range(n):
+        temperature, top_p, top_k = SETTINGS[i % len(SETTINGS)]
+        params = SamplingParams(100, temperature=temperature, top_p=top_p, top_k=top_k)
+        sequences.append(Sequence([5], params, seed=1000 + i, n_sampled=1 + i % 7))
+    return logits, sequences
+
+
+def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    return sample(logits, OPS.argmax(logits), prepare_draws(sequences, logits.device))
+
+
+def expected(logits: torch.Tensor, sequence: Sequence) -> int:
+    """One row by transformers' warpers and a plain walk through the probabilities."""
+    params = sequence.sampling
+    if params.temperature == 0:
+        return int(logits.argmax())
+    scores = TemperatureLogitsWarper(params.temperature)(None, (logits - logits.max())[None])
+    if params.top_k:
+        scores = TopKLogitsWarper(params.top_k)(None, scores)
+    if params.top_p < 1:
+        scores = TopPLogitsWarper(params.top_p)(None, scores)
+    left = uniform(sequence.seed, sequence.n_sampled - 1)
+    for token, p in enumerate(scores[0].double().softmax(-1).tolist()):
+        left -= p
+        if left < 0:
+            return token
+    raise AssertionError("the probabilities do not reach 1")
+
+
+def test_every_row_follows_its_own_settings() -> None:
+    logits, sequences = rows(200)
+    tokens = draw(logits, sequences)
+    assert tokens.tolist() == [expected(logits[i], s) for i, s in enumerate(sequences)]
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 17, 33])
+def test_neighbours_have_no_say(n: int) -> None:
+    logits, sequences = rows(64)
+    whole = draw(logits, sequences)
+    for start in range(0, 64 - n, n):
+        part = draw(logits[start : start + n], sequences[start : start + n])
+        assert torch.equal(part, whole[start : start + n])
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([1.0, 0.0, -1.0, 2.0, float("-inf")])
+    n = 20_000
+    params = SamplingParams(n, temperature=1.3)
+    sequences = [Sequence([1], params, seed=9, n_sampled=1 + i) for i in range(n)]
+    counts = draw(logits.repeat(n, 1), sequences).bincount(minlength=5).double()
+    probabilities = (logits / 1.3).double().softmax(-1)
+    assert counts[4] == 0
+    chi_square = ((counts - n * probabilities) ** 2 / (n * probabilities))[:4].sum()
+    assert chi_square < 16.27  # 3 degrees of freedom, one in a thousand
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_bad_logits_have_no_token(bad: float, temperature: float) -> None:
+    logits, _ = rows(3)
+    logits[1, 40] = bad
+    sequences = [Sequence([5], SamplingParams(4, temperature=temperature), n_sampled=1)] * 3
+    tokens = draw(logits, sequences)
+    assert tokens[1] == BAD_LOGITS
+    assert (tokens[[0, 2]] >= 0).all()
+    logits[1] = float("-inf")
+    assert draw(logits, sequences)[1] == BAD_LOGITS
+
+
+def test_the_penalty_is_transformers_own() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits, _ = rows(4)
+    ids = torch.tensor([[3, 4, 4, 9], [0, 1, 2, 3], [96, 95, 0, 0], [7, 7, 7, 7]])
+    seen = torch.zeros(4, VOCAB, dtype=torch.bool).scatter(1, ids, True)
+    expected_logits = RepetitionPenaltyLogitsProcessor(1.3)(ids, logits.clone())
+    penalize(logits, seen, 1.3)
+    assert torch.equal(logits, expected_logits)
