@@ -20,6 +20,7 @@ from flipfast.models.errors import UnsupportedModelError
 from flipfast.models.spec import DecoderSpec
 from flipfast.models.workspace import workspace_bytes
 from flipfast.ops.base import Ops
+from flipfast.ops.torch_ops import TorchOps
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -110,19 +111,18 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
 
         kind = CpuOps if options.deterministic else PlainProductOps
         return kind(dtype or best_weight_dtype())
-    from flipfast.ops.torch_ops import TorchOps, plain_product
-
     dtype = dtype or torch.bfloat16
     if not options.deterministic:
-        return TorchOps(device, dtype, plain_product)
+        return TorchOps(device, dtype)
     try:
-        from flipfast_kernels.gemm import linear_out
+        from flipfast_kernels.gemm import linear
+        from flipfast_kernels.norm import rms_norm
     except ImportError as error:
         raise MissingDependencyError(
             f"deterministic=True on {device} needs triton, which cannot be imported ({error}); "
             "install it with pip, or set deterministic=False"
         ) from error
-    return TorchOps(device, dtype, linear_out)
+    return TorchOps(device, dtype, linear, rms_norm)
 
 
 def _attention(spec: DecoderSpec, ops: Ops, options: EngineOptions) -> AttentionBackend:

@@ -144,13 +144,12 @@ class ModelRunner:
         return graphs
 
     def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:
-        """Mark the step's tokens, and whatever an admitted sequence brings along."""
+        """Mark what an admitted sequence brings along, and then each token as it is fed back."""
         for sequence in plan.admitted:
             known = torch.tensor(sequence.known_tokens(0, sequence.n_tokens))
             self._seen[sequence.slot] = False
             self._seen[sequence.slot, to_device(known, self.device)] = True
-        if len(batch.fed_rows):
-            self._seen[batch.fed_slots, batch.input_ids[batch.fed_rows]] = True
+        self._seen[batch.sample_slots, batch.input_ids[batch.logit_rows]] = True
 
     def _send(self, sequences: list[Sequence], tokens: torch.Tensor) -> StepResult:
         if self.device.type == "cpu":

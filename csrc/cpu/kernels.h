@@ -1,0 +1,162 @@
+// What an instruction set has to provide: plain functions over raw memory, one table a level.
+// The functions are single-threaded; the callers in this folder divide the work among threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace flipfast::cpu {
+
+constexpr int kPanel = 32;      // columns of a weight panel; tokens of a cache page
+constexpr int kKeyBlock = 128;  // keys between two updates of the online softmax
+
+// How numbers are kept in memory. bfloat16 is the upper half of a float32.
+enum class Storage { kFloat32, kBfloat16 };
+
+// Operands of a product: float32 as they are, or rounded to bfloat16; sums are float32 in both.
+enum class Compute { kFloat32, kBfloat16 };
+
+// y = x @ weight.T + bias over rows that were packed before.
+//
+// The weight lies in panels of 32 outputs. float32: [panel][k][32]. bfloat16: [panel][k / 2][32]
+// words, the value of even k in the lower half and that of k + 1 in the upper, so that one shift or
+// mask widens a word, and a run of 16 rows is what the matrix tiles of AMX take. k is padded to
+// `k_padded` with zeros.
+struct ProductArgs {
+  const float* x;  // (rows, k)
+  ptrdiff_t x_stride;
+  int rows;
+  int k;
+  int k_padded;
+  const void* weight;
+  Storage storage;
+  const float* bias;  // padded to whole panels, or null
+  int n;
+  float* y;  // (rows, n)
+  ptrdiff_t y_stride;
+  void* packed;  // room for packed_bytes(rows, k_padded)
+};
+
+struct ProductKernel {
+  size_t (*packed_bytes)(int rows, int k_padded);
+  int (*blocks)(int rows);                      // how many blocks the rows are packed in
+  void (*pack)(const ProductArgs&, int block);  // x to `packed`
+  void (*run)(const ProductArgs&, int panel_begin, int panel_end, int block_begin, int block_end);
+};
+
+// Attention of one sequence's queries, all of one key head, over the pages of its cache.
+//
+// float32 pages: keys [depth][32 tokens], values [32 tokens][depth]. bfloat16 pages hold words as a
+// weight panel does: keys [depth / 2][32 tokens], values [16 token pairs][depth]. `depth` is
+// head_dim padded to 32.
+struct AttendArgs {
+  const float* query;  // first token, first head of the group
+  ptrdiff_t query_token_stride;
+  ptrdiff_t query_head_stride;
+  float* out;  // first token, first head of the group; heads are head_dim apart
+  ptrdiff_t out_token_stride;
+  const void* keys;  // page 0, this key head
+  const void* values;
+  ptrdiff_t page_bytes;  // from a page to the next
+  const int32_t* pages;  // page numbers of the sequence
+  Storage storage;
+  int head_dim;
+  int depth;
+  int group;   // query heads of the key head
+  int tokens;  // queries of the sequence
+  int length;  // keys of the sequence, the queries' own included
+  int window;  // keys that a query sees; INT32_MAX for all
+  float scale;
+  float softcap;  // 0 for none
+};
+
+struct AttendKernel {
+  int item_rows;  // most rows (query tokens times heads) that one call takes
+  size_t (*scratch_bytes)(int depth);
+  // Rows row_begin and following; row r is token r / group, head r % group.
+  void (*run)(const AttendArgs&, int row_begin, int row_end, void* scratch);
+};
+
+struct NormArgs {
+  const float* x;
+  ptrdiff_t x_stride;
+  float* residual;  // added to and normalised instead of x, or null
+  ptrdiff_t residual_stride;
+  const float* weight;
+  float eps;
+  int d;
+  float* out;
+  ptrdiff_t out_stride;
+};
+
+struct RopeArgs {
+  float* x;
+  ptrdiff_t token_stride;
+  ptrdiff_t head_stride;
+  int heads;
+  int head_dim;
+  const int64_t* positions;
+  const float* cos;  // null for no rotation
+  const float* sin;
+  ptrdiff_t table_stride;
+  int rotary_half;
+  const float* weight;  // null for no norm
+  bool norm_all_heads;
+  float eps;
+};
+
+enum class Activation { kSilu, kGeluTanh };
+
+struct GatedArgs {
+  const float* gate_up;
+  ptrdiff_t gate_up_stride;
+  int d;
+  Activation activation;
+  float* out;
+  ptrdiff_t out_stride;
+};
+
+struct EmbedArgs {
+  const int64_t* ids;
+  const void* table;
+  Storage storage;
+  ptrdiff_t table_stride;
+  int d;
+  float scale;
+  float* out;
+  ptrdiff_t out_stride;
+};
+
+struct AddArgs {
+  const float* x;
+  ptrdiff_t x_stride;
+  float* residual;
+  ptrdiff_t residual_stride;
+  int d;
+};
+
+struct ArgmaxArgs {
+  const float* logits;
+  ptrdiff_t stride;
+  int n;
+  int64_t* out;  // -1 where the row holds a NaN or has no finite maximum
+};
+
+// Each over rows begin to end.
+struct RowKernels {
+  void (*rms_norm)(const NormArgs&, int begin, int end);
+  void (*norm_rope)(const RopeArgs&, int begin, int end);
+  void (*gated)(const GatedArgs&, int begin, int end);
+  void (*embed)(const EmbedArgs&, int begin, int end);
+  void (*add)(const AddArgs&, int begin, int end);
+  void (*argmax)(const ArgmaxArgs&, int begin, int end);
+};
+
+struct Kernels {
+  const char* name;
+  ProductKernel product[2];  // by Compute
+  AttendKernel attend[2];    // by Storage of the cache
+  RowKernels rows;
+};
+
+}  // namespace flipfast::cpu

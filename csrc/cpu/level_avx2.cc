@@ -1,0 +1,11 @@
+#define FLIPFAST_LEVEL avx2
+#include "cpu/attention.h"
+#include "cpu/levels.h"
+#include "cpu/product.h"
+#include "cpu/rows.h"
+
+namespace flipfast::cpu::avx2 {
+
+const Kernels kTable = {"avx2", {kProduct<false>, kProduct<true>}, {kAttend, kAttend}, kRowKernels};
+
+}  // namespace flipfast::cpu::avx2

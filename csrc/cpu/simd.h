@@ -1,0 +1,163 @@
+// A small vector of float32 over whatever the file is compiled for. Included once by each of the
+// level_*.cc files, which define FLIPFAST_LEVEL; everything lives in a namespace of that name.
+//
+// These files must not call inline functions of the standard library: the linker keeps one copy of
+// those for the whole program, and that copy could hold instructions that the CPU lacks.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define FLIPFAST_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define FLIPFAST_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FLIPFAST_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+namespace flipfast::cpu::FLIPFAST_LEVEL {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kWidth * 4)));
+typedef int32_t Ints __attribute__((vector_size(kWidth * 4)));
+typedef uint32_t Words __attribute__((vector_size(kWidth * 4)));
+
+FLIPFAST_INLINE Vec load(const float* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+FLIPFAST_INLINE Words load_words(const uint32_t* p) {
+  Words v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+FLIPFAST_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof(v)); }
+
+// The first n lanes; the others are 0.
+FLIPFAST_INLINE Vec load_first(const float* p, int n) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+  Vec v = {};
+  __builtin_memcpy(&v, p, static_cast<size_t>(n) * 4);
+  return v;
+#endif
+}
+
+FLIPFAST_INLINE void store_first(float* p, Vec v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#else
+  __builtin_memcpy(p, &v, static_cast<size_t>(n) * 4);
+#endif
+}
+
+FLIPFAST_INLINE Vec splat(float x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_set1_ps(x);
+#else
+  return Vec{x, x, x, x};
+#endif
+}
+
+// a * b + c, rounded once where the CPU can.
+FLIPFAST_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// The larger one; b where either is NaN, as x86 has it.
+FLIPFAST_INLINE Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+FLIPFAST_INLINE Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// Sum of the lanes, halves folded onto each other: the same order for every caller.
+FLIPFAST_INLINE float sum(Vec v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+// Largest lane; lanes are not NaN.
+FLIPFAST_INLINE float largest(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float best = v[0];
+  for (int i = 1; i < kWidth; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+#endif
+}
+
+// The bfloat16 in the lower and in the upper half of each word, widened exactly.
+FLIPFAST_INLINE Vec lower_half(Words w) { return (Vec)(w << 16); }
+FLIPFAST_INLINE Vec upper_half(Words w) { return (Vec)(w & 0xffff0000u); }
+
+FLIPFAST_INLINE float widen(uint16_t half) {
+  const uint32_t word = static_cast<uint32_t>(half) << 16;
+  float x;
+  __builtin_memcpy(&x, &word, 4);
+  return x;
+}
+
+// The words of x rounded to bfloat16, ties to even; a NaN stays one.
+FLIPFAST_INLINE Words rounded_words(Vec x) {
+  const Words word = (Words)x;
+  const Words even = word + 0x7fffu + ((word >> 16) & 1u);
+  const Words quiet = word | 0x00400000u;
+  const Words not_a_number = (Words)(x != x);
+  return ((even & ~not_a_number) | (quiet & not_a_number)) & 0xffff0000u;
+}
+
+FLIPFAST_INLINE Vec round_to_bfloat16(Vec x) { return (Vec)rounded_words(x); }
+
+FLIPFAST_INLINE int least(int a, int b) { return a < b ? a : b; }
+FLIPFAST_INLINE int most(int a, int b) { return a > b ? a : b; }
+
+}  // namespace
+}  // namespace flipfast::cpu::FLIPFAST_LEVEL

@@ -1,0 +1,127 @@
+"""The attention interface: keys and values in pages, queries of many sequences in one batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+LayerCache = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What a backend has to know of a model before it can say whether it serves it.
+
+    Attributes:
+        n_heads: query heads.
+        n_kv_heads: key and value heads; query head h reads key head h * n_kv_heads // n_heads.
+        head_dim: numbers a head.
+        dtype: of keys and values in the cache.
+        device: where the cache lies.
+        softcap: whether any layer caps its scores.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    softcap: bool = False
+
+
+@dataclass(frozen=True)
+class AttentionMetadata:
+    """Where the tokens of one step lie; tensors are on the backend's device.
+
+    The step's tokens are the last of their sequences: with q = cu_seqlens_q[i + 1] -
+    cu_seqlens_q[i], sequence i's queries stand at positions seq_lens[i] - q to seq_lens[i] - 1.
+
+    Attributes:
+        cu_seqlens_q: (n_seqs + 1,) int32, where each sequence's tokens start in the step.
+        seq_lens: (n_seqs,) int32, tokens of each sequence in the cache, this step's included.
+        block_tables: (n_seqs, any width) int32, page numbers; entries behind a sequence's last
+            page may hold anything.
+        slot_mapping: (n_tokens,) int64, page * page_size + offset for each token of the step.
+        max_seqlen_q: at least the largest number of tokens that a sequence has in the step.
+        max_seq_len: at least the largest of seq_lens.
+    """
+
+    cu_seqlens_q: torch.Tensor
+    seq_lens: torch.Tensor
+    block_tables: torch.Tensor
+    slot_mapping: torch.Tensor
+    max_seqlen_q: int
+    max_seq_len: int
+
+
+class AttentionBackend(ABC):
+    """Causal attention of a step's tokens over the pages of their sequences.
+
+    A backend is one file in this folder with a class `Backend`. Its constructor takes an
+    `AttentionShape`, imports what it needs, and raises `ConfigError` or `MissingDependencyError`
+    with the reason where it cannot serve it. It owns the layout of its pages.
+
+    Attributes:
+        page_size: tokens a page holds.
+        batch_invariant: whether a token's result has the same bits whatever else is in the step
+            and however its sequence was cut into steps.
+    """
+
+    page_size: int
+    batch_invariant: bool
+
+    def __init__(self, shape: AttentionShape) -> None:
+        self.shape = shape
+
+    @abstractmethod
+    def allocate(self, n_pages: int) -> LayerCache:
+        """Key and value pages of one layer; what they hold at first does not matter."""
+
+    @abstractmethod
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: LayerCache,
+        slot_mapping: torch.Tensor,
+    ) -> None:
+        """Put a step's keys and values in their slots.
+
+        Args:
+            key, value: (n_tokens, n_kv_heads, head_dim), any stride but 1 in the last dimension;
+                any float dtype, rounded to the cache's.
+            cache: what `allocate` gave for the layer.
+            slot_mapping: (n_tokens,) int64, no slot twice, but for slots of page 0, which no
+                sequence owns.
+        """
+
+    @abstractmethod
+    def attend(
+        self,
+        query: torch.Tensor,
+        cache: LayerCache,
+        metadata: AttentionMetadata,
+        out: torch.Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """Attention of every query over the keys up to its own position, already written.
+
+        Scores are scale * q.k, capped to softcap * tanh(scores / softcap) where there is a
+        softcap, over the last `window` positions (the query's own included) where there is one.
+
+        Args:
+            query: (n_tokens, n_heads, head_dim), any stride but 1 in the last dimension.
+            cache: what `allocate` gave for the layer.
+            metadata: of the step.
+            out: (n_tokens, n_heads * head_dim), contiguous, overwritten and returned.
+        """
+
+    def page_bytes(self) -> int:
+        """Bytes of one page of keys and values, one layer."""
+        s = self.shape
+        return 2 * self.page_size * s.n_kv_heads * s.head_dim * s.dtype.itemsize

@@ -1,0 +1,62 @@
+"""From a folder or a hub name to a local folder with the files that are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from flipfast.errors import ModelLoadError
+
+
+def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The folder itself, or that of the hub cache, filled with the files that match.
+
+    Args:
+        name: a local folder or a hub name.
+        revision: of the hub model; None is its main branch.
+        patterns: of file names to download; what the cache holds is not downloaded again.
+
+    Raises:
+        ModelLoadError: no such folder, no such hub model, or no way to reach it.
+    """
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path
+    if name and path.exists():
+        raise ModelLoadError(f"{name!r} is a file; name the folder that holds config.json instead")
+    if not name or name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
+        raise ModelLoadError(
+            f"there is no folder {name!r} (looked for {path.absolute()}); "
+            "name a folder that holds config.json, or a hub model such as Qwen/Qwen3-0.6B"
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError:
+        raise ModelLoadError(
+            f"the hub model {name!r} is gated; accept its terms on the hub, then log in with "
+            "'hf auth login'"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelLoadError(f"the hub model {name!r} has no revision {revision!r}") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelLoadError(
+            f"{name!r} is neither a local folder nor a model on the hub; check the spelling, "
+            "or log in with 'hf auth login' if it is private"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise ModelLoadError(
+            f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
+            "not hold it; check the network, or name a folder that holds config.json"
+        ) from None
+    except Exception as error:
+        raise ModelLoadError(
+            f"could not download {name!r}: {type(error).__name__}: {error}"
+        ) from error

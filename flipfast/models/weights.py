@@ -1,0 +1,79 @@
+"""Where each tensor of a checkpoint goes, and the checks on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from flipfast.errors import ModelLoadError
+
+_PREFIXES = ("model.", "language_model.")
+_COMPUTED = "rotary_emb.inv_freq"  # old checkpoints carry it; it follows from the configuration
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one tensor.
+
+    Attributes:
+        shape: that the tensor must have.
+        meaning: of the shape, in names of the configuration's fields.
+        put: copies the tensor into its place.
+    """
+
+    shape: tuple[int, ...]
+    meaning: str
+    put: Callable[[torch.Tensor], None]
+
+
+def fill(
+    slots: Mapping[str, Slot],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    source: str,
+    *,
+    ignored: tuple[str, ...] = (),
+) -> None:
+    """Put every tensor into its slot.
+
+    Args:
+        slots: by name, without the prefixes that checkpoints put before it.
+        tensors: names, with or without prefixes, and tensors of any float dtype, on any device.
+        source: what error messages call the checkpoint.
+        ignored: starts of the names of tensors to leave out.
+
+    Raises:
+        ModelLoadError: a tensor is missing, has no slot, comes twice, or has another shape or
+            kind of numbers; the slots filled until then stay filled.
+    """
+    filled: set[str] = set()
+    for full_name, tensor in tensors:
+        name = _bare(full_name)
+        if name.startswith(ignored) or name.endswith(_COMPUTED):
+            continue
+        slot = slots.get(name)
+        if slot is None:
+            raise ModelLoadError(f"{source}: the tensor {full_name} has no place in this model")
+        if name in filled:
+            raise ModelLoadError(f"{source}: the tensor {full_name} comes twice")
+        if tuple(tensor.shape) != slot.shape:
+            raise ModelLoadError(
+                f"{source}: the tensor {full_name} has shape {tuple(tensor.shape)}; the "
+                f"configuration asks for {slot.shape} ({slot.meaning})"
+            )
+        if not tensor.is_floating_point():
+            raise ModelLoadError(f"{source}: the tensor {full_name} is {tensor.dtype}, not floats")
+        slot.put(tensor.detach())
+        filled.add(name)
+    missing = [name for name in slots if name not in filled]
+    if missing:
+        raise ModelLoadError(
+            f"{source}: {len(missing)} tensors are missing, the first is {missing[0]}"
+        )
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.split(".", 1)[1]
+    return name

@@ -1,0 +1,115 @@
+"""The buffers a step works in, allocated once."""
+
+from __future__ import annotations
+
+import torch
+
+from flipfast.attention.base import AttentionMetadata
+from flipfast.models.layer import Rows, Step
+from flipfast.models.spec import DecoderSpec
+from flipfast.ops.base import Ops
+
+
+def workspace_bytes(spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> int:
+    """Device memory that a workspace takes, in bytes."""
+    activations = max_tokens * (2 * spec.hidden_size + _scratch_width(spec))
+    activations += max_logit_rows * (spec.n_heads * spec.head_dim + spec.hidden_size)
+    logits = 4 * max_logit_rows * spec.vocab_size
+    if ops.activation_dtype != torch.float32:
+        activations += max_logit_rows * spec.vocab_size
+    return activations * ops.activation_dtype.itemsize + logits
+
+
+class Workspace:
+    """Buffers for the largest step; a smaller one uses the first rows of each.
+
+    Attention's and the MLP's share memory, as no layer needs both at once.
+
+    Args:
+        spec: of the model.
+        ops: give device and dtype.
+        max_tokens: most rows of a step.
+        max_logit_rows: most rows that logits may be asked for.
+    """
+
+    def __init__(self, spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> None:
+        self._spec = spec
+        dtype, device = ops.activation_dtype, ops.device
+
+        def buffer(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        heads, inner = spec.n_heads * spec.head_dim, spec.intermediate_size
+        self._residual = buffer(max_tokens, spec.hidden_size)
+        self._hidden = buffer(max_tokens, spec.hidden_size)
+        scratch = buffer(max_tokens * _scratch_width(spec))
+        self._qkv, self._mixed = _carve(scratch, max_tokens, _qkv_width(spec), heads)
+        self._gate_up, self._inner = _carve(scratch, max_tokens, 2 * inner, inner)
+        self._chosen_mixed = buffer(max_logit_rows, heads)
+        self._chosen_residual = buffer(max_logit_rows, spec.hidden_size)
+        self._logits = buffer(max_logit_rows, spec.vocab_size, dtype=torch.float32)
+        self._raw_logits = self._logits
+        if dtype != torch.float32:
+            self._raw_logits = buffer(max_logit_rows, spec.vocab_size)
+
+    def step(self, positions: torch.Tensor, metadata: AttentionMetadata) -> Step:
+        """Buffers for a step of len(positions) tokens."""
+        spec, n = self._spec, len(positions)
+        qkv = self._qkv[:n]
+        heads = qkv.view(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim)
+        query, key, value = heads.split((spec.n_heads, spec.n_kv_heads, spec.n_kv_heads), dim=1)
+        return Step(
+            positions=positions,
+            metadata=metadata,
+            residual=self._residual[:n],
+            hidden=self._hidden[:n],
+            qkv=qkv,
+            query=query,
+            key=key,
+            value=value,
+            mixed=self._mixed[:n],
+        )
+
+    def rows(self, n: int) -> Rows:
+        """All rows of a step of n tokens."""
+        return Rows(
+            mixed=self._mixed[:n],
+            residual=self._residual[:n],
+            hidden=self._hidden[:n],
+            gate_up=self._gate_up[:n],
+            inner=self._inner[:n],
+        )
+
+    def chosen_rows(self, chosen: torch.Tensor) -> Rows:
+        """Some rows of a step, gathered: attention's results and the residual."""
+        m = len(chosen)
+        mixed, residual = self._chosen_mixed[:m], self._chosen_residual[:m]
+        torch.index_select(self._mixed, 0, chosen, out=mixed)
+        torch.index_select(self._residual, 0, chosen, out=residual)
+        return Rows(
+            mixed=mixed,
+            residual=residual,
+            hidden=self._hidden[:m],
+            gate_up=self._gate_up[:m],
+            inner=self._inner[:m],
+        )
+
+    def logits(self, m: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(m, vocab_size) in the activations' dtype and in float32; the same where that is one."""
+        logits = self._logits[:m]
+        return (logits if self._raw_logits is self._logits else self._raw_logits[:m]), logits
+
+
+def _qkv_width(spec: DecoderSpec) -> int:
+    return (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
+
+
+def _scratch_width(spec: DecoderSpec) -> int:
+    attention = _qkv_width(spec) + spec.n_heads * spec.head_dim
+    return max(attention, 3 * spec.intermediate_size)
+
+
+def _carve(scratch: torch.Tensor, n: int, *widths: int) -> list[torch.Tensor]:
+    """Matrices of n rows, one behind the other."""
+    parts = scratch[: n * sum(widths)].split([n * width for width in widths])
+    return [part.view(n, width) for part, width in zip(parts, widths, strict=True)]

@@ -1,0 +1,1 @@
+"""Operations of a decoder layer: one file a kind of device."""

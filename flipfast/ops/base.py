@@ -1,0 +1,139 @@
+"""The operations a decoder layer is made of, besides attention; one implementation a device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+
+class Linear(ABC):
+    """A matrix product with a fixed weight, in whatever layout its device likes best.
+
+    Attributes:
+        n_out: rows of the weight.
+        n_in: columns of the weight.
+    """
+
+    n_out: int
+    n_in: int
+
+    @abstractmethod
+    def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
+        """Set rows first_row and following from (n, n_in), any float dtype, on any device."""
+
+    @abstractmethod
+    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
+        """Set the bias of rows first_row and following from (n,); it is 0 until then."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+
+
+@dataclass(frozen=True)
+class RopeTable:
+    """Cosines and sines of the rotary embedding (Su et al. 2021), halves rotated as in GPT-NeoX.
+
+    Attributes:
+        cos, sin: (positions, rotary_dim / 2) float32, scaled as the model's rope type asks.
+    """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+class Ops(ABC):
+    """What the decoder calls. Rows are tokens; every result is written into a given tensor.
+
+    Attributes:
+        device: where tensors lie.
+        weight_dtype: what weights are rounded to.
+        activation_dtype: of every activation handed in or out.
+        batch_invariant: whether the bits of a row do not depend on the other rows or their number.
+    """
+
+    device: torch.device
+    weight_dtype: torch.dtype
+    activation_dtype: torch.dtype
+    batch_invariant: bool
+
+    @abstractmethod
+    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+        """A product whose weight is loaded later.
+
+        Args:
+            n_out, n_in: shape of the weight.
+            bias: whether there is one.
+            source_dtype: of the checkpoint, for layouts that can hold a narrower type exactly.
+        """
+
+    @abstractmethod
+    def embed(
+        self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Rows `ids` (n,) int64 of the table (vocabulary, d) in weight_dtype, times scale."""
+
+    @abstractmethod
+    def rms_norm(
+        self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor
+    ) -> torch.Tensor:
+        """x / sqrt(mean(x**2) + eps) * weight over the last dimension of (n, d), float32 inside.
+
+        `weight` is (d,) float32; `out` may be x.
+        """
+
+    @abstractmethod
+    def add_rms_norm(
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor,
+        weight: torch.Tensor,
+        eps: float,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """Add x to the residual in place and write the residual's rms_norm; `out` may be x."""
+
+    @abstractmethod
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Add x to the residual in place; returns the residual."""
+
+    @abstractmethod
+    def norm_rope(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        rope: RopeTable | None,
+        weight: torch.Tensor | None,
+        eps: float,
+    ) -> None:
+        """Normalise and rotate queries or keys in place.
+
+        Args:
+            x: (n, heads, head_dim), a view with any stride but 1 in the last dimension.
+            positions: (n,) int64.
+            rope: None leaves positions out.
+            weight: float32 norm weight, (head_dim,) for a norm a head, (heads * head_dim,) for
+                one over all heads, None for no norm.
+            eps: of the norm.
+        """
+
+    @abstractmethod
+    def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
+        """activation(gate) * up from (n, 2 * d), gate first, to (n, d).
+
+        `activation` is "silu" or "gelu_tanh".
+        """
+
+    def argmax(self, logits: torch.Tensor) -> torch.Tensor:
+        """The first place of each row's largest number, -1 where that is not finite.
+
+        Args:
+            logits: (n, vocabulary) float32; a NaN counts as the largest number.
+
+        Returns:
+            (n,) int64.
+        """
+        best = logits.argmax(-1)
+        return torch.where(logits.gather(-1, best[:, None])[:, 0].isfinite(), best, -1)

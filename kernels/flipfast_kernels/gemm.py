@@ -1,0 +1,164 @@
+"""A matrix product whose rows do not depend on each other, nor on how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from flipfast_kernels.jit.gemm import linear_kernel
+from flipfast_kernels.launch import (
+    check_device,
+    check_float,
+    check_last_stride,
+    check_shape,
+    device_facts,
+)
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Tile and launch of the product.
+
+    Attributes:
+        block_m, block_n, block_k: rows, columns and depth of a tile, powers of two.
+        group_m: tiles of rows that share the columns' weights through L2.
+        num_warps, num_stages: of Triton.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    group_m: int
+    num_warps: int
+    num_stages: int
+
+
+def linear_configs(
+    n_out: int, n_in: int, dtype: torch.dtype, capability: int
+) -> tuple[LinearConfig, LinearConfig]:
+    """The tile for few rows and the tile for many.
+
+    Both make a row's bits with the same instruction in the same order (see `linear`): they share
+    everything that reaches the arithmetic and differ in how many rows a tile has.
+
+    Args:
+        n_out, n_in: shape of the weight.
+        dtype: of x and the weight.
+        capability: of the device, 90 for 9.0.
+    """
+    if dtype == torch.float32:
+        few = LinearConfig(32, 64, 16, 8, 4, 3)
+        return few, few
+    # Narrow outputs take narrow tiles, for there are only n_out / block_n of them at few rows.
+    block_n = 128 if n_out >= 4096 else 64
+    many = LinearConfig(128, block_n, 64, 8, 8, 3)
+    if 100 <= capability < 120:
+        # 64 and 128 rows are two instructions on these: one tile height for all.
+        return many, many
+    return LinearConfig(64, block_n, 64, 8, 4, 4 if capability == 90 else 3), many
+
+
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+    config: LinearConfig | None = None,
+) -> torch.Tensor:
+    """x @ weight.T + bias with float32 sums; a row's bits do not depend on the other rows.
+
+    Each output is one chain of matrix instructions from the first k to the last, in tiles that
+    only the weight's shape, the dtype and the device choose; there is no split of K. How many rows
+    a tile has (64 or 128) does depend on the number of rows: on compute capability 9 four warps of
+    a tile issue the same m64nNk16 instruction in both, on 8 and 12 each warp the same m16n8k16,
+    and a row lies in one of them alone. Where tile heights mean different instructions (10 and
+    11) there is one height. float32 is IEEE: fused multiply-adds, ascending in k.
+
+    Work: 2 M N K operations and (M K + N K + M N) numbers moved. On an H200 (989 TFLOP/s dense
+    bf16, 4.8 TB/s by the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N) /
+    4.8e12) seconds: the weight's reading bounds it below about 206 rows.
+
+    Args:
+        x: (M, K), bfloat16, float16 or float32; rows at any stride.
+        weight: (N, K) of x's dtype; rows at any stride.
+        bias: (N,), any of these dtypes, or None.
+        out: (M, N), x's dtype or float32, overwritten; None makes one of x's dtype.
+        config: None picks one. A row's bits are the same only where block_n, block_k and the
+            instruction are.
+
+    Returns:
+        out.
+
+    Raises:
+        ValueError: dtypes, shapes, strides or devices that do not fit.
+    """
+    if out is None and x.dim() == 2 and weight.dim() == 2:
+        out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype, device=x.device)
+    _check(x, weight, bias, out)
+    assert out is not None
+    check_device(linear_kernel, x=x, weight=weight, bias=bias, out=out)
+    (n_rows, n_in), n_out = x.shape, weight.shape[0]
+    if n_rows == 0 or n_out == 0:
+        return out
+    if config is None:
+        config = _pick(n_rows, n_out, n_in, x)
+    tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
+    linear_kernel[(tiles,)](
+        x,
+        weight,
+        bias,
+        out,
+        n_rows,
+        n_out,
+        n_in,
+        x.stride(0),
+        weight.stride(0),
+        out.stride(0),
+        HAS_BIAS=bias is not None,
+        EVEN_K=n_in % config.block_k == 0,
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        BLOCK_K=config.block_k,
+        GROUP_M=config.group_m,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
+    return out
+
+
+def linear_ref(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What `linear` computes, in float64 and rounded to x's dtype at the end."""
+    out = x.double() @ weight.double().T
+    if bias is not None:
+        out += bias.double()
+    return out.to(x.dtype)
+
+
+def _pick(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
+    """The tall tile as soon as the low one would need more than one wave of programs."""
+    capability, n_processors = device_facts(x.device)
+    few, many = linear_configs(n_out, n_in, x.dtype, capability)
+    tiles = -(-n_rows // few.block_m) * -(-n_out // few.block_n)
+    return few if n_rows <= few.block_m or tiles <= n_processors else many
+
+
+def _check(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None
+) -> None:
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.dim() != 2:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected 2 dimensions")
+        check_last_stride(name, tensor)
+    check_float(x=x, bias=bias)
+    if weight.dtype != x.dtype:
+        raise ValueError(f"weight is {weight.dtype}, x {x.dtype}: they must be of one dtype")
+    check_shape("weight", weight, (weight.shape[0], x.shape[1]))
+    if bias is not None:
+        check_shape("bias", bias, (weight.shape[0],))
+    assert out is not None
+    check_shape("out", out, (x.shape[0], weight.shape[0]))
+    if out.dtype not in (x.dtype, torch.float32):
+        raise ValueError(f"out is {out.dtype}: pass {x.dtype} or torch.float32")

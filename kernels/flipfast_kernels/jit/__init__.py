@@ -1,0 +1,1 @@
+"""Device code, one module an operation; importing one needs triton."""

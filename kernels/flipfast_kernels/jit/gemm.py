@@ -1,0 +1,68 @@
+# mypy: ignore-errors
+"""Device code of the matrix product."""
+
+import triton
+import triton.language as tl
+
+
+# One binary whatever the number of rows.
+@triton.jit(do_not_specialize=["n_rows"])
+def linear_kernel(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    n_rows,
+    n_out,
+    n_in,
+    x_stride,
+    weight_stride,
+    out_stride,
+    HAS_BIAS: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of x @ weight.T + bias: one float32 accumulator, K from its start to its end.
+
+    Rows past the last read row n_rows - 1 again (their results are not stored), so that only the
+    tail of K, which no batch changes, needs a mask.
+    """
+    pid = tl.program_id(0)
+    tiles_m = tl.cdiv(n_rows, BLOCK_M)
+    tiles_n = tl.cdiv(n_out, BLOCK_N)
+    # GROUP_M tiles of rows walk over the columns together: their weights come from L2.
+    group = pid // (GROUP_M * tiles_n)
+    first_m = group * GROUP_M
+    height = tl.minimum(tiles_m - first_m, GROUP_M)
+    in_group = pid % (GROUP_M * tiles_n)
+    tile_m = first_m + in_group % height
+    tile_n = in_group // height
+
+    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    cols = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    ks = tl.arange(0, BLOCK_K)
+    read_rows = tl.minimum(rows, n_rows - 1).to(tl.int64)
+    read_cols = tl.minimum(cols, n_out - 1).to(tl.int64)
+    x_ptrs = x_ptr + read_rows[:, None] * x_stride + ks[None, :]
+    w_ptrs = weight_ptr + read_cols[None, :] * weight_stride + ks[:, None]
+
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, n_in, BLOCK_K):
+        if EVEN_K:
+            x = tl.load(x_ptrs)
+            w = tl.load(w_ptrs)
+        else:
+            x = tl.load(x_ptrs, mask=ks[None, :] < n_in - k, other=0.0)
+            w = tl.load(w_ptrs, mask=ks[:, None] < n_in - k, other=0.0)
+        acc = tl.dot(x, w, acc, input_precision="ieee")
+        x_ptrs += BLOCK_K
+        w_ptrs += BLOCK_K
+
+    if HAS_BIAS:
+        acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    out_ptrs = out_ptr + rows.to(tl.int64)[:, None] * out_stride + cols[None, :]
+    inside = (rows < n_rows)[:, None] & (cols < n_out)[None, :]
+    tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)

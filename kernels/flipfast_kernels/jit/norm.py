@@ -1,0 +1,37 @@
+# mypy: ignore-errors
+"""Device code of the norms."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rms_norm_kernel(
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    out_ptr,
+    dim,
+    eps,
+    x_stride,
+    residual_stride,
+    out_stride,
+    HAS_RESIDUAL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One row: read once, reduced by one program in an order that BLOCK alone sets."""
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    inside = cols < dim
+    x = tl.load(x_ptr + row * x_stride + cols, mask=inside, other=0.0).to(tl.float32)
+    if HAS_RESIDUAL:
+        residual_ptrs = residual_ptr + row * residual_stride + cols
+        total = tl.load(residual_ptrs, mask=inside, other=0.0).to(tl.float32) + x
+        # What is normed is what the next layer will read: the sum as it was rounded.
+        rounded = total.to(residual_ptr.dtype.element_ty)
+        tl.store(residual_ptrs, rounded, mask=inside)
+        x = rounded.to(tl.float32)
+    weight = tl.load(weight_ptr + cols, mask=inside, other=0.0)
+    mean_square = tl.sum(x * x, axis=0) / dim
+    out = x * tl.rsqrt(mean_square + eps) * weight
+    tl.store(out_ptr + row * out_stride + cols, out.to(out_ptr.dtype.element_ty), mask=inside)

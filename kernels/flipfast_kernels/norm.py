@@ -1,0 +1,93 @@
+"""Root-mean-square norm of rows, with the residual's addition before it where there is one."""
+
+from __future__ import annotations
+
+import torch
+
+from flipfast_kernels.jit.norm import rms_norm_kernel
+from flipfast_kernels.launch import (
+    check_device,
+    check_float,
+    check_last_stride,
+    check_shape,
+    power_of_two,
+)
+
+_WIDEST = 65536  # numbers a row; one program holds it in registers
+
+
+def rms_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    out: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """x / sqrt(mean(x**2) + eps) * weight over rows, float32 inside (Zhang and Sennrich 2019).
+
+    With a residual, x is added to it in place first, and the norm is of the sum as it was rounded.
+    One program reduces one row, in an order that its length alone sets: a row's bits do not depend
+    on the other rows.
+
+    Bytes: each of x, residual and out once a pass, so at least (2 or 4) * M * D * itemsize / 4.8e12
+    seconds on an H200 (4.8 TB/s by the datasheet).
+
+    Args:
+        x: (M, D), bfloat16, float16 or float32; rows at any stride.
+        weight: (D,) float32.
+        eps: added to the mean square.
+        out: (M, D), any of these dtypes, may be x; None makes one like x.
+        residual: (M, D), any of these dtypes, not x; None for none.
+
+    Returns:
+        out.
+
+    Raises:
+        ValueError: dtypes, shapes, strides or devices that do not fit, or a D above 65536.
+    """
+    if out is None:
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _check(x, weight, out, residual)
+    check_device(rms_norm_kernel, x=x, weight=weight, out=out, residual=residual)
+    n_rows, dim = x.shape
+    if n_rows == 0:
+        return out
+    block = power_of_two(dim)
+    rms_norm_kernel[(n_rows,)](
+        x,
+        residual,
+        weight,
+        out,
+        dim,
+        eps,
+        x.stride(0),
+        0 if residual is None else residual.stride(0),
+        out.stride(0),
+        HAS_RESIDUAL=residual is not None,
+        BLOCK=block,
+        enable_fp_fusion=False,
+        num_warps=min(max(block // 512, 1), 16),
+    )
+    return out
+
+
+def rms_norm_ref(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """What `rms_norm` computes without a residual, in float64 and rounded to x's dtype."""
+    wide = x.double()
+    scale = (wide.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+    return (wide * scale * weight.double()).to(x.dtype)
+
+
+def _check(
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None
+) -> None:
+    check_float(x=x, out=out, residual=residual)
+    if x.dim() != 2 or not 0 < x.shape[1] <= _WIDEST:
+        raise ValueError(f"x has shape {tuple(x.shape)}: expected rows of 1 to {_WIDEST} numbers")
+    check_last_stride("x", x)
+    check_shape("weight", weight, (x.shape[1],))
+    if weight.dtype != torch.float32:
+        raise ValueError(f"weight is {weight.dtype}: pass float32")
+    check_shape("out", out, tuple(x.shape))
+    if residual is not None:
+        check_shape("residual", residual, tuple(x.shape))

@@ -1,0 +1,37 @@
+"""Where the kernels run in these tests: on CUDA, else in Triton's interpreter."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by no test before this
+
+
+@pytest.fixture
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_chain_of_products(monkeypatch):
+    """Let the interpreter's dot add one k after the other, as the matrix instructions do.
+
+    numpy's product may give a row other bits in another place of a tile, and it takes bfloat16,
+    which the interpreter keeps as 16-bit integers, for numbers.
+    """
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+
+    def dot(self, a, b, d, *_):
+        products = _wide(a)[:, :, None] * _wide(b)[None]
+        return interpreter.TensorHandle(d.data + products.sum(axis=1), d.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+
+
+def _wide(operand):
+    if operand.dtype.scalar.is_bf16():
+        return (operand.data.astype(np.uint32) << 16).view(np.float32)
+    return operand.data.astype(np.float32)

@@ -1,0 +1,75 @@
+"""What the real compiler makes of the kernels, for devices that need not be here."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+# Bytes a block may have: the smallest device of each kind that shares its code.
+SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+
+
+@pytest.fixture(scope="module")
+def results():
+    program = Path(__file__).with_name("compiling.py")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_kernel_compiles_for_every_target(results):
+    kinds = {"gemm", "attention", "norm", "write", "combine"}
+    for sm in (80, 90, 100):
+        assert {r["name"].split("-")[0] for r in results if r["sm"] == sm} == kinds
+
+
+def test_shared_memory_fits(results):
+    assert [r for r in results if r["shared"] > SHARED[r["sm"]]] == []
+
+
+def test_hot_kernels_do_not_spill(results):
+    """A loop over splits keeps its second set of sums there; float32 is not a hot path."""
+    for r in results:
+        cold = "-loop-" in r["name"] or "fp32" in r["name"]
+        # One release of Triton needs ten registers more than there are at head size 256.
+        most = 1024 if cold else 64 if "-d256-" in r["name"] else 0
+        assert r["stack"] <= most, r
+
+
+def test_matrix_products_run_on_the_tensor_cores(results):
+    kind = {80: "mma.sync", 90: "wgmma", 100: "tcgen05"}
+    for r in results:
+        if r["name"].startswith(("gemm-bf16", "attention-bf16")):
+            assert all(x.startswith(kind[r["sm"]]) for x in r["instructions"]), r
+            assert r["instructions"], r
+        else:  # float32 is never rounded to a shorter type
+            assert r["instructions"] == [], r
+
+
+def test_tiles_of_all_heights_use_the_same_instructions(results):
+    """What a row's bits rest on: one instruction, and its sums in the threads of one warp."""
+    groups = defaultdict(list)
+    for r in results:
+        name, _, height = r["name"].rpartition("-m")
+        if height:
+            name = name.removesuffix("-one").removesuffix("-parallel").removesuffix("-loop")
+            groups[name, r["sm"]].append(r)
+    assert len(groups["attention-bf16-d128", 90]) == 4
+    assert len(groups["gemm-bf16-n128", 90]) == 2
+    for (name, _), members in groups.items():
+        assert len({tuple(r["instructions"]) for r in members}) == 1, members
+        if name.startswith("attention") and len(members) > 1:
+            assert all(r["columns_of_warps"] == ["1"] for r in members), members

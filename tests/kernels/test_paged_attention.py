@@ -1,0 +1,154 @@
+"""Attention over pages against float64, and a token's bits in every step that may hold it."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from flipfast_kernels import paged_attention as module
+from flipfast_kernels.paged_attention import (
+    AttentionConfig,
+    attention_configs,
+    paged_attention,
+    paged_attention_ref,
+)
+from tests.paging import make_step
+
+LOW = AttentionConfig(block_m=16, block_n=16, split=32, num_warps=4, num_stages=1)
+TALL = AttentionConfig(block_m=64, block_n=16, split=32, num_warps=4, num_stages=1)
+
+
+def attend(step, **options):
+    rows, heads, dim = step.query.shape
+    out = torch.full((rows, heads * dim), float("nan"), device=step.query.device)
+    return paged_attention(
+        step.query,
+        step.key_pages,
+        step.value_pages,
+        *step.index,
+        **step.longest,
+        scale=dim**-0.5,
+        out=out.to(step.query.dtype),
+        **options,
+    )
+
+
+def error(step, **options):
+    scores = {name: options.get(name) for name in ("window", "softcap")}
+    expected = paged_attention_ref(
+        step.query,
+        step.key_pages,
+        step.value_pages,
+        *step.index,
+        scale=step.query.shape[2] ** -0.5,
+        **scores,
+    )
+    return ((attend(step, **options) - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize(
+    ("q_lens", "seq_lens"),
+    [([1], [1]), ([33], [33]), ([1, 5, 9], [65, 31, 40]), ([3, 1], [4, 64])],
+)
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (7, None), (20, 5.0)])
+def test_equals_the_reference(q_lens, seq_lens, window, softcap, device):
+    step = make_step(q_lens, seq_lens, device=device)
+    assert error(step, window=window, softcap=softcap, config=LOW) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "n_kv_heads", "head_dim", "page_size"),
+    [(2, 2, 32, 16), (7, 1, 16, 64), (6, 2, 80, 32), (2, 1, 256, 16)],
+)
+def test_heads_and_pages_of_other_sizes(n_heads, n_kv_heads, head_dim, page_size, device):
+    shape = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim}
+    step = make_step([5, 1], [23, 40], page_size=page_size, device=device, **shape)
+    assert error(step) < 2e-6
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_half_precision(dtype, most, device):
+    step = make_step([9, 1], [70, 33], dtype=dtype, device=device)
+    assert error(step) < most
+    assert error(step, config=LOW, window=30, softcap=3.0) < most
+
+
+def test_queries_may_be_a_part_of_a_wider_tensor(device):
+    step = make_step([4], [20], device=device)
+    whole = attend(step)
+    wide = torch.full((4, 9, 21), float("nan"), device=device)
+    wide[:, 2:6, 1:17] = step.query
+    step.query = wide[:, 2:6, 1:17]
+    assert torch.equal(attend(step), whole)
+
+
+def test_sequences_without_a_query_and_padding_tokens(device):
+    step = make_step([2, 0, 3], [40, 17, 3], device=device)
+    whole = attend(step, config=LOW)
+    assert not whole.isnan().any()
+    alone = attend(step.part([(0, 0, 2), (2, 0, 3)]), config=LOW)
+    assert torch.equal(alone, whole)
+
+
+@pytest.mark.parametrize(("mode", "window"), [("loop", None), ("parallel", None), ("parallel", 25)])
+def test_a_token_has_the_same_bits_however_the_step_is_made(mode, window, device, monkeypatch):
+    step = make_step([40, 3, 10], [40, 70, 10], n_heads=2, n_kv_heads=1, device=device)
+    whole = attend(step, config=LOW, window=window)
+
+    def same(rows, config, forced):
+        monkeypatch.setattr(module, "_mode", lambda n, *_: "one" if n <= 1 else forced)
+        part = attend(step.part(rows), config=config, window=window)
+        starts = step.metadata.cu_seqlens_q.tolist()
+        places = torch.cat([torch.arange(starts[i] + a, starts[i] + b) for i, a, b in rows])
+        return torch.equal(part, whole[places.to(device)])
+
+    assert same([(0, 0, 40), (1, 0, 3), (2, 0, 10)], TALL, mode)
+    assert same([(2, 0, 10)], TALL, mode)  # alone and in one split
+    assert same([(1, 0, 2), (0, 15, 37)], LOW, mode)  # a chunk of a prompt, another neighbour
+    for last in (1, 32, 33, 40):  # decoded
+        assert same([(0, last - 1, last)], LOW, mode)
+
+
+def test_another_split_gives_other_bits(device):
+    """The test above would notice: sums that are cut elsewhere differ."""
+    step = make_step([4], [200], device=device)
+    other = AttentionConfig(16, 16, 48, 4, 1)
+    assert not torch.equal(attend(step, config=LOW), attend(step, config=other))
+
+
+@pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_tiles_for_few_and_many_rows_differ_in_their_rows_alone(head_dim, capability):
+    few, many = attention_configs(head_dim, torch.bfloat16, capability)
+    assert (few.block_n, few.split) == (many.block_n, many.split)
+    assert few.block_m * many.num_warps == many.block_m * few.num_warps
+    assert few.split % few.block_n == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": torch.ones(3, 3, 16)}, r"query has shape \(3, 3, 16\)"),
+        ({"query": torch.ones(3, 4, 16).half()}, "query is torch.float16"),
+        ({"seq_lens": torch.ones(1)}, "seq_lens is torch.float32"),
+        ({"cu_seqlens_q": torch.ones(3).int()}, r"cu_seqlens_q has shape \(3,\)"),
+        ({"block_tables": torch.ones(2, 2).int()}, r"block_tables has shape \(2, 2\)"),
+        ({"scale": 0.0}, "scale is 0.0"),
+        ({"window": 0}, "window is 0"),
+        ({"softcap": float("inf")}, "softcap is inf"),
+        ({"max_seq_len": 2}, "max_seqlen_q is 3, max_seq_len 2"),
+        ({"out": torch.ones(3, 60)}, r"out has shape \(3, 60\): expected \(3, 64\)"),
+        ({"key_pages": torch.ones(2, 16, 2, 512)}, "value_pages has shape"),
+        ({"query": torch.ones(3, 4, 16, device="meta")}, "on meta"),
+    ],
+)
+def test_bad_arguments_are_named(change, message, device):
+    step = make_step([3], [8], device=device)
+    names = ("query", "key_pages", "value_pages", "cu_seqlens_q", "seq_lens", "block_tables")
+    tensors = (step.query, step.key_pages, step.value_pages, *step.index)
+    given = dict(zip(names, tensors, strict=True)) | step.longest | {"scale": 1.0} | change
+    for name, value in given.items():
+        if isinstance(value, torch.Tensor) and not value.is_meta:
+            given[name] = value.to(device)
+    with pytest.raises(ValueError, match=message):
+        paged_attention(**given)
