@@ -69,10 +69,12 @@ def cuda_capability(name: str, shape: AttentionShape, lowest: int) -> int:
     """Compute capability of the shape's device, 90 for 9.0.
 
     Raises:
-        ConfigError: it is no CUDA device, or one below `lowest`.
+        ConfigError: it is no CUDA device, not there, or below `lowest`.
     """
     if shape.device.type != "cuda":
         raise ConfigError(f"{name} needs a CUDA device, not {shape.device}")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"{name} is asked for on {shape.device}, but torch sees no CUDA device")
     major, minor = torch.cuda.get_device_capability(shape.device)
     if 10 * major + minor < lowest:
         raise ConfigError(

@@ -26,7 +26,7 @@ class Backend(PagedBackend):
             head_dim_step=1,
             softcap=True,
         )
-        if not paged_attention.runs_on(shape.device):
+        if shape.device.type == "cuda" or not paged_attention.runs_on(shape.device):
             cuda_capability("triton_paged", shape, lowest=80)
 
     def write(

@@ -23,6 +23,9 @@ _OPTIONAL = (
 
 def show_info() -> None:
     """Print the tables."""
+    from flipfast.attention import available_attention
+    from flipfast.models.families import available_families
+
     console = Console(highlight=False)
     versions = Table("package", "version", title="Versions")
     versions.add_row("python", platform.python_version())
@@ -30,6 +33,9 @@ def show_info() -> None:
         versions.add_row(name, _version(name) or "missing")
     console.print(versions)
     console.print(f"text core: {_text_core()}")
+    families, attention = ", ".join(available_families()), ", ".join(available_attention())
+    console.print(f"model families of the native engine: {families}", soft_wrap=True)
+    console.print(f"attention backends: {attention}", soft_wrap=True)
     for line in _devices():
         console.print(f"device: {line}")
     optional = Table("package", "version", "for", "install with", title="Optional parts")
@@ -56,7 +62,9 @@ def _text_core() -> str:
 def _devices() -> list[str]:
     import torch
 
-    lines = [f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    from flipfast.ops.cpu import instruction_set
+
+    lines = [f"cpu, {torch.get_num_threads()} threads, kernels for {instruction_set()}"]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30

@@ -80,11 +80,22 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("temperature", "0 (default) is greedy", type=float)
     option("top-p", "nucleus of the sampling", type=float)
     option("top-k", "sample from the likeliest tokens only", type=int)
+    option("samples", "inversions a response, with a temperature", type=int)
     option("seed", "of the sampling", type=int)
     option("thinking", "leave the model's thinking on", action="store_true")
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "of the model", choices=("float32", "bfloat16", "float16"))
     option("batch-size", "rows run together", type=int)
+    option("backend", "native or transformers; default: native where it knows the model")
+    option("attention", "the native engine's attention backend")
+    option("memory", "of the native engine, besides weights: bytes, or a share up to 1", type=float)
+    parser.add_argument(
+        "--fast",
+        dest="deterministic",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="let the bits of a reward depend on the batch, where that is faster",
+    )
     option("revision", "branch, tag or commit of a hub model")
     option("trust-remote-code", "run code that comes with the model", action="store_true")
 

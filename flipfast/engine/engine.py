@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
@@ -99,29 +100,32 @@ class Engine:
     ) -> None:
         """Run sequences to their end; what came of them is in each one's own fields.
 
-        Other sequences that are in the engine run along. If this is interrupted, its sequences
-        leave the engine, with finish_reason "cancelled".
+        Sequences of other threads run along in the same steps. If this is interrupted, its
+        sequences leave the engine, with finish_reason "cancelled".
 
         Args:
             sequences: new ones.
-            on_finished: called with each as it ends.
+            on_finished: called with each as it ends, by this thread.
         """
-        with self._lock:
-            open_ones = {id(sequence) for sequence in sequences}
-            try:
-                ended = [s for s in sequences if not self.add(s)]
-                while open_ones:
-                    for sequence in ended:
-                        if id(sequence) in open_ones:
-                            open_ones.remove(id(sequence))
-                            if on_finished is not None:
-                                on_finished(sequence)
-                    ended = self.step() if open_ones else []
-            except BaseException:  # an interrupt too may have stopped a step half-way
-                for sequence in sequences:
-                    self.cancel(sequence)
-                self._scheduler.cache.clear()
-                raise
+        ended: deque[Sequence] = deque()
+        n_open = len(sequences)
+        try:
+            for sequence in sequences:
+                sequence.on_end = ended.append
+                if not self.add(sequence):
+                    ended.append(sequence)
+            while n_open:
+                if not ended:
+                    self.step()
+                while ended:
+                    sequence = ended.popleft()
+                    n_open -= 1
+                    if on_finished is not None:
+                        on_finished(sequence)
+        except BaseException:
+            for sequence in sequences:
+                self.cancel(sequence)
+            raise
 
     def add(self, sequence: Sequence) -> bool:
         """Queue a sequence; False if it can never run, and has ended with an error."""
@@ -152,19 +156,19 @@ class Engine:
         """Plan and start a step, take in what the one before brought; returns who has ended."""
         with self._lock:
             ended: list[Sequence] = []
-            plan = self._scheduler.plan(may_preempt=self._under_way is None)
-            if plan is None:  # someone has to give way, and may be about to end
-                ended += self._take_in()
-                plan = self._scheduler.plan(may_preempt=True)
+            plan = self._scheduler.plan()
             started = None
-            if plan is not None and plan.chunks:
+            if plan.chunks:
                 failure = ""
                 try:
                     started = self._start(plan)
                 except Exception as error:
                     failure, out_of_memory = _reason(error), _is_memory(error)
+                except BaseException:  # an interrupt
+                    self._take_back(plan)
+                    raise
                 if failure:  # out here the traceback and the step's memory are gone
-                    ended += self._take_in()
+                    ended += self._take_back(plan)
                     ended += self._retreat(plan, failure, out_of_memory=out_of_memory)
             elif self._under_way is None and not self._scheduler.idle:
                 raise FlipfastError("the engine has work but can plan none of it: please report")
@@ -227,8 +231,15 @@ class Engine:
             else:
                 sequence.accept(token)
             if sequence.finish_reason is not None:
-                self._scheduler.remove(sequence)
+                self._end(sequence)
                 ended.append(sequence)
+        return ended
+
+    def _take_back(self, plan: StepPlan) -> list[Sequence]:
+        """Undo a plan that did not run, once the step before it is in; returns who has ended."""
+        ended = self._take_in()
+        plan.chunks[:] = [c for c in plan.chunks if c.sequence.finish_reason is None]
+        self._scheduler.roll_back(plan)
         return ended
 
     def _retreat(self, plan: StepPlan, reason: str, *, out_of_memory: bool) -> list[Sequence]:
@@ -236,18 +247,20 @@ class Engine:
         self._failed_steps += 1
         if out_of_memory and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        live = [chunk for chunk in plan.chunks if chunk.sequence.finish_reason is None]
-        plan.chunks[:] = live
-        self._scheduler.roll_back(plan)
-        if len(live) != 1 or live[0].n > _SMALLEST_CHUNK:
+        if len(plan.chunks) != 1 or plan.chunks[0].n > _SMALLEST_CHUNK:
             self._scheduler.shrink(plan)
             return []
-        guilty = live[0].sequence
-        self._scheduler.remove(guilty)
+        guilty = plan.chunks[0].sequence
         guilty.fail(reason)
+        self._end(guilty)
         if not out_of_memory:  # the others are most likely well
             self._scheduler.restore_limits()
         return [guilty]
+
+    def _end(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        if sequence.on_end is not None:
+            sequence.on_end(sequence)
 
 
 def _reason(error: Exception) -> str:

@@ -60,9 +60,8 @@ class PrefixCache:
     def match(self, sequence: Sequence) -> list[int]:
         """Pages that hold the start of the prompt, never all of its tokens."""
         node, pages = ROOT, []
-        for index in range((sequence.n_tokens - 1) // self.page_size):
-            if (index + 1) * self.page_size > sequence.n_prompt:
-                break
+        longest = min(sequence.n_tokens - 1, sequence.n_prompt)
+        for index in range(longest // self.page_size):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))
             if page is None:
                 break

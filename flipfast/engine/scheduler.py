@@ -102,24 +102,17 @@ class Scheduler:
             self.restore_limits()
         self.waiting.append(sequence)
 
-    def plan(self, *, may_preempt: bool) -> StepPlan | None:
-        """The next step, its pages taken; its books are as if it had run.
-
-        Args:
-            may_preempt: False where a step under way may still bring tokens of the sequences that
-                would have to give way.
-
-        Returns:
-            A plan, empty if nothing can run now; None if a sequence has to give way first and
-            must not: nothing has changed then.
-        """
+    def plan(self) -> StepPlan:
+        """The next step, empty if nothing can run now; its books are as if it had run."""
         plan = StepPlan()
-        budget = self._plan_running(plan, may_preempt)
-        if budget is None:
-            return None
+        preemptions = self.counters.preemptions
+        budget = self._plan_running(plan)
         for chunk in plan.chunks:
             self._count(chunk, plan)
-        self._admit(plan, budget)
+        # Whoever has just given way comes back in a later step: until then the token that it may
+        # have in a step under way has reached the host.
+        if self.counters.preemptions == preemptions:
+            self._admit(plan, budget)
         return plan
 
     def remove(self, sequence: Sequence) -> None:
@@ -147,8 +140,8 @@ class Scheduler:
         """Plan as much at a time as was asked for; so does the first sequence after a pause."""
         self._seq_limit, self._token_limit = self.max_seqs, self.max_tokens
 
-    def _plan_running(self, plan: StepPlan, may_preempt: bool) -> int | None:
-        """Chunks for running sequences; returns the budget that is left, None as `plan` does."""
+    def _plan_running(self, plan: StepPlan) -> int:
+        """Chunks for running sequences; returns the budget that is left."""
         budget = self._token_limit
         for sequence in list(self.running):
             if sequence.slot < 0 or sequence.sampled_out:  # preempted just now, or all but done
@@ -157,8 +150,6 @@ class Scheduler:
             if n == 0:
                 break
             while not self._take_pages(sequence, n):
-                if not may_preempt:
-                    return None
                 victim = self.running[-1]
                 self._send_back(victim)
                 self.counters.preemptions += 1
@@ -225,7 +216,7 @@ class Scheduler:
         self.cache.pool.release(sequence.pages)
         self._slots.append(sequence.slot)
         sequence.pages, sequence.slot = [], -1
-        sequence.n_computed = sequence.n_registered = 0
+        sequence.n_computed = 0
 
     def _n_pages(self, n_tokens: int) -> int:
         return -(-n_tokens // self.cache.page_size)

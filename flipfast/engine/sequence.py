@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ class Sequence:
         slot: row of the device's state, -1 outside the running set.
         finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
         error: what went wrong.
+        on_end: called with the sequence when it has ended, unless it was cancelled, by the thread
+            whose step ended it.
     """
 
     prompt_ids: list[int]
@@ -42,6 +45,7 @@ class Sequence:
     slot: int = -1
     finish_reason: str | None = None
     error: str | None = None
+    on_end: Callable[[Sequence], object] | None = None
 
     def __post_init__(self) -> None:
         self._prompt_bytes = np.asarray(self.prompt_ids, dtype="<i4").tobytes()

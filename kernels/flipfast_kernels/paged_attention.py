@@ -58,26 +58,14 @@ def attention_configs(
         few = AttentionConfig(16, 32, 1024, 4, 1)
         return few, few
     wide = head_dim > 128
+    # Half the keys where a block has little shared memory.
+    block_n = (32 if wide else 64) // (1 if 90 <= capability < 120 else 2)
     # Keys hang on a load of their page numbers: of five stages two are those, three hold keys.
     stages = 3 if wide else 5
-    if capability == 90:
-        few = AttentionConfig(64, 32 if wide else 64, 1024, 4, stages)
-        return few, few if wide else AttentionConfig(128, 64, 1024, 8, stages)
-    # Elsewhere another tile height means another instruction, or shares a row out among other
-    # threads: one height for all.
-    if 100 <= capability < 120:
-        one = (
-            AttentionConfig(64, 32, 1024, 4, stages)
-            if wide
-            else AttentionConfig(128, 64, 1024, 8, stages)
-        )
-    else:
-        one = (
-            AttentionConfig(64, 16, 1024, 4, stages)
-            if wide
-            else AttentionConfig(128, 32, 1024, 8, stages)
-        )
-    return one, one
+    few = AttentionConfig(64, block_n, 1024, 4, stages)
+    many = few if wide else AttentionConfig(128, block_n, 1024, 8, stages)
+    # Only on 9.0 do both heights mean the same instruction, and the same threads for a row.
+    return (few, many) if capability == 90 else (many, many)
 
 
 def runs_on(device: torch.device) -> bool:

@@ -47,6 +47,7 @@ def attended(backend, step, window=None, softcap=None, scale=0.25):
 
 @pytest.fixture
 def hopper(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     for name in ("flash_attn", "flash_attn.cute", "vllm", "vllm.vllm_flash_attn"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -240,6 +241,13 @@ def test_what_cannot_be_served_is_refused(name, change, message, hopper):
         load_attention(name, replace(SHAPE, **change))
 
 
+@pytest.mark.parametrize("name", ["triton_paged", "flash_attn", "torch_varlen"])
+def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"{name} is asked for on cuda, but torch sees no CUDA"):
+        load_attention(name, SHAPE)
+
+
 def test_more_refusals(hopper, monkeypatch):
     with pytest.raises(ConfigError, match="torch_varlen cannot cap"):
         load_attention("torch_varlen", replace(SHAPE, softcap=True))
@@ -251,6 +259,8 @@ def test_more_refusals(hopper, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     with pytest.raises(ConfigError, match=r"needs compute capability 8\.0 or newer.*has 7\.5"):
         load_attention("torch_varlen", SHAPE)
+    with pytest.raises(ConfigError, match="triton_paged needs compute capability"):
+        load_attention("triton_paged", SHAPE)
     with pytest.raises(ConfigError, match="up to 256 in multiples of 1, not 512"):
         load_attention("triton_paged", replace(SHAPE, head_dim=512))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 
@@ -93,6 +94,36 @@ def test_pinned_pages_are_given_up_last() -> None:
     paged.check_empty()
 
 
+def test_the_end_of_a_start_is_given_up_before_its_beginning() -> None:
+    paged = PagedEngine(n_pages=31)
+    stem = list(range(3, 43))  # ten pages
+    paged.engine.generate([sequence([*stem, 45], 1)])
+    # 20 pages are free; this takes all of them and four of the ten that were kept.
+    paged.engine.generate([sequence([46] * 95, 1)])
+    assert paged.engine.counters.evictions == 4
+    before = paged.engine.counters.prefix_tokens
+    paged.engine.generate([sequence([*stem, 44], 1)])
+    assert paged.engine.counters.prefix_tokens - before == 6 * 4
+
+
+def test_whoever_gave_way_comes_back_first(overlap: bool) -> None:
+    paged = PagedEngine(n_pages=11, max_seqs=2, overlap=overlap)
+    first, second, third = (sequence([5 + i] * 15, 20) for i in range(3))
+    ended: list[Sequence] = []
+    paged.engine.generate([first, second, third], ended.append)
+    assert paged.engine.counters.preemptions > 0
+    assert [s.prompt_ids[0] for s in ended] == [5, 6, 7]
+
+
+def test_forgotten_pages_are_free() -> None:
+    paged = PagedEngine(n_pages=31)
+    paged.engine.generate([sequence(range(3, 43), 1)])
+    assert paged.cache.kept_pages()
+    paged.engine.forget_prefixes()
+    assert not paged.cache.kept_pages()
+    paged.check_empty()
+
+
 def test_what_can_never_fit_is_told_at_once(overlap: bool) -> None:
     paged = PagedEngine(n_pages=11, overlap=overlap)
     fits, too_long = sequence(range(3, 33), 10), sequence(range(3, 34), 10)
@@ -157,6 +188,8 @@ def test_a_failing_step_ends_only_the_guilty(overlap: bool, error: Exception) ->
         else:
             assert outcome(seq) == expected(seq)
     paged.check_empty()
+    if isinstance(error, RuntimeError):  # a fault of one sequence leaves the others' steps large
+        assert paged.engine.counters.steps < 60
     # The engine lives on, with its limits as before.
     paged.runner.fail_when = set()
     again = [sequence(prompt) for prompt in prompts]
@@ -207,4 +240,44 @@ def test_the_books_hold_over_ten_thousand_requests() -> None:
         assert [outcome(s) for s in sequences] == [expected(s) for s in sequences]
         paged.check_books()
     assert paged.cache.pool.peak_held <= 59
+    paged.check_empty()
+
+
+def test_threads_share_the_engines_steps(overlap: bool) -> None:
+    paged = PagedEngine(overlap=overlap, max_tokens=64)
+    prompts = random_prompts(random.Random(6), 90, 30)
+    shares = [[sequence(p, 1 + i % 12) for i, p in enumerate(prompts[k::3])] for k in range(3)]
+    reported: list[list[Sequence]] = [[], [], []]
+    threads = [
+        threading.Thread(target=paged.engine.generate, args=(share, seen.append))
+        for share, seen in zip(shares, reported, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for share, seen in zip(shares, reported, strict=True):
+        assert [outcome(s) for s in share] == [expected(s) for s in share]
+        assert {id(s) for s in seen} == {id(s) for s in share}
+        assert len(seen) == len(share)
+    paged.engine.require_idle("look")
+    paged.check_empty()
+
+
+def test_an_interrupt_does_not_harm_others(overlap: bool) -> None:
+    paged = PagedEngine(overlap=overlap)
+    stem = list(range(3, 23))
+    other = sequence([*stem, 30], 12)
+    paged.engine.add(other)
+    paged.engine.step()
+    paged.runner.fail_when, paged.runner.error = {49}, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        paged.engine.generate([sequence([*stem, 31, 49], 4)])
+    paged.runner.fail_when = set()
+    after = [sequence([*stem, 31, 40 + i], 4) for i in range(5)]
+    paged.engine.generate(after)
+    while other.finish_reason is None:
+        paged.engine.step()
+    assert [outcome(s) for s in [*after, other]] == [expected(s) for s in [*after, other]]
+    paged.engine.require_idle("look")
     paged.check_empty()

@@ -1,5 +1,6 @@
 """Where the kernels run in these tests: on CUDA, else in Triton's interpreter."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -22,7 +23,9 @@ def _one_chain_of_products(monkeypatch):
     numpy's product may give a row other bits in another place of a tile, and it takes bfloat16,
     which the interpreter keeps as 16-bit integers, for numbers.
     """
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if not importlib.util.find_spec("triton"):
+        return
+    from triton.runtime import interpreter
 
     def dot(self, a, b, d, *_):
         products = _wide(a)[:, :, None] * _wide(b)[None]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+RELEASE = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 # Bytes a block may have: the smallest device of each kind that shares its code.
 SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -44,8 +45,9 @@ def test_hot_kernels_do_not_spill(results):
     """A loop over splits keeps its second set of sums there; float32 is not a hot path."""
     for r in results:
         cold = "-loop-" in r["name"] or "fp32" in r["name"]
-        # One release of Triton needs ten registers more than there are at head size 256.
-        most = 1024 if cold else 64 if "-d256-" in r["name"] else 0
+        # Head size 256 fills the registers, and older compilers need a few more for all.
+        tight = "-d256-" in r["name"] or RELEASE < (3, 9)
+        most = 1024 if cold else 64 if tight else 0
         assert r["stack"] <= most, r
 
 
