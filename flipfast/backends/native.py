@@ -69,7 +69,7 @@ def load(
         raise UnsupportedModelError(
             f"the generation config of {model!r} asks for {unserved}, which the native engine lacks"
         )
-    tokenizer = _tokenizer(model, folder, trust_remote_code)
+    tokenizer = _tokenizer(model, folder, spec.vocab_size, trust_remote_code)
     loaded = load_engine(
         spec,
         checkpoint,
@@ -171,7 +171,9 @@ class NativeInverter(Inverter):
         return Inversion(sequence.output_ids, str(text), sequence.finish_reason or "length")
 
 
-def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _tokenizer(
+    name: str, folder: Path, vocab_size: int, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
     try:
         with quiet(progress_bars=False):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -180,4 +182,10 @@ def _tokenizer(name: str, folder: Path, trust_remote_code: bool) -> PreTrainedTo
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelLoadError(f"could not load the tokenizer of {name!r}: {reason}") from error
+    # Added tokens may lie behind the embedding: the text models of Gemma 3 have one for images.
+    if tokenizer.vocab_size > vocab_size:
+        raise ModelLoadError(
+            f"the tokenizer of {name!r} has {tokenizer.vocab_size} tokens, the model's embedding "
+            f"{vocab_size} rows: they do not belong together"
+        )
     return tokenizer

@@ -155,7 +155,7 @@ class CpuOps(Ops):
         self.weight_dtype = weight_dtype
         _cpu.set_threads(torch.get_num_threads() if threads is None else threads)
 
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> CpuLinear:
+    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
         """A product whose weight is loaded later."""
         lossless = source_dtype is torch.bfloat16 or self.weight_dtype is torch.bfloat16
         storage = torch.bfloat16 if lossless else torch.float32

@@ -133,6 +133,23 @@ def test_a_broken_model_is_no_case_for_another_backend(model_folder: Any, tmp_pa
         load(folder)
 
 
+def test_a_tokenizer_of_another_model_is_refused(model_folder: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    config = transformers.LlamaConfig(
+        vocab_size=200,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model_folder("llama") / name, folder)
+    with pytest.raises(ModelLoadError, match="embedding 200 rows"):
+        load(folder)
+
+
 def test_not_finite_logits_end_a_row_with_a_status(
     model_folder: Any, random_prompts: Any, tmp_path: Path
 ) -> None:
