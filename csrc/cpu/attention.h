@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/attention_rows.h"
+#include "cpu/pack.h"
 #include "cpu/tile.h"
 
 namespace flipfast::cpu::FLIPFAST_LEVEL {
@@ -48,13 +49,6 @@ size_t attend_bytes(int depth) {
   const size_t d = static_cast<size_t>(depth);
   return 4 * (2 * kItemRows * d + kItemRows * sizeof(RowState) / 4 + kRows * kKeyBlock +
               2 * kKeyBlock * d + kPanel * d + 7 * 16);
-}
-
-FLIPFAST_INLINE void pack_queries(const AttendArgs& args, int begin, int rows, float* out) {
-  for (int r = 0; r < rows; ++r) {
-    const float* const q = query_row(args, begin + r);
-    for (int d = 0; d < args.head_dim; ++d) out[d * rows + r] = q[d];
-  }
 }
 
 // The pages of a key block, float32 or words.
@@ -151,8 +145,9 @@ void attend_run(const AttendArgs& args, int row_begin, int row_end, void* scratc
   const int n_blocks = (total + kRows - 1) / kRows;
   const auto start_of = [&](int block) { return total * block / n_blocks; };
   for (int b = 0; b < n_blocks; ++b) {
-    pack_queries(args, row_begin + start_of(b), start_of(b + 1) - start_of(b),
-                 room.query + start_of(b) * args.head_dim);
+    const auto query = [&](int r) { return query_row(args, row_begin + start_of(b) + r); };
+    pack_rows<false>(query, start_of(b + 1) - start_of(b), args.head_dim, args.head_dim,
+                     room.query + start_of(b) * args.head_dim);
   }
   __builtin_memset(room.output, 0, sizeof(float) * total * args.depth);
   reset(room.states, total);

@@ -65,36 +65,53 @@ AttendArgs arguments(const Step& step, const Cache& cache, const Item& item) {
   return args;
 }
 
-// Number d of token t: keys lie [d][token], values [token][d].
-void put(float* keys, float* values, int depth, int t, int d, float key, float value) {
-  keys[d * kPanel + t] = key;
-  values[t * depth + d] = value;
+// Where the numbers of one token and head come from and go to.
+struct Place {
+  const float* key;
+  const float* value;
+  char* keys;  // the head's part of the token's page
+  char* values;
+  int t;  // of the token in its page
+};
+
+Place find(const Tokens& tokens, const Cache& cache, ptrdiff_t token, int head) {
+  const int64_t slot = tokens.slots[token];
+  const ptrdiff_t offset = slot / kPanel * cache.page_bytes() + head * cache.head_bytes();
+  return {tokens.key + token * tokens.key_token_stride + head * tokens.key_head_stride,
+          tokens.value + token * tokens.value_token_stride + head * tokens.value_head_stride,
+          static_cast<char*>(cache.keys) + offset, static_cast<char*>(cache.values) + offset,
+          static_cast<int>(slot % kPanel)};
 }
 
-// The same in words of two: keys of two d, values of two tokens.
-void put(uint16_t* keys, uint16_t* values, int depth, int t, int d, float key, float value) {
-  keys[(d / 2 * kPanel + t) * 2 + d % 2] = to_bfloat16(key);
-  values[(t / 2 * depth + d) * 2 + t % 2] = to_bfloat16(value);
-}
-
-template <class Number>
-void write_token(const Tokens& tokens, const Cache& cache, size_t token) {
-  const int64_t page = tokens.slots[token] / kPanel;
-  const int t = static_cast<int>(tokens.slots[token] % kPanel);
+// Keys lie [d][token], values [token][d]. Tiles read the padding, too: it is written.
+void write_floats(const Cache& cache, const Place& place) {
   const int depth = cache.depth();
-  const ptrdiff_t n = static_cast<ptrdiff_t>(token);
-  for (int head = 0; head < cache.kv_heads; ++head) {
-    const ptrdiff_t place = page * cache.page_bytes() + head * cache.head_bytes();
-    Number* const keys = reinterpret_cast<Number*>(static_cast<char*>(cache.keys) + place);
-    Number* const values = reinterpret_cast<Number*>(static_cast<char*>(cache.values) + place);
-    const float* const key =
-        tokens.key + n * tokens.key_token_stride + head * tokens.key_head_stride;
-    const float* const value =
-        tokens.value + n * tokens.value_token_stride + head * tokens.value_head_stride;
-    for (int d = 0; d < cache.head_dim; ++d) put(keys, values, depth, t, d, key[d], value[d]);
-    // Tiles read the padding, too.
-    for (int d = cache.head_dim; d < depth; ++d) put(keys, values, depth, t, d, 0.0f, 0.0f);
+  float* const keys = reinterpret_cast<float*>(place.keys) + place.t;
+  float* const values = reinterpret_cast<float*>(place.values) + place.t * depth;
+  for (int d = 0; d < depth; ++d) {
+    keys[d * kPanel] = d < cache.head_dim ? place.key[d] : 0.0f;
+    values[d] = d < cache.head_dim ? place.value[d] : 0.0f;
   }
+}
+
+void round_row(const float* from, int n, int padded, uint16_t* to) {
+  for (int d = 0; d < n; ++d) to[d] = to_bfloat16(from[d]);
+  std::fill(to + n, to + padded, uint16_t{0});
+}
+
+// Words of two: keys of two d, values of two tokens, of which this is one.
+void write_halves(const Cache& cache, const Place& place) {
+  const int depth = cache.depth();
+  uint16_t row[kLargestHead];
+  round_row(place.key, cache.head_dim, depth, row);
+  uint32_t* const keys = reinterpret_cast<uint32_t*>(place.keys) + place.t;
+  for (int d = 0; d < depth; d += 2) {
+    keys[d / 2 * kPanel] = row[d] | static_cast<uint32_t>(row[d + 1]) << 16;
+  }
+  round_row(place.value, cache.head_dim, depth, row);
+  uint16_t* const values =
+      reinterpret_cast<uint16_t*>(place.values) + place.t / 2 * depth * 2 + place.t % 2;
+  for (int d = 0; d < depth; ++d) values[d * 2] = row[d];
 }
 
 [[noreturn]] void refuse(int sequence, const std::string& reason) {
@@ -143,16 +160,20 @@ void attend(const Step& step, const Cache& cache) {
 }
 
 void write_cache(const Tokens& tokens, const Cache& cache) {
-  constexpr int kTokensATask = 32;
-  const int tasks = (tokens.n + kTokensATask - 1) / kTokensATask;
+  constexpr ptrdiff_t kTokensATask = kPanel;
+  const ptrdiff_t tasks = (tokens.n + kTokensATask - 1) / kTokensATask;
   parallel_for(static_cast<size_t>(tasks), [&](size_t task) {
-    const size_t begin = task * kTokensATask;
-    const size_t end = std::min(begin + kTokensATask, static_cast<size_t>(tokens.n));
-    for (size_t token = begin; token < end; ++token) {
-      if (cache.storage == Storage::kFloat32) {
-        write_token<float>(tokens, cache, token);
-      } else {
-        write_token<uint16_t>(tokens, cache, token);
+    const ptrdiff_t begin = static_cast<ptrdiff_t>(task) * kTokensATask;
+    const ptrdiff_t end = std::min<ptrdiff_t>(begin + kTokensATask, tokens.n);
+    // Heads outside: the lines of a head's page are all gone through again for each token.
+    for (int head = 0; head < cache.kv_heads; ++head) {
+      for (ptrdiff_t token = begin; token < end; ++token) {
+        const Place place = find(tokens, cache, token, head);
+        if (cache.storage == Storage::kFloat32) {
+          write_floats(cache, place);
+        } else {
+          write_halves(cache, place);
+        }
       }
     }
   });

@@ -8,6 +8,8 @@
 
 namespace flipfast::cpu {
 
+constexpr int kLargestHead = 512;
+
 // The pages of one layer: [page][key head][...], see AttendArgs.
 struct Cache {
   void* keys;

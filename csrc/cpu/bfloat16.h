@@ -10,8 +10,10 @@ namespace flipfast::cpu {
 inline uint16_t to_bfloat16(float x) {
   uint32_t word;
   std::memcpy(&word, &x, sizeof(word));
-  if (x != x) return static_cast<uint16_t>((word | 0x00400000u) >> 16);
-  return static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+  const uint32_t even = word + 0x7fffu + ((word >> 16) & 1u);
+  const uint32_t quiet = word | 0x00400000u;
+  return static_cast<uint16_t>((x != x ? quiet : even) >>
+                               16);  // no branch: loops over it are vectors
 }
 
 inline float from_bfloat16(uint16_t x) {

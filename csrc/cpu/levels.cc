@@ -56,13 +56,23 @@ bool has_amx() {
 }
 #endif
 
+#if defined(FLIPFAST_HAVE_AMX)
+const Kernels& amx_table() {
+  static const Kernels table = {"amx",
+                                {avx512::kTable.product[0], amx::kProduct},
+                                {avx512::kTable.attend[0], amx::kAttend},
+                                avx512::kTable.rows};
+  return table;
+}
+#endif
+
 struct Found {
   const Kernels* list[5] = {};
 
   Found() {
     const Kernels** next = list;
 #if defined(FLIPFAST_HAVE_AMX)
-    if (has_amx()) *next++ = &amx::kTable;
+    if (has_amx()) *next++ = &amx_table();
 #endif
 #if defined(FLIPFAST_HAVE_X86)
     if (has_avx512()) *next++ = &avx512::kTable;

@@ -5,9 +5,11 @@
 
 namespace flipfast::cpu {
 
+// AMX has tiles of bfloat16 alone; all else is AVX-512.
 namespace amx {
-extern const Kernels kTable;
-}
+extern const ProductKernel kProduct;
+extern const AttendKernel kAttend;
+}  // namespace amx
 namespace avx512 {
 extern const Kernels kTable;
 }

@@ -17,7 +17,6 @@
 namespace flipfast::cpu {
 namespace {
 
-constexpr int kRowsAtOnce = 1008;          // bounds the packed rows; a multiple of every block size
 constexpr int kRowsATask = 336;            // packed rows of a task stay in the second-level cache
 constexpr size_t kWorthThreads = 1 << 15;  // numbers to pack before threads are asked for help
 
@@ -142,12 +141,16 @@ void PackedLinear::widen() {
 
 void PackedLinear::forward(const float* x, ptrdiff_t x_stride, size_t n_rows, float* y,
                            ptrdiff_t y_stride) const {
-  for (size_t row = 0; row < n_rows; row += kRowsAtOnce) {
+  // A few threads find enough panels to share; many need several parts of the rows as well.
+  const size_t at_once = static_cast<size_t>(kRowsATask * std::max(1, threads() / 4));
+  const size_t parts = (n_rows + at_once - 1) / at_once;
+  for (size_t part = 0; part < parts; ++part) {
+    const size_t begin = n_rows * part / parts;
     ProductArgs args = {};
-    args.x = x + static_cast<ptrdiff_t>(row) * x_stride;
+    args.x = x + static_cast<ptrdiff_t>(begin) * x_stride;
     args.x_stride = x_stride;
-    args.rows = static_cast<int>(std::min<size_t>(kRowsAtOnce, n_rows - row));
-    args.y = y + static_cast<ptrdiff_t>(row) * y_stride;
+    args.rows = static_cast<int>(n_rows * (part + 1) / parts - begin);
+    args.y = y + static_cast<ptrdiff_t>(begin) * y_stride;
     args.y_stride = y_stride;
     forward_rows(args);
   }

@@ -1,6 +1,7 @@
 // y = x @ weight.T + bias by fused multiply-adds; see ProductArgs for the layouts.
 #pragma once
 
+#include "cpu/pack.h"
 #include "cpu/tile.h"
 
 namespace flipfast::cpu::FLIPFAST_LEVEL {
@@ -10,12 +11,19 @@ namespace {
 // packed rows, stay near the first-level cache.
 constexpr int kDepthBlock = 384;
 
-// Rows are cut into blocks as equal as can be: 15 rows are 8 and 7, not 14 and 1.
 int product_blocks(int rows) { return (rows + kRows - 1) / kRows; }
 
-FLIPFAST_INLINE int block_start(int rows, int block) {
-  return static_cast<int>(static_cast<int64_t>(rows) * block / product_blocks(rows));
-}
+// Rows are cut into blocks as equal as can be: 15 rows are 8 and 7, not 14 and 1.
+struct Blocks {
+  int each;    // rows of a block
+  int longer;  // the first blocks, which have one row more
+
+  explicit Blocks(int rows)
+      : each(rows / product_blocks(rows)), longer(rows % product_blocks(rows)) {}
+
+  int start(int block) const { return block * each + least(block, longer); }
+  int size(int block) const { return each + (block < longer ? 1 : 0); }
+};
 
 size_t product_bytes(int rows, int k_padded) {
   return static_cast<size_t>(rows) * static_cast<size_t>(k_padded) * sizeof(float);
@@ -28,22 +36,14 @@ FLIPFAST_INLINE bool as_is(const ProductArgs& args) {
 
 template <bool kRound>
 void product_pack(const ProductArgs& args, int block) {
-  const int begin = block_start(args.rows, block);
-  const int rows = block_start(args.rows, block + 1) - begin;
+  const Blocks blocks(args.rows);
+  const int begin = blocks.start(block);
+  const int rows = blocks.size(block);
   float* const out =
       static_cast<float*>(args.packed) + static_cast<ptrdiff_t>(begin) * args.k_padded;
   if (!kRound && as_is(args)) return;
-  for (int k = 0; k < args.k_padded; k += kWidth) {
-    const int n = least(kWidth, args.k_padded - k);
-    for (int r = 0; r < rows; ++r) {
-      const int valid = most(0, least(n, args.k - k));
-      Vec v = load_first(args.x + (begin + r) * args.x_stride + k, valid);
-      if (kRound) v = round_to_bfloat16(v);
-      float lanes[kWidth];
-      store(lanes, v);
-      for (int i = 0; i < n; ++i) out[(k + i) * rows + r] = lanes[i];
-    }
-  }
+  const auto row = [&](int r) { return args.x + (begin + r) * args.x_stride; };
+  pack_rows<kRound>(row, rows, args.k, args.k_padded, out);
 }
 
 // Part of a panel as float32: [k][32].
@@ -133,6 +133,7 @@ template <bool kRound>
 void product_run(const ProductArgs& args, int panel_begin, int panel_end, int block_begin,
                  int block_end) {
   if (product_blocks(args.rows) == 1) return run_few<kRound>(args, panel_begin, panel_end);
+  const Blocks blocks(args.rows);
   const bool floats = args.storage == Storage::kFloat32;
   alignas(64) float widened[kDepthBlock * kPanel];
   const int parts = (args.k_padded + kDepthBlock - 1) / kDepthBlock;
@@ -149,8 +150,8 @@ void product_run(const ProductArgs& args, int panel_begin, int panel_end, int bl
                     widened);
       }
       for (int block = block_begin; block < block_end; ++block) {
-        const int begin = block_start(args.rows, block);
-        const int rows = block_start(args.rows, block + 1) - begin;
+        const int begin = blocks.start(block);
+        const int rows = blocks.size(block);
         const float* const left = static_cast<const float*>(args.packed) +
                                   static_cast<ptrdiff_t>(begin) * args.k_padded +
                                   static_cast<ptrdiff_t>(k) * rows;

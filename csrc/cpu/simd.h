@@ -50,10 +50,18 @@ FLIPFAST_INLINE Words load_words(const uint32_t* p) {
 
 FLIPFAST_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof(v)); }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+FLIPFAST_INLINE __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
 // The first n lanes; the others are 0.
 FLIPFAST_INLINE Vec load_first(const float* p, int n) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_maskload_ps(p, first_lanes(n));
 #else
   Vec v = {};
   __builtin_memcpy(&v, p, static_cast<size_t>(n) * 4);
@@ -64,6 +72,8 @@ FLIPFAST_INLINE Vec load_first(const float* p, int n) {
 FLIPFAST_INLINE void store_first(float* p, Vec v, int n) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, first_lanes(n), (__m256)v);
 #else
   __builtin_memcpy(p, &v, static_cast<size_t>(n) * 4);
 #endif

@@ -65,6 +65,8 @@ FLIPFAST_INLINE void start(const Tile& t, Vec (&acc)[R][2 * P]) {
       if (t.accumulate) {
         acc[r][v] = load(t.c + r * t.c_row + v * kWidth);
       } else {
+        // The sums will be stored here when the sweep is over: fetch the line meanwhile.
+        __builtin_prefetch(t.c + r * t.c_row + v * kWidth, 1);
         acc[r][v] = t.init == nullptr ? Vec{} : load(t.init + v * kWidth);
       }
     }

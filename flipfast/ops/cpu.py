@@ -20,6 +20,11 @@ def best_weight_dtype() -> torch.dtype:
     return torch.bfloat16 if _cpu.best_isa() == "amx" else torch.float32
 
 
+def instruction_set() -> str:
+    """Name of the instructions that the kernels use: amx, avx512, avx2 or generic."""
+    return _cpu.isa()
+
+
 def _rows(name: str, x: torch.Tensor, width: int) -> int:
     """Number of rows of a float32 matrix of the given width.
 
