@@ -99,7 +99,7 @@ def run(
     def spy(plan: Any) -> Any:
         result = plain_run(plan)
         for row, sequence in zip(seen[0], result.sequences, strict=True):
-            bits[id(sequence)].append(row.numpy().tobytes())
+            bits[id(sequence)].append(row.cpu().numpy().tobytes())
         return result
 
     model_runner.sample, runner.run = sample, spy  # type: ignore[method-assign]

@@ -67,3 +67,18 @@ def test_the_ladder_holds_every_batch() -> None:
         assert sizes == sorted(set(sizes))
     assert lengths(1024) == [1024]
     assert lengths(40960) == [2048, 8192, 32768, 40960]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_cuda_graphs_give_what_eager_steps_give(folder: Path, n: int, deterministic: bool) -> None:
+    ids = prompts([1 + 9 * i for i in range(n)], SMALL["vocab_size"])
+    options = {"device": "cuda", "max_seqs": 20, "deterministic": deterministic}
+    eager = run(load(folder, **options, cuda_graphs=False), ids, PARAMS)
+    model = load(folder, **options)
+    for _ in range(3):
+        results = run(model, ids, PARAMS)
+        assert [tokens for tokens, *_ in results] == [tokens for tokens, *_ in eager]
+        if deterministic:
+            assert results == eager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,9 +29,53 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def model(folders: tuple[Path, Path]) -> LoadedModel:
-    return load(folders[0], dtype="float32")
+def model(folders: tuple[Path, Path], device: str) -> LoadedModel:
+    return load(folders[0], device=device, dtype="float32")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("drop_weights", [False, True])
+def test_sleep_gives_the_devices_memory_back(
+    folders: tuple[Path, Path], drop_weights: bool
+) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model = load(folders[0], device="cuda", dtype="float32")
+    expected = run(model, IDS, PARAMS)
+    awake = torch.cuda.memory_allocated()
+    model.sleep(drop_weights=drop_weights)
+    assert torch.cuda.memory_allocated() - before < 0.02 * (awake - before)
+    model.wake()
+    assert run(model, IDS, PARAMS) == expected
+    model.close()
+    assert torch.cuda.memory_allocated() - before < 0.02 * (awake - before)
+
+
+@pytest.mark.gpu
+def test_a_step_that_runs_out_of_memory_is_tried_in_parts(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(folders[0], device="cuda", dtype="float32")
+    expected = run(model, IDS, PARAMS)
+    runner = model._runner
+    assert runner is not None
+    plain = runner.decoder.forward
+
+    def forward(input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(input_ids) > 64:
+            torch.empty(2**50, device="cuda")
+        return plain(input_ids, *rest)
+
+    monkeypatch.setattr(runner.decoder, "forward", forward)
+    model.engine.forget_prefixes()
+    assert run(model, IDS, PARAMS) == expected
+    assert model.engine.counters.failed_steps > 0
 
 
 @pytest.mark.parametrize("drop_weights", [False, True])
@@ -52,18 +97,22 @@ def test_sleep_and_wake(model: LoadedModel, drop_weights: bool) -> None:
 
 
 def test_dropped_weights_are_the_newest_when_they_come_back(
-    folders: tuple[Path, Path], model: LoadedModel
+    folders: tuple[Path, Path], model: LoadedModel, device: str
 ) -> None:
     model.update_weights(folders[1])
     model.sleep(drop_weights=True)
     model.wake()
-    assert run(model, IDS, PARAMS) == run(load(folders[1], dtype="float32"), IDS, PARAMS)
+    assert run(model, IDS, PARAMS) == run(
+        load(folders[1], device=device, dtype="float32"), IDS, PARAMS
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "state dict", "trainer's state dict"])
-def test_new_weights(folders: tuple[Path, Path], model: LoadedModel, kind: str) -> None:
+def test_new_weights(
+    folders: tuple[Path, Path], model: LoadedModel, kind: str, device: str
+) -> None:
     old = run(model, IDS, PARAMS)
-    expected = run(load(folders[1], dtype="float32"), IDS, PARAMS)
+    expected = run(load(folders[1], device=device, dtype="float32"), IDS, PARAMS)
     assert old != expected
     state = load_file(folders[1] / "model.safetensors")
     if kind == "folder":
@@ -78,7 +127,7 @@ def test_new_weights(folders: tuple[Path, Path], model: LoadedModel, kind: str) 
 
 
 def test_weights_that_come_in_half_are_not_used(
-    folders: tuple[Path, Path], model: LoadedModel
+    folders: tuple[Path, Path], model: LoadedModel, device: str
 ) -> None:
     state = load_file(folders[1] / "model.safetensors")
     name = sorted(state)[-1]
@@ -89,7 +138,9 @@ def test_weights_that_come_in_half_are_not_used(
         model.require_usable()
     model.update_weights(folders[1])
     model.require_usable()
-    assert run(model, IDS, PARAMS) == run(load(folders[1], dtype="float32"), IDS, PARAMS)
+    assert run(model, IDS, PARAMS) == run(
+        load(folders[1], device=device, dtype="float32"), IDS, PARAMS
+    )
 
 
 def test_weights_of_another_shape_are_refused(model: LoadedModel, tmp_path: Path) -> None:
@@ -122,9 +173,9 @@ def test_close_is_for_good(model: LoadedModel) -> None:
     assert model.engine.counters.pages > 0
 
 
-def test_two_engines_do_not_meet(folders: tuple[Path, Path]) -> None:
-    alone = [run(load(folder, dtype="float32"), IDS, PARAMS) for folder in folders]
-    engines = [load(folder, dtype="float32") for folder in folders]
+def test_two_engines_do_not_meet(folders: tuple[Path, Path], device: str) -> None:
+    alone = [run(load(folder, device=device, dtype="float32"), IDS, PARAMS) for folder in folders]
+    engines = [load(folder, device=device, dtype="float32") for folder in folders]
     sequences = [[Sequence(ids, PARAMS) for ids in IDS] for _ in engines]
     for engine, mine in zip(engines, sequences, strict=True):
         for sequence in mine:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.errors import ConfigError, MissingDependencyError
 from flipfast.sampling import SamplingParams
 from tests.engine.models import WIDE, load, prompts, run, save_random_model
 
@@ -28,9 +29,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("wide"), "Qwen3Config", **WIDE)
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("cpu", "float32"),
+        ("cpu", "bfloat16"),
+        pytest.param(("cuda", "float32"), marks=pytest.mark.gpu),
+        pytest.param(("cuda", "bfloat16"), marks=pytest.mark.gpu),
+        pytest.param(("cuda", "float16"), marks=pytest.mark.gpu),
+    ],
+    ids="-".join,
+)
+def place(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Device and dtype, as options of the engine."""
+    device, dtype = request.param
+    return {"device": device, "dtype": dtype}
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +57,11 @@ def params(request: pytest.FixtureRequest) -> SamplingParams:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, dtype: str, prompt_ids: list[list[int]], params: SamplingParams) -> Results:
+def alone(
+    folder: Path, place: dict[str, str], prompt_ids: list[list[int]], params: SamplingParams
+) -> Results:
     """Every request by itself, in one piece, with nothing in the cache."""
-    model = load(folder, dtype=dtype, prefix_cache=False, max_seqs=1)
+    model = load(folder, **place, prefix_cache=False, max_seqs=1)
     return [run(model, [ids], params)[0] for ids in prompt_ids]
 
 
@@ -71,26 +86,26 @@ def differing(
 )
 def test_bits_do_not_depend_on_the_company(
     folder: Path,
-    dtype: str,
+    place: dict[str, str],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
     options: dict[str, Any],
     least_hits: int,
 ) -> None:
-    model = load(folder, dtype=dtype, **options)
+    model = load(folder, **place, **options)
     assert differing(model, alone, prompt_ids, params) == []
     assert model.engine.counters.prefix_tokens >= least_hits
 
 
 def test_bits_do_not_depend_on_what_went_before(
     folder: Path,
-    dtype: str,
+    place: dict[str, str],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
 ) -> None:
-    model = load(folder, dtype=dtype)
+    model = load(folder, **place)
     for _ in range(3):
         assert differing(model, alone, prompt_ids, params) == []
     assert [run(model, [ids], params)[0] for ids in prompt_ids] == alone
@@ -98,12 +113,12 @@ def test_bits_do_not_depend_on_what_went_before(
 
 def test_bits_survive_preemption(
     folder: Path,
-    dtype: str,
+    place: dict[str, str],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
 ) -> None:
-    model = load(folder, dtype=dtype, max_tokens=100)
+    model = load(folder, **place, max_tokens=100)
     scheduler, rng = model.engine._scheduler, random.Random(0)
 
     def send_someone_back() -> None:
@@ -113,23 +128,40 @@ def test_bits_survive_preemption(
     assert differing(model, alone, prompt_ids, params, disturb=send_someone_back) == []
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bits_do_not_depend_on_the_threads(
-    folder: Path, dtype: str, prompt_ids: list[list[int]], alone: Results, threads: int
+    folder: Path, prompt_ids: list[list[int]], dtype: str
 ) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            results.append(run(load(folder, dtype=dtype), prompt_ids, GREEDY))
+        finally:
+            torch.set_num_threads(before)
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["flash_attn", "torch_varlen"])
+def test_bits_do_not_depend_on_the_company_with_other_attention(
+    folder: Path, prompt_ids: list[list[int]], attention: str
+) -> None:
+    place = {"device": "cuda", "dtype": "bfloat16", "attention": attention}
     try:
-        model = load(folder, dtype=dtype)
-        greedy = run(model, prompt_ids, GREEDY)
-    finally:
-        torch.set_num_threads(before)
-    assert [i for i, got in enumerate(greedy) if got[2][:64] != alone[i][2][:64]] == []
+        model = load(folder, **place, prefix_cache=False)
+    except (ConfigError, MissingDependencyError) as error:
+        pytest.skip(str(error))
+    alone = [run(model, [ids], GREEDY)[0] for ids in prompt_ids]
+    assert differing(load(folder, **place, max_tokens=300), alone, prompt_ids, GREEDY) == []
 
 
-def test_ordinary_products_fail_this(folder: Path, dtype: str, prompt_ids: list[list[int]]) -> None:
+def test_ordinary_products_fail_this(
+    folder: Path, place: dict[str, str], prompt_ids: list[list[int]]
+) -> None:
     """That the checks above can fail: with torch's own products they do."""
-    model = load(folder, dtype=dtype, deterministic=False, prefix_cache=False)
+    model = load(folder, **place, deterministic=False, prefix_cache=False)
     by_itself = [run(model, [ids], GREEDY)[0] for ids in prompt_ids]
     together = run(model, prompt_ids, GREEDY)
     assert sum(a[2] != b[2] for a, b in zip(by_itself, together, strict=True)) > 3
