@@ -1,4 +1,4 @@
-"""What the CUDA backends share: pages as (page, place in it, key head, head_dim), and refusals."""
+"""What most backends share: pages as (page, place in it, key head, head_dim), and refusals."""
 
 from __future__ import annotations
 

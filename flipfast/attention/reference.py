@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from flipfast.attention.base import AttentionBackend, AttentionMetadata, LayerCache
+from flipfast.attention._pages import PagedBackend
+from flipfast.attention.base import AttentionMetadata, LayerCache
 
 _QUERY_BLOCK = 128  # queries at once: bounds the score matrix of a long prompt
 
 
-class Backend(AttentionBackend):
-    """A sequence at a time, in float32; pages are (page, place in it, key head, head_dim)."""
+class Backend(PagedBackend):
+    """A sequence at a time, in float32."""
 
     page_size = 16
     batch_invariant = False
-
-    def allocate(self, n_pages: int) -> LayerCache:
-        s = self.shape
-        pages = (n_pages, self.page_size, s.n_kv_heads, s.head_dim)
-        return (
-            torch.zeros(pages, dtype=s.dtype, device=s.device),
-            torch.zeros(pages, dtype=s.dtype, device=s.device),
-        )
-
-    def write(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        cache: LayerCache,
-        slot_mapping: torch.Tensor,
-    ) -> None:
-        for pages, new in zip(cache, (key, value), strict=True):
-            pages.flatten(0, 1)[slot_mapping] = new.to(pages.dtype)
 
     def attend(
         self,

@@ -108,7 +108,7 @@ def test_no_figures_are_made_of_rows_that_never_ran(monkeypatch: pytest.MonkeyPa
     def broken(*arguments: Any) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr("flipfast.backends.transformers.TransformersInverter._generate", broken)
+    monkeypatch.setattr("flipfast.engine.model_runner.ModelRunner.run", broken)
     with pytest.raises(FlipfastError, match="8 of 8 rows.*out of order"):
         evaluate_world(FlipReward(), 1)
 
