@@ -1,7 +1,7 @@
 """Rewards a second of the native engine and of transformers' `generate`, on the same requests.
 
-Results are compared before anything is timed. `make bench` runs the embedded inverter; the larger
-shape takes minutes: `pytest bench/bench_engine.py -k qwen3`.
+Results are compared before anything is timed. The larger shape takes minutes a round; `-k embedded`
+leaves it out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -23,7 +23,14 @@ from flipfast.prompts.templates import get_template
 
 BACKENDS = ("native", "transformers")
 
-Workload = tuple[str, list[InversionRequest], SamplingParams]
+
+class Workload(NamedTuple):
+    """A model's folder, what it is asked, how often a run is timed."""
+
+    folder: str
+    requests: list[InversionRequest]
+    sampling: SamplingParams
+    rounds: int
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +48,15 @@ def embedded(shared_file: Callable[[str], Path]) -> Workload:
         groups = [json.loads(line) for _, line in zip(range(16), lines, strict=False)]
     responses = [response for group in groups for response in group["responses"][:8]]
     requests = [InversionRequest(renderer.render(response).token_ids) for response in responses]
-    return folder, requests, SamplingParams(max_new_tokens=128)
+    return Workload(folder, requests, SamplingParams(max_new_tokens=128), rounds=3)
 
 
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     """Random weights in the shape of Qwen3-0.6B: 650 tokens in, 160 of them shared, 32 out."""
     folder = save_random_model(tmp_path_factory.mktemp("qwen3"), QWEN3["qwen3-0.6b"], "cpu")
-    requests = random_requests(16, n_prompt=650, n_shared=160, vocab=150_000)
-    return str(folder), requests, SamplingParams(max_new_tokens=32)
+    requests = random_requests(8, n_prompt=650, n_shared=160, vocab=150_000)
+    return Workload(str(folder), requests, SamplingParams(max_new_tokens=32), rounds=1)
 
 
 @pytest.fixture(scope="module", params=["embedded", "qwen3"])
@@ -60,10 +67,9 @@ def workload(request: pytest.FixtureRequest) -> Workload:
 @pytest.fixture(scope="module")
 def inverters(workload: Workload) -> dict[str, Inverter]:
     """Both backends, after they have given the same outputs."""
-    folder, requests, sampling = workload
-    loaded = {name: load_inverter(name, folder, dtype="float32") for name in BACKENDS}
-    few = requests[:8]
-    outputs = {name: inverter.generate(few, sampling) for name, inverter in loaded.items()}
+    loaded = {name: load_inverter(name, workload.folder, dtype="float32") for name in BACKENDS}
+    few, short = workload.requests[:2], SamplingParams(max_new_tokens=8)
+    outputs = {name: inverter.generate(few, short) for name, inverter in loaded.items()}
     assert outputs["native"] == outputs["transformers"]
     return loaded
 
@@ -72,15 +78,14 @@ def inverters(workload: Workload) -> dict[str, Inverter]:
 def bench_rewards(
     benchmark: Any, workload: Workload, inverters: dict[str, Inverter], backend: str
 ) -> None:
-    _, requests, sampling = workload
-    inverter = inverters[backend]
+    requests, inverter = workload.requests, inverters[backend]
 
     def run() -> Any:
         if backend == "native":
             inverter.forget_prefixes()  # a first call, every time
-        return inverter.generate(requests, sampling)
+        return inverter.generate(requests, workload.sampling)
 
-    outputs = benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    outputs = benchmark.pedantic(run, rounds=workload.rounds)
     seconds = benchmark.stats.stats.median
     benchmark.extra_info.update(
         rewards_per_s=len(requests) / seconds,
