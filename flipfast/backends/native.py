@@ -163,6 +163,8 @@ class NativeInverter(Inverter):
         self._model.close()
 
     def _inversion(self, sequence: EngineSequence) -> Inversion:
+        if sequence.finish_reason == "cancelled":
+            return Inversion.failed("the request was cancelled: the engine was closed meanwhile")
         if sequence.finish_reason == "error":
             return Inversion.failed(sequence.error or "the engine gave no reason")
         text = self.tokenizer.decode(

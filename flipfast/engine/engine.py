@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from flipfast.engine.fair_lock import FairLock
 from flipfast.engine.model_runner import ModelRunner, StepResult
 from flipfast.engine.sampler import BAD_LOGITS
 from flipfast.engine.scheduler import Scheduler, StepPlan
@@ -73,9 +73,9 @@ class Engine:
         self._runner = runner
         self._scheduler = scheduler
         self._end_ids = end_ids
-        self._under_way: StepResult | None = None
-        self._overlap = overlap
-        self._lock = threading.RLock()
+        self._under_way: deque[StepResult] = deque()
+        self._ahead = 1 if overlap else 0  # steps that may be under way while one is planned
+        self._lock = FairLock()
         self._steps = self._computed = self._outputs = self._failed_steps = 0
 
     @property
@@ -143,7 +143,7 @@ class Engine:
         with self._lock:
             if sequence.finish_reason is None:
                 sequence.finish_reason = "cancelled"
-                self._scheduler.remove(sequence)
+                self._end(sequence)
 
     def cancel_all(self) -> None:
         """Drop every sequence that has not ended."""
@@ -157,11 +157,10 @@ class Engine:
         with self._lock:
             ended: list[Sequence] = []
             plan = self._scheduler.plan()
-            started = None
             if plan.chunks:
                 failure = ""
                 try:
-                    started = self._start(plan)
+                    self._under_way.append(self._start(plan))
                 except Exception as error:
                     failure, out_of_memory = _reason(error), _is_memory(error)
                 except BaseException:  # an interrupt
@@ -170,13 +169,9 @@ class Engine:
                 if failure:  # out here the traceback and the step's memory are gone
                     ended += self._take_back(plan)
                     ended += self._retreat(plan, failure, out_of_memory=out_of_memory)
-            elif self._under_way is None and not self._scheduler.idle:
+            elif not self._under_way and not self._scheduler.idle:
                 raise FlipfastError("the engine has work but can plan none of it: please report")
-            ended += self._take_in()
-            self._under_way = started
-            if not self._overlap:
-                ended += self._take_in()
-            return ended
+            return ended + self._take_in(but=self._ahead if plan.chunks else 0)
 
     def pin(self, token_ids: SequenceOf[int]) -> None:
         """Keep this start of prompts in the prefix cache for longer than others."""
@@ -210,13 +205,18 @@ class Engine:
         self._computed += sum(chunk.n for chunk in plan.chunks)
         return result
 
-    def _take_in(self) -> list[Sequence]:
-        """Hand a finished step's tokens to their sequences; returns those that have ended."""
-        result, self._under_way = self._under_way, None
-        if result is None:
-            return []
+    def _take_in(self, but: int = 0) -> list[Sequence]:
+        """Wait for all steps under way but so many; returns the sequences that have ended."""
         ended = []
-        for sequence, token in zip(result.sequences, result.wait(), strict=True):
+        while len(self._under_way) > but:
+            tokens = self._under_way[0].wait()  # an interrupt here loses nothing
+            ended += self._hand_out(self._under_way.popleft(), tokens)
+        return ended
+
+    def _hand_out(self, result: StepResult, tokens: list[int]) -> list[Sequence]:
+        """Give a step's tokens to their sequences; returns those that have ended."""
+        ended = []
+        for sequence, token in zip(result.sequences, tokens, strict=True):
             if sequence.finish_reason is not None:
                 continue
             self._outputs += 1

@@ -29,8 +29,8 @@ class Sequence:
         slot: row of the device's state, -1 outside the running set.
         finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
         error: what went wrong.
-        on_end: called with the sequence when it has ended, unless it was cancelled, by the thread
-            whose step ended it.
+        on_end: called with the sequence when it has ended, by the thread whose step ended it or
+            that cancelled it.
     """
 
     prompt_ids: list[int]

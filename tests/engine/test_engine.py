@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import pytest
 
+from flipfast.engine.fair_lock import FairLock
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import FlipfastError
 from tests.engine.pages import BAD, PagedEngine, expected_output, random_prompts, sequence
@@ -262,6 +264,43 @@ def test_threads_share_the_engines_steps(overlap: bool) -> None:
         assert len(seen) == len(share)
     paged.engine.require_idle("look")
     paged.check_empty()
+
+
+def test_nobody_waits_for_another_callers_end(overlap: bool) -> None:
+    paged = PagedEngine(n_pages=100_000, overlap=overlap)
+    paged.engine._end_ids = frozenset()
+    endless = [sequence([8, 9 + i], 100_000) for i in range(3)]
+    caller = threading.Thread(target=paged.engine.generate, args=(endless,), daemon=True)
+    caller.start()
+    mine = sequence([5, 6, 7], 5)
+    paged.engine.generate([mine])
+    assert (mine.finish_reason, len(mine.output_ids)) == ("length", 5)
+    assert caller.is_alive()
+    paged.engine.cancel_all()  # the other caller learns of it
+    caller.join(60)
+    assert not caller.is_alive()
+    assert {s.finish_reason for s in endless} == {"cancelled"}
+    paged.check_empty()
+
+
+def test_the_lock_is_handed_on_in_order() -> None:
+    lock, order = FairLock(), []
+
+    def ask(name: int) -> None:
+        with lock, lock:  # twice by one thread is no deadlock
+            order.append(name)
+
+    with lock:
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(5)]
+        for i, thread in enumerate(threads):
+            thread.start()
+            while len(lock._queue) <= i:
+                time.sleep(0.001)
+    with lock:  # behind all of them
+        order.append(5)
+    for thread in threads:
+        thread.join(10)
+    assert order == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_interrupt_does_not_harm_others(overlap: bool) -> None:
