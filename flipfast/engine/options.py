@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from flipfast.errors import ConfigError
@@ -93,4 +92,6 @@ def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    import psutil  # on a GPU it is not needed
+
     return int(psutil.virtual_memory().available)
