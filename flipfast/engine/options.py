@@ -84,7 +84,8 @@ def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
     if fit < 2:
         raise ConfigError(
             f"a memory budget of {budget} bytes is too small: the engine needs {fixed} bytes to "
-            f"work with and at least two pages of {page} bytes; raise memory, or run fewer sequences and tokens at a time"
+            f"work with and at least two pages of {page} bytes; raise memory, or run fewer "
+            "sequences and tokens at a time"
         )
     return min(fit, wanted)
 
