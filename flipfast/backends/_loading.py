@@ -10,18 +10,15 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from flipfast.engine.options import DTYPES, resolve_device
 from flipfast.errors import ConfigError, ModelLoadError
+from flipfast.models.hub import local_folder, not_cached, refusal
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["context_length", "load_model", "quiet", "resolve_device", "resolve_dtype"]
+
 _HUB_TIMEOUT_S = 10.0
 _LONGEST_REASON = 300  # characters of another library's message; some run over pages
 
@@ -42,23 +39,6 @@ _PLAIN_FIELDS = {
 }
 
 
-def resolve_device(device: str | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: the name is no device, or CUDA is asked for and not available.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} asked for, but torch sees no CUDA device; use 'cpu'")
-    return resolved
-
-
 def resolve_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     """The weights' dtype; None takes bfloat16 on CUDA and float32 elsewhere.
 
@@ -67,9 +47,9 @@ def resolve_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     """
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in _DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; use one of: {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; use one of: {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def load_model(
@@ -131,42 +111,23 @@ def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _locate(name: str, revision: str | None) -> tuple[str, bool]:
     """What to hand to from_pretrained, and whether it may use local files only."""
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        return str(path), True
-    if name and path.exists():
-        raise ModelLoadError(f"{name!r} is a file; name the folder that holds config.json instead")
-    if not name or name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
-        raise ModelLoadError(
-            f"there is no folder {name!r} (looked for {path.absolute()}); "
-            "name a folder that holds config.json, or a hub model such as Qwen/Qwen3-0.6B"
-        )
+    folder = local_folder(name)
+    if folder is not None:
+        return str(folder), True
     # One short request first: from_pretrained retries an unreachable hub for every file in turn.
     try:
         HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S)
-    except GatedRepoError:
-        raise ModelLoadError(
-            f"the hub model {name!r} is gated; accept its terms on the hub, then log in with "
-            "'hf auth login'"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelLoadError(f"the hub model {name!r} has no revision {revision!r}") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelLoadError(
-            f"{name!r} is neither a local folder nor a model on the hub; check the spelling, "
-            "or log in with 'hf auth login' if it is private"
-        ) from None
-    except Exception:  # no network, offline mode, a mirror that lacks this call: try the cache
-        return name, True
+    except Exception as error:
+        known = refusal(name, revision, error)
+        if known is not None:
+            raise ModelLoadError(known) from None
+        return name, True  # no network, offline mode, a mirror that lacks this call: the cache
     return name, False
 
 
 def _explain(name: str, where: str, local_only: bool, error: Exception) -> str:
     if local_only and isinstance(error, OSError) and not Path(where).is_dir():
-        return (
-            f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
-            "not hold it; check the network, or name a folder that holds config.json"
-        )
+        return not_cached(name)
     return f"could not load {name!r}: {_one_line(error)}"
 
 

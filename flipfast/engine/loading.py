@@ -9,7 +9,7 @@ from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.engine import Engine
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.model_runner import ModelRunner
-from flipfast.engine.options import EngineOptions, n_pages
+from flipfast.engine.options import DTYPES, EngineOptions, n_pages, resolve_device
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import sampling_bytes
 from flipfast.engine.scheduler import Scheduler
@@ -21,8 +21,6 @@ from flipfast.models.spec import DecoderSpec
 from flipfast.models.workspace import workspace_bytes
 from flipfast.ops.base import Ops
 from flipfast.ops.torch_ops import TorchOps
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_engine(
@@ -45,7 +43,7 @@ def load_engine(
         ConfigError: an option that cannot be used, here or with this model.
         ModelLoadError: the checkpoint is broken, or does not fit the memory.
     """
-    device = resolve_device(options.device)
+    device = _device(options.device)
     ops = _ops(device, options)
     attention = _attention(spec, ops, options)
     max_seqs, max_tokens = options.seqs(device), options.tokens(device)
@@ -80,31 +78,18 @@ def load_engine(
     return LoadedModel(engine, runner, checkpoint)
 
 
-def resolve_device(name: str | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: the name is no device, or CUDA is asked for and not available.
-        UnsupportedModelError: a kind of device that the engine does not run on.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
+def _device(name: str | None) -> torch.device:
+    device = resolve_device(name)
     if device.type not in ("cpu", "cuda"):
         raise UnsupportedModelError(f"the native engine runs on 'cpu' and 'cuda', not on {name!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device; use 'cpu'")
     return device
 
 
 def _ops(device: torch.device, options: EngineOptions) -> Ops:
-    if options.dtype is not None and options.dtype not in _DTYPES:
-        known = ", ".join(_DTYPES)
+    if options.dtype is not None and options.dtype not in DTYPES:
+        known = ", ".join(DTYPES)
         raise ConfigError(f"unknown dtype {options.dtype!r}; use one of: {known}")
-    dtype = _DTYPES[options.dtype] if options.dtype else None
+    dtype = DTYPES[options.dtype] if options.dtype else None
     if device.type == "cpu":
         from flipfast.ops.cpu import CpuOps, best_weight_dtype
         from flipfast.ops.cpu_plain import PlainProductOps

@@ -8,6 +8,7 @@ import torch
 
 from flipfast.errors import ConfigError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_SEQS = {"cpu": 32, "cuda": 256}
 _MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
 _MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
@@ -66,6 +67,23 @@ class EngineOptions:
         if memory > 1:
             return int(memory)
         return int(memory * _free_bytes(device))
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """The device to run on; None takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the name is no device, or CUDA is asked for and not available.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    return device
 
 
 def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:

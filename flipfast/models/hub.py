@@ -27,6 +27,28 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
     Raises:
         ModelLoadError: no such folder, no such hub model, or no way to reach it.
     """
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError:
+        raise ModelLoadError(not_cached(name)) from None
+    except Exception as error:
+        known = refusal(name, revision, error)
+        if known is not None:
+            raise ModelLoadError(known) from None
+        raise ModelLoadError(
+            f"could not download {name!r}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of that name; None for what can only be a hub name.
+
+    Raises:
+        ModelLoadError: a file, or a path where there is no folder.
+    """
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
@@ -37,26 +59,29 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
             f"there is no folder {name!r} (looked for {path.absolute()}); "
             "name a folder that holds config.json, or a hub model such as Qwen/Qwen3-0.6B"
         )
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except GatedRepoError:
-        raise ModelLoadError(
+    return None
+
+
+def refusal(name: str, revision: str | None, error: Exception) -> str | None:
+    """What to tell a user whom the hub refuses a model; None for other errors."""
+    if isinstance(error, GatedRepoError):
+        return (
             f"the hub model {name!r} is gated; accept its terms on the hub, then log in with "
             "'hf auth login'"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelLoadError(f"the hub model {name!r} has no revision {revision!r}") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelLoadError(
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub model {name!r} has no revision {revision!r}"
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        return (
             f"{name!r} is neither a local folder nor a model on the hub; check the spelling, "
             "or log in with 'hf auth login' if it is private"
-        ) from None
-    except LocalEntryNotFoundError:
-        raise ModelLoadError(
-            f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
-            "not hold it; check the network, or name a folder that holds config.json"
-        ) from None
-    except Exception as error:
-        raise ModelLoadError(
-            f"could not download {name!r}: {type(error).__name__}: {error}"
-        ) from error
+        )
+    return None
+
+
+def not_cached(name: str) -> str:
+    """What to tell a user who is offline without the model."""
+    return (
+        f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
+        "not hold it; check the network, or name a folder that holds config.json"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flipfast.engine.loading import resolve_device
+from flipfast.engine.loading import _device
 from flipfast.engine.options import EngineOptions, n_pages
 from flipfast.errors import ConfigError
 from flipfast.models.errors import UnsupportedModelError
@@ -89,8 +89,8 @@ def test_options_that_cannot_be_used(folder: Path, options: dict[str, Any], comp
 
 def test_devices_of_other_kinds_are_for_other_backends() -> None:
     with pytest.raises(UnsupportedModelError, match="'cpu' and 'cuda', not on 'mps'"):
-        resolve_device("mps")
-    assert resolve_device("cpu") == torch.device("cpu")
+        _device("mps")
+    assert _device("cpu") == torch.device("cpu")
 
 
 def test_a_named_attention_backend_is_taken(folder: Path) -> None:
