@@ -62,3 +62,44 @@ def device_facts(device: torch.device) -> tuple[int, int]:
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n, for n of 1 or more."""
     return 1 << (n - 1).bit_length()
+
+
+def check_integers(**tensors: torch.Tensor | None) -> None:
+    """Raise ValueError unless every tensor is contiguous int32 or int64."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if tensor.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name} is {tensor.dtype}: pass int32 or int64")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} has strides {tensor.stride()}: call contiguous()")
+
+
+def check_range(name: str, tensor: torch.Tensor, low: int, high: int) -> None:
+    """Raise ValueError unless every entry lies in [low, high), with the first that does not.
+
+    Reads the tensor: on CUDA the host waits for it.
+    """
+    outside = (tensor < low) | (tensor >= high)
+    if outside.any():
+        at = int(outside.flatten().int().argmax())
+        value = int(tensor.flatten()[at])
+        raise ValueError(f"{name} has {value} at {at}: it must lie in [{low}, {high})")
+
+
+def check_offsets(name: str, offsets: torch.Tensor, total: int) -> None:
+    """Raise ValueError unless offsets (n + 1,) rise from 0 or more to at most `total`.
+
+    Reads the tensor: on CUDA the host waits for it.
+    """
+    if offsets.dim() != 1 or offsets.shape[0] < 1:
+        raise ValueError(f"{name} has shape {tuple(offsets.shape)}: expected (rows + 1,)")
+    values = offsets.cpu()
+    falls = values[1:] < values[:-1]
+    if falls.any():
+        at = int(falls.int().argmax())
+        before, after = values[at : at + 2].tolist()
+        raise ValueError(f"{name} falls from {before} to {after} at {at + 1}: rows must not")
+    first, last = int(values[0]), int(values[-1])
+    if first < 0 or last > total:
+        raise ValueError(f"{name} runs from {first} to {last}: there are {total} entries")
