@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flipfast.attention.base import AttentionMetadata
 from flipfast.engine.scheduler import StepPlan
+from flipfast.engine.sequence import Sequence
 
 _Ints = NDArray[np.integer[Any]]
 
@@ -26,6 +27,8 @@ class StepBatch:
         fed_slots: (n_fed,) int64, the slots of their sequences.
         logit_rows: (n_samples,) int64, the rows whose logits give an output token.
         sample_slots: (n_samples,) int64, the slots of their sequences.
+        output_addresses: (n_samples,) int64, where on the device an int32 copy of each output token
+            goes, 0 for nowhere; None where no sequence wants one.
         metadata: for attention.
     """
 
@@ -35,6 +38,7 @@ class StepBatch:
     fed_slots: torch.Tensor
     logit_rows: torch.Tensor
     sample_slots: torch.Tensor
+    output_addresses: torch.Tensor | None
     metadata: AttentionMetadata
 
 
@@ -63,6 +67,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
             fed_rows.append(end - 1)
             fed_slots.append(chunk.sequence.slot)
     sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
+    addresses = [_output_address(chunks[i].sequence) for i in sampling]
     seq_lens = starts + n_tokens
 
     def put(values: Any, dtype: type[np.signedinteger[Any]]) -> torch.Tensor:
@@ -75,6 +80,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
         fed_slots=put(fed_slots, np.int64),
         logit_rows=put(ends[sampling] - 1, np.int64),
         sample_slots=put([chunks[i].sequence.slot for i in sampling], np.int64),
+        output_addresses=put(addresses, np.int64) if any(addresses) else None,
         metadata=AttentionMetadata(
             cu_seqlens_q=put(np.concatenate([[0], ends]), np.int32),
             seq_lens=put(seq_lens, np.int32),
@@ -84,6 +90,12 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
             max_seq_len=int(seq_lens.max()),
         ),
     )
+
+
+def _output_address(sequence: Sequence) -> int:
+    """Where the token that a step samples for a sequence goes on the device; 0 for nowhere."""
+    row = sequence.output_row
+    return 0 if row is None else row[sequence.n_sampled - 1 :].data_ptr()
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -21,11 +21,11 @@ _FIRST_LENGTH = 2048  # recorded before the first request; longer ones when they
 
 
 class DecodeGraphs:
-    """Recorded decode steps, one token a sequence, greedy or not: sampling comes after.
+    """Recorded decode steps, one token a sequence, up to the head, which follows by itself.
 
     Args:
-        forward: (input_ids, positions, metadata, logit_rows) to logits in a tensor that the next
-            call overwrites.
+        forward: (input_ids, positions, metadata, logit_rows) to the head's input in a tensor that
+            the next call overwrites.
         max_seqs: most rows of a step.
         max_positions: most tokens of a sequence.
         page_size: tokens a page.
@@ -68,7 +68,7 @@ class DecodeGraphs:
         return batch.metadata.max_seqlen_q == 1 and len(batch.logit_rows) == len(batch.input_ids)
 
     def run(self, batch: StepBatch) -> torch.Tensor:
-        """Logits (n, vocabulary) of a step that `fits`; the next call overwrites them."""
+        """The head's input (n, hidden_size) in a step that `fits`; the next call overwrites it."""
         n, meta = len(batch.input_ids), batch.metadata
         size = self._sizes[bisect_left(self._sizes, n)]
         width = meta.block_tables.shape[1]

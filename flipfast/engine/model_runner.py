@@ -10,6 +10,7 @@ import torch
 from flipfast.attention.base import AttentionBackend, AttentionMetadata, LayerCache
 from flipfast.engine.batch import StepBatch, build_batch, to_device
 from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
+from flipfast.engine.keep import KeepTokens, keep_tokens
 from flipfast.engine.sampler import penalize, prepare_draws, sample
 from flipfast.engine.scheduler import StepPlan
 from flipfast.engine.sequence import Sequence
@@ -53,6 +54,7 @@ class ModelRunner:
         attention: owns the pages' layout.
         n_pages: of every layer.
         max_seqs: slots.
+        keep: puts a step's tokens where the next step and the reward read them.
         repetition_penalty: 1.0 for none; see `sampler.penalize`.
         record: how decode steps are recorded, None for not at all; see `DecodeGraphs`.
     """
@@ -65,6 +67,7 @@ class ModelRunner:
         *,
         n_pages: int,
         max_seqs: int,
+        keep: KeepTokens = keep_tokens,
         repetition_penalty: float = 1.0,
         record: Recorder | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class ModelRunner:
         self._ops = ops
         self._attention = attention
         self._n_pages = n_pages
+        self._keep = keep
         self._penalty = repetition_penalty
         self._max_seqs = max_seqs
         self._record = record
@@ -105,20 +109,30 @@ class ModelRunner:
         batch = build_batch(plan, self._attention.page_size, self.device)
         batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
         if self._graphs is not None and self._graphs.fits(batch):
-            logits = self._graphs.run(batch)
+            hidden = self._graphs.run(batch)
         else:
-            logits = self._forward(
+            hidden = self._forward(
                 batch.input_ids, batch.positions, batch.metadata, batch.logit_rows
             )
         sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
         if self._penalty != 1.0:
             self._note_seen(plan, batch)
-            penalize(logits, self._seen[batch.sample_slots], self._penalty)
-        draws = prepare_draws(sequences, self.device)
-        tokens = sample(logits, self._ops.argmax(logits), draws)
-        # A row of bad logits ends here; token 0 only fills its place in a step under way.
-        self._last_token[batch.sample_slots] = tokens.clamp(min=0)
+        tokens = self._choose(hidden, sequences, batch)
+        if sequences:
+            self._keep(tokens, batch.sample_slots, self._last_token, batch.output_addresses)
         return self._send(sequences, tokens)
+
+    def _choose(
+        self, hidden: torch.Tensor, sequences: list[Sequence], batch: StepBatch
+    ) -> torch.Tensor:
+        """Output tokens (n,) int64, BAD_LOGITS for a row without usable logits."""
+        draws = prepare_draws(sequences, self.device)
+        if draws is None and self._penalty == 1.0:
+            return self.decoder.best(hidden)
+        logits = self.decoder.logits(hidden)
+        if self._penalty != 1.0:
+            penalize(logits, self._seen[batch.sample_slots], self._penalty)
+        return sample(logits, self._ops.argmax(logits), draws)
 
     def _forward(
         self,

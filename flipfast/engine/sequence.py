@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from flipfast.sampling import SamplingParams
 
@@ -29,6 +30,8 @@ class Sequence:
         slot: row of the device's state, -1 outside the running set.
         finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
         error: what went wrong.
+        output_row: int32 (max_new_tokens,) on the runner's device, filled with the output tokens
+            as they are sampled, an end token included; None for no such copy.
         on_end: called with the sequence when it has ended, by the thread whose step ended it or
             that cancelled it.
     """
@@ -45,6 +48,7 @@ class Sequence:
     slot: int = -1
     finish_reason: str | None = None
     error: str | None = None
+    output_row: torch.Tensor | None = None
     on_end: Callable[[Sequence], object] | None = None
 
     def __post_init__(self) -> None:

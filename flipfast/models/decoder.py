@@ -1,4 +1,4 @@
-"""The decoder of all families: tokens of many sequences in, logits of the rows asked for out."""
+"""The decoder of all families: tokens of many sequences in, logits or arg-maxes of rows out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Decoder:
     """A transformer decoder over a paged cache.
 
     Its weights hold nothing sensible before `load`. A step allocates no memory of its own: all
-    activations live in a workspace, so the result of `forward` is overwritten by the next call.
+    activations live in a workspace, so a result is overwritten by the next call.
 
     Args:
         spec: what the model is like; its max_positions sets the size of the rope tables, so a
@@ -112,18 +112,18 @@ class Decoder:
         metadata: AttentionMetadata,
         logit_rows: torch.Tensor,
     ) -> torch.Tensor:
-        """Run one step and write its keys and values to the caches.
+        """Run the layers for one step and write its keys and values to the caches.
 
         Args:
             input_ids, positions: (n,) int64, sequence behind sequence as metadata says; n at most
                 max_tokens.
             caches: one entry a layer, from the attention backend's `allocate`.
             metadata: where the tokens lie.
-            logit_rows: (m,) int64, rows of the step whose logits are wanted; m at most
-                max_logit_rows.
+            logit_rows: (m,) int64, rows of the step that `logits` or `best` will be asked for; m
+                at most max_logit_rows.
 
         Returns:
-            (m, vocab_size) float32, valid until the next call.
+            (m, hidden_size), normed for the head, valid until the next call.
         """
         spec, ops = self.spec, self.ops
         step = self._workspace.step(positions, metadata)
@@ -137,18 +137,33 @@ class Decoder:
         # Behind the last attention only the rows that logits are wanted for matter.
         rows = self._workspace.chosen_rows(logit_rows)
         if not len(logit_rows):
-            return self._workspace.logits(0)[1]
+            return rows.hidden
         pending = self._layers[-1].finish(rows)
-        hidden = ops.add_rms_norm(pending, rows.residual, self._norm, spec.norm_eps, pending)
-        return self._logits(hidden)
+        return ops.add_rms_norm(pending, rows.residual, self._norm, spec.norm_eps, pending)
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head's product: (m, vocab_size) float32, valid until the next call.
+
+        Args:
+            hidden: (m, hidden_size), from `forward`.
+        """
         raw, logits = self._workspace.logits(len(hidden))
+        if not len(hidden):
+            return logits
         self._head(hidden, raw)
         if logits is not raw:
             logits.copy_(raw)
         cap = self.spec.logit_softcap
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+    def best(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The arg-max of each row's logits, -1 where that is not finite: (m,) int64.
+
+        Args:
+            hidden: (m, hidden_size), from `forward`.
+        """
+        fused = self.ops.fused_argmax(self._head, hidden, self.spec.logit_softcap)
+        return self.ops.argmax(self.logits(hidden)) if fused is None else fused
 
     def offload(self, keep: bool) -> None:
         """Give the device's memory back; `restore` must come before anything else.

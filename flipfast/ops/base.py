@@ -126,6 +126,21 @@ class Ops(ABC):
         `activation` is "silu" or "gelu_tanh".
         """
 
+    def fused_argmax(
+        self, head: Linear, x: torch.Tensor, softcap: float | None
+    ) -> torch.Tensor | None:
+        """`argmax` of a head's logits without writing them; None where this cannot be had.
+
+        Args:
+            head: made by `linear`.
+            x: (n, n_in).
+            softcap: logits are softcap * tanh(logit / softcap); None for no cap.
+
+        Returns:
+            (n,) int64, or None.
+        """
+        return None
+
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
         """The first place of each row's largest number, -1 where that is not finite.
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import transformers
 
-from flipfast.engine import model_runner
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
 from flipfast.engine.options import EngineOptions
@@ -89,12 +88,12 @@ def run(
     bits: dict[int, list[bytes]] = {id(sequence): [] for sequence in sequences}
     runner = model._runner
     assert runner is not None
-    plain_run, plain_sample = runner.run, model_runner.sample
+    plain_run, plain_choose = runner.run, runner._choose
     seen: list[torch.Tensor] = []
 
-    def sample(logits: torch.Tensor, *rest: Any) -> torch.Tensor:
-        seen[:] = [logits.clone()]
-        return plain_sample(logits, *rest)
+    def choose(hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen[:] = [runner.decoder.logits(hidden).clone()]
+        return plain_choose(hidden, *rest)
 
     def spy(plan: Any) -> Any:
         result = plain_run(plan)
@@ -102,7 +101,7 @@ def run(
             bits[id(sequence)].append(row.cpu().numpy().tobytes())
         return result
 
-    model_runner.sample, runner.run = sample, spy  # type: ignore[method-assign]
+    runner._choose, runner.run = choose, spy  # type: ignore[method-assign]
     try:
         for sequence in sequences:
             model.engine.add(sequence)
@@ -110,5 +109,5 @@ def run(
             disturb()
             model.engine.step()
     finally:
-        model_runner.sample, runner.run = plain_sample, plain_run  # type: ignore[method-assign]
+        runner._choose, runner.run = plain_choose, plain_run  # type: ignore[method-assign]
     return [(s.output_ids, s.finish_reason, b"".join(bits[id(s)])) for s in sequences]

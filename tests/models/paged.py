@@ -74,13 +74,14 @@ class Paged:
             max_seq_len=max(lengths),
         )
         rows = list(range(len(ids))) if all_rows else [start - 1 for start in starts[1:]]
-        return self.decoder.forward(
+        hidden = self.decoder.forward(
             torch.tensor(ids),
             torch.tensor(positions),
             self.caches,
             metadata,
             torch.tensor(rows),
         )
+        return self.decoder.logits(hidden)
 
     def greedy(self, prompts: list[list[int]], chunk: int, n_new: int) -> list[list[int]]:
         """Continue all prompts at once: at most `chunk` prompt tokens a sequence and step."""
