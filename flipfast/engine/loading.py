@@ -18,7 +18,7 @@ from flipfast.models.checkpoint import Checkpoint
 from flipfast.models.decoder import Decoder
 from flipfast.models.errors import UnsupportedModelError
 from flipfast.models.spec import DecoderSpec
-from flipfast.models.workspace import workspace_bytes
+from flipfast.models.workspace import logits_bytes, workspace_bytes
 from flipfast.ops.base import Ops
 from flipfast.ops.torch_ops import TorchOps
 
@@ -131,7 +131,7 @@ def _n_pages(
 ) -> int:
     seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
     # The workspace is there already, so that a share of the free memory no longer holds it.
-    fixed = sampling_bytes(spec.vocab_size)
+    fixed = sampling_bytes(spec.vocab_size) + logits_bytes(spec, ops, seqs)
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size
     if options.memory is not None and options.memory > 1:

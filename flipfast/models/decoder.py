@@ -151,7 +151,7 @@ class Decoder:
         if not len(hidden):
             return logits
         self._head(hidden, raw)
-        if logits is not raw:
+        if logits.dtype != raw.dtype:
             logits.copy_(raw)
         cap = self.spec.logit_softcap
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

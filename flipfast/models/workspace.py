@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from flipfast.attention.base import AttentionMetadata
@@ -11,13 +13,16 @@ from flipfast.ops.base import Ops
 
 
 def workspace_bytes(spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> int:
-    """Device memory that a workspace takes, in bytes."""
+    """Device memory that a workspace takes at once, in bytes."""
     activations = max_tokens * (2 * spec.hidden_size + _scratch_width(spec))
     activations += max_logit_rows * (spec.n_heads * spec.head_dim + spec.hidden_size)
-    logits = 4 * max_logit_rows * spec.vocab_size
-    if ops.activation_dtype != torch.float32:
-        activations += max_logit_rows * spec.vocab_size
-    return activations * ops.activation_dtype.itemsize + logits
+    return activations * ops.activation_dtype.itemsize
+
+
+def logits_bytes(spec: DecoderSpec, ops: Ops, max_logit_rows: int) -> int:
+    """Device memory that a workspace takes when logits are first asked for, in bytes."""
+    raw = 0 if ops.logits_dtype == torch.float32 else ops.logits_dtype.itemsize
+    return max_logit_rows * spec.vocab_size * (4 + raw)
 
 
 class Workspace:
@@ -47,10 +52,8 @@ class Workspace:
         self._gate_up, self._inner = _carve(scratch, max_tokens, 2 * inner, inner)
         self._chosen_mixed = buffer(max_logit_rows, heads)
         self._chosen_residual = buffer(max_logit_rows, spec.hidden_size)
-        self._logits = buffer(max_logit_rows, spec.vocab_size, dtype=torch.float32)
-        self._raw_logits = self._logits
-        if dtype != torch.float32:
-            self._raw_logits = buffer(max_logit_rows, spec.vocab_size)
+        self._logits_shape = (max_logit_rows, spec.vocab_size)
+        self._logits_dtype = ops.logits_dtype
 
     def step(self, positions: torch.Tensor, metadata: AttentionMetadata) -> Step:
         """Buffers for a step of len(positions) tokens."""
@@ -95,9 +98,17 @@ class Workspace:
         )
 
     def logits(self, m: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, vocab_size) in the activations' dtype and in float32; the same where that is one."""
-        logits = self._logits[:m]
-        return (logits if self._raw_logits is self._logits else self._raw_logits[:m]), logits
+        """(m, vocab_size) in the head's dtype and in float32; the same where that is one."""
+        raw, logits = self._logits
+        return raw[:m], logits[:m]
+
+    @cached_property
+    def _logits(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Made when first asked for: where the arg-max is taken in the head's product, never."""
+        logits = torch.empty(self._logits_shape, dtype=torch.float32, device=self._hidden.device)
+        if self._logits_dtype == torch.float32:
+            return logits, logits
+        return torch.empty_like(logits, dtype=self._logits_dtype), logits
 
 
 def _qkv_width(spec: DecoderSpec) -> int:

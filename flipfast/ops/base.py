@@ -52,12 +52,14 @@ class Ops(ABC):
         weight_dtype: what weights are rounded to.
         activation_dtype: of every activation handed in or out.
         batch_invariant: whether the bits of a row do not depend on the other rows or their number.
+        logits_dtype: what a head's product is written in.
     """
 
     device: torch.device
     weight_dtype: torch.dtype
     activation_dtype: torch.dtype
     batch_invariant: bool
+    logits_dtype: torch.dtype = torch.float32
 
     @abstractmethod
     def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:

@@ -84,6 +84,8 @@ class TorchOps(Ops):
         self.weight_dtype = dtype
         self.activation_dtype = dtype
         self.batch_invariant = product is not plain_product
+        if product is plain_product:
+            self.logits_dtype = dtype  # it writes no other
         self._product = product
         self._norm: Norm = norm if norm is not None else self._plain_norm
 
