@@ -6,13 +6,16 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import PromptTemplate, get_template
+
+if TYPE_CHECKING:
+    from flipfast.device_scoring import DeviceScorer
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,16 @@ class Parts:
         template: the prompt's texts.
         renderer: fills the template and tokenizes it.
         sampling: how output tokens are chosen.
+        parser: reads the model's outputs.
+        scorer: scores them on the device they are on; None where the host does.
     """
 
     inverter: Inverter
     template: PromptTemplate
     renderer: PromptRenderer
     sampling: SamplingParams
+    parser: str
+    scorer: DeviceScorer | None
 
 
 def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
@@ -57,7 +64,9 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     )
     for prefix in renderer.prefixes():
         inverter.keep_prefix(prefix)
-    return Parts(inverter, template, renderer, sampling)
+    parser = config.parser if template.wants_json else "plain"
+    scorer = _scorer(inverter, parser, template)
+    return Parts(inverter, template, renderer, sampling, parser, scorer)
 
 
 def _model_folder(model: str) -> str:
@@ -80,6 +89,15 @@ def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
     if config.prompts_dir is not None:
         return load_authors_template(config.prompts_dir, config.style or "standalone")
     return get_template(config.style or recommended or "standalone", config.target)
+
+
+def _scorer(inverter: Inverter, parser: str, template: PromptTemplate) -> DeviceScorer | None:
+    if inverter.token_device is None:
+        return None
+    from flipfast.device_scoring import device_scorer  # needs triton, which is there now
+
+    texts = (template.system, template.user, template.user_with_context)
+    return device_scorer(inverter, parser, [text for text in texts if text is not None])
 
 
 def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:

@@ -8,7 +8,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flipfast.assembly import assemble
 from flipfast.backends import Inversion, InversionRequest, Inverter
@@ -23,7 +23,10 @@ from flipfast.prompts.conversation import (
     split_system,
 )
 from flipfast.samples import CUT, Row, Sample, agreements, score_rows
-from flipfast.scores import ScoreBatch, ScoreStats
+from flipfast.scores import ScoreBatch, ScoreStats, Texts
+
+if TYPE_CHECKING:
+    from flipfast.device_scoring import DeviceScore
 
 __all__ = ["FlipReward", "ScoreBatch"]
 
@@ -179,6 +182,7 @@ class FlipReward:
             for _, prompt in runnable
             for k in range(n_samples)
         ]
+        instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
         with progress_bar(len(requests), shown=self.config.progress) as advance:
 
             def on_done(n_done: int) -> None:
@@ -186,24 +190,49 @@ class FlipReward:
                 if on_progress is not None:
                     on_progress(n_done // n_samples)
 
-            inverter, sampling = self._parts.inverter, self._parts.sampling
-            inversions = iter(inverter.generate(requests, sampling, on_done))
+            samples = iter(self._samples(instructions, requests, on_done))
         for row, prompt in runnable:
-            row.samples = [self._read(next(inversions), cut=prompt.cut) for _ in range(n_samples)]
+            row.samples = [next(samples) for _ in range(n_samples)]
+            if prompt.cut:
+                for sample in row.samples:
+                    sample.status += CUT
         return self._batch(rows, started)
 
-    def _read(self, inversion: Inversion, *, cut: bool) -> Sample:
-        """Take the instruction out of the model's output."""
+    def _samples(
+        self,
+        instructions: list[str],
+        requests: list[InversionRequest],
+        on_done: Callable[[int], None],
+    ) -> list[Sample]:
+        """What the requests gave, scored already where their tokens were enough for that."""
+        scorer, sampling = self._parts.scorer, self._parts.sampling
+        if scorer is None:
+            inversions = self._parts.inverter.generate(requests, sampling, on_done)
+            return [self._read(inversion, None) for inversion in inversions]
+        pairs = zip(*scorer.run(instructions, requests, sampling, on_done), strict=True)
+        return [self._read(inversion, score) for inversion, score in pairs]
+
+    def _read(self, inversion: Inversion, score: DeviceScore | None) -> Sample:
+        """Take the instruction out of the model's output, or leave it there until it is wanted."""
         sample = Sample(error=inversion.error, n_output_tokens=len(inversion.output_ids))
-        if inversion.finish_reason != "error":
-            parser = self.config.parser if self._parts.template.wants_json else "plain"
-            sample.inferred, sample.status = extract_instruction(inversion.text, parser)
-            ended = inversion.finish_reason == "stop"
-            if parser == "plain" and not sample.failed and not ended:
-                sample.status = "truncated"
-        if cut:
-            sample.status += CUT
+        if inversion.finish_reason == "error":
+            return sample
+        if score is None:
+            sample.inferred, sample.status = self._extract(inversion)
+        else:
+            sample.status = "empty" if score.empty else "ok"
+            sample.scores = [score.f1, score.precision, score.recall]
+            sample.inferred = lambda: self._extract(inversion)[0]
+        ended = inversion.finish_reason == "stop"
+        if self._parts.parser == "plain" and not sample.failed and not ended:
+            sample.status = "truncated"
         return sample
+
+    def _extract(self, inversion: Inversion) -> tuple[str, str]:
+        text = inversion.text
+        if text is None:
+            text = self._parts.inverter.decode(inversion.output_ids)
+        return extract_instruction(text, self._parts.parser)
 
     def _batch(self, rows: list[Row], started: float) -> ScoreBatch:
         scores = score_rows(rows, self.config.on_failure)
@@ -216,7 +245,7 @@ class FlipReward:
             rewards=[score.reward for score in scores],
             precision=[score.precision for score in scores],
             recall=[score.recall for score in scores],
-            inferred=[sample.inferred for sample in shown],
+            inferred=Texts(sample.inferred for sample in shown),
             status=[sample.status for sample in shown],
             n_prompt_tokens=n_prompt,
             n_output_tokens=n_output,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean, pstdev
@@ -19,16 +19,23 @@ class Sample:
     """What one inversion of a row gave.
 
     Attributes:
-        inferred: the inferred instruction.
+        inferred: the inferred instruction, or what reads it out of the output when it is wanted.
         status: see ScoreBatch.
         error: what was wrong, for status "error".
         n_output_tokens: length of the model's output.
+        scores: F1, precision and recall, where they are known without the text.
     """
 
-    inferred: str = ""
+    inferred: str | Callable[[], str] = ""
     status: str = "error"
     error: str | None = None
     n_output_tokens: int = 0
+    scores: list[float] | None = None
+
+    @property
+    def text(self) -> str:
+        """The inferred instruction."""
+        return self.inferred if isinstance(self.inferred, str) else self.inferred()
 
     @property
     def failed(self) -> bool:
@@ -74,22 +81,24 @@ def score_rows(rows: list[Row], on_failure: float | None) -> list[RowScores]:
         rows: all of them run.
         on_failure: the reward of a failed sample; None leaves it out of the mean.
     """
-    pairs = [(sample.inferred, row.instruction) for row in rows for sample in row.samples]
-    triples = _table(pairs)
-    return [_scores(row, triples, on_failure) for row in rows]
+    unscored = [(row, s) for row in rows for s in row.samples if s.scores is None]
+    table = _table([(sample.text, row.instruction) for row, sample in unscored])
+    for _, sample in unscored:
+        sample.scores = next(table)
+    return [_scores(row, on_failure) for row in rows]
 
 
 def agreements(rows: list[Row]) -> list[float | None]:
     """For each row the mean F1 between its samples, over all pairs; None below two samples."""
-    usable = [[sample.inferred for sample in row.samples if not sample.failed] for row in rows]
+    usable = [[sample.text for sample in row.samples if not sample.failed] for row in rows]
     pairs = [list(combinations(texts, 2)) for texts in usable]
     table = _table([pair for of_row in pairs for pair in of_row])
     means = [[next(table)[0] for _ in of_row] for of_row in pairs]
     return [fmean(values) if values else None for values in means]
 
 
-def _scores(row: Row, triples: Iterator[list[float]], on_failure: float | None) -> RowScores:
-    table = [(sample.failed, next(triples)) for sample in row.samples]
+def _scores(row: Row, on_failure: float | None) -> RowScores:
+    table = [(sample.failed, sample.scores or [0.0] * 3) for sample in row.samples]
     good = [triple for failed, triple in table if not failed]
     rewards = [on_failure if failed else triple[0] for failed, triple in table]
     counted = [reward for reward in rewards if reward is not None]

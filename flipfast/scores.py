@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, overload
 
 # The fields of ScoreBatch, in its order, as they are called where they hold one row.
 SCORE_KEYS = (
@@ -16,6 +18,43 @@ SCORE_KEYS = (
     "error",
 )
 SAMPLE_KEYS = ("reward_std", "agreement")  # the same, where rows have several samples
+
+
+class Texts(Sequence[str]):
+    """Strings of which some are made only when they are read; equal to any list of the same.
+
+    Args:
+        entries: strings, or calls that give them.
+    """
+
+    def __init__(self, entries: Iterable[str | Callable[[], str]]) -> None:
+        self._entries = list(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        entry = self._entries[index]
+        if not isinstance(entry, str):
+            entry = self._entries[index] = entry()
+        return entry
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (list, Texts)) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # like a list
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Texts, (list(self),)
 
 
 @dataclass(frozen=True)
@@ -46,7 +85,8 @@ class ScoreBatch:
             no inferred instruction.
         precision: share of the inferred words that the instruction has; None for a failure.
         recall: share of the instruction's words that were inferred; None for a failure.
-        inferred: the inferred instruction, "" for a failure.
+        inferred: the inferred instruction, "" for a failure; read like a list. On a GPU rewards
+            come without the texts, and an entry is decoded when it is first read.
         status: "ok" (clean output), "recovered" (found in malformed output), "truncated" (the
             output ended inside the instruction; what there is was scored), or the failures
             "empty", "unparsed" and "error"; with "+response_cut" behind it where the response or
@@ -68,7 +108,7 @@ class ScoreBatch:
     rewards: list[float | None]
     precision: list[float | None]
     recall: list[float | None]
-    inferred: list[str]
+    inferred: Texts
     status: list[str]
     n_prompt_tokens: list[int]
     n_output_tokens: list[int]

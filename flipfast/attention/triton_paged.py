@@ -36,7 +36,7 @@ class Backend(PagedBackend):
         cache: LayerCache,
         slot_mapping: torch.Tensor,
     ) -> None:
-        kv_cache.write_kv(key, value, *cache, slot_mapping)
+        kv_cache.write_kv(key, value, *cache, slot_mapping, validate=False)
 
     def attend(
         self,
@@ -61,4 +61,5 @@ class Backend(PagedBackend):
             window=window,
             softcap=softcap,
             out=out,
+            validate=False,
         )

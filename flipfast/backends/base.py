@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flipfast.sampling import SamplingParams
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Inversion", "InversionRequest", "Inverter", "SamplingParams"]
@@ -35,13 +36,13 @@ class Inversion:
 
     Args:
         output_ids: the new token ids, without the end token.
-        text: the same, decoded, special tokens left out.
+        text: the same, decoded, special tokens left out; None where the caller wanted none.
         finish_reason: "stop" (the model ended), "length" (max_new_tokens reached) or "error".
         error: what went wrong, only where finish_reason is "error".
     """
 
     output_ids: list[int]
-    text: str
+    text: str | None
     finish_reason: str
     error: str | None = None
 
@@ -66,6 +67,11 @@ class Inverter(ABC):
     context_length: int
     vocab_size: int
 
+    @property
+    def token_device(self) -> torch.device | None:
+        """A device that can keep output tokens for whoever scores them there; None for none."""
+        return None
+
     @abstractmethod
     def generate(
         self,
@@ -84,6 +90,13 @@ class Inverter(ABC):
             on_progress: called now and then with how many requests are done so far, with
                 len(requests) at the end.
         """
+
+    def decode(self, output_ids: Sequence[int]) -> str:
+        """The text of output tokens, special tokens left out."""
+        text = self.tokenizer.decode(
+            list(output_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
 
     def keep_prefix(self, token_ids: Sequence[int]) -> None:  # noqa: B027 - a hint, for some
         """Hint that prompts will start with these tokens, for backends that cache prefixes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -114,6 +115,42 @@ class NativeInverter(Inverter):
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
         """Continue every prompt; see `Inverter.generate`."""
+        inversions = self._generate(requests, sampling, on_progress, None)
+        return [
+            replace(inversion, text=self.decode(inversion.output_ids)) for inversion in inversions
+        ]
+
+    @property
+    def token_device(self) -> torch.device | None:
+        """The device that `generate_into` leaves output tokens on, None where it cannot."""
+        return self._model.token_device
+
+    def generate_into(
+        self,
+        tokens: torch.Tensor,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        """Continue every prompt, decode nothing, and leave the output tokens on the device.
+
+        Args:
+            tokens: int32 (len(requests), max_new_tokens) on `token_device`; the first entries of a
+                row become the request's output_ids, what is behind them is undefined.
+            requests, sampling, on_progress: as for `generate`.
+
+        Returns:
+            As `generate` does, but with None for every text.
+        """
+        return self._generate(requests, sampling, on_progress, tokens)
+
+    def _generate(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None,
+        tokens: torch.Tensor | None,
+    ) -> list[Inversion]:
         self._model.require_usable()
         refusals = [self.refusal(request, sampling) for request in requests]
         results = [None if why is None else Inversion.failed(why) for why in refusals]
@@ -122,7 +159,12 @@ class NativeInverter(Inverter):
         if n_done:
             report(n_done)
         sequences = {
-            i: EngineSequence(list(request.prompt_ids), sampling, request.seed)
+            i: EngineSequence(
+                list(request.prompt_ids),
+                sampling,
+                request.seed,
+                output_row=None if tokens is None else tokens[i],
+            )
             for i, request in enumerate(requests)
             if results[i] is None
         }
@@ -134,7 +176,7 @@ class NativeInverter(Inverter):
 
         self._model.engine.generate(list(sequences.values()), on_finished)
         return [
-            self._inversion(sequences[i]) if result is None else result
+            _inversion(sequences[i]) if result is None else result
             for i, result in enumerate(results)
         ]
 
@@ -162,15 +204,13 @@ class NativeInverter(Inverter):
         """Give the model's memory back; the inverter cannot be used afterwards."""
         self._model.close()
 
-    def _inversion(self, sequence: EngineSequence) -> Inversion:
-        if sequence.finish_reason == "cancelled":
-            return Inversion.failed("the request was cancelled: the engine was closed meanwhile")
-        if sequence.finish_reason == "error":
-            return Inversion.failed(sequence.error or "the engine gave no reason")
-        text = self.tokenizer.decode(
-            sequence.output_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return Inversion(sequence.output_ids, str(text), sequence.finish_reason or "length")
+
+def _inversion(sequence: EngineSequence) -> Inversion:
+    if sequence.finish_reason == "cancelled":
+        return Inversion.failed("the request was cancelled: the engine was closed meanwhile")
+    if sequence.finish_reason == "error":
+        return Inversion.failed(sequence.error or "the engine gave no reason")
+    return Inversion(sequence.output_ids, None, sequence.finish_reason or "length")
 
 
 def _tokenizer(

@@ -181,10 +181,8 @@ class TransformersInverter(Inverter):
                 f"the model's logits are not finite at output token {first_bad}; "
                 "another dtype may help (float32, or bfloat16 instead of float16)"
             )
-        text = self.tokenizer.decode(
-            output_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return Inversion(output_ids, str(text), "length" if end is None else "stop")
+        reason = "length" if end is None else "stop"
+        return Inversion(output_ids, self.decode(output_ids), reason)
 
 
 def _left_padded(prompts: list[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,6 +32,12 @@ class LoadedModel:
         self._why_not: str | None = None  # the reason why it cannot be used now
         self._asleep = self._dropped = False
 
+    @property
+    def token_device(self) -> torch.device | None:
+        """The device on which sequences can leave their output tokens; None where they cannot."""
+        runner = self._live()
+        return runner.device if runner.keeps_rows else None
+
     def require_usable(self) -> None:
         """Raise FlipfastError, saying what to do, if the model is asleep, closed or broken."""
         if self._why_not is not None:

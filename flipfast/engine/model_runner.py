@@ -77,6 +77,7 @@ class ModelRunner:
         self._attention = attention
         self._n_pages = n_pages
         self._keep = keep
+        self.keeps_rows = keep is not keep_tokens  # whether sequences may have an output_row
         self._penalty = repetition_penalty
         self._max_seqs = max_seqs
         self._record = record

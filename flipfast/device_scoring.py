@@ -1,0 +1,127 @@
+"""Rewards straight from output tokens, on the device that they lie on, without their texts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.backends.native import NativeInverter
+from flipfast.metrics.reference_words import reference_words
+from flipfast.metrics.token_bytes import token_bytes, verify
+from flipfast.parsing.token_spans import SpanAutomaton, find_spans, span_automaton
+from flipfast_kernels.spans import EMPTY, UNDECIDED
+from flipfast_kernels.word_f1 import TokenTable, build_token_table, word_f1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceScore:
+    """What the device found in one output.
+
+    Attributes:
+        empty: whether there is no inferred instruction in it, only the place for one.
+        f1, precision, recall: of the inferred and the true instruction.
+    """
+
+    empty: bool
+    f1: float
+    precision: float
+    recall: float
+
+
+class DeviceScorer:
+    """Runs requests and scores their outputs without detokenizing, where that is exact.
+
+    A table holds the words of every vocabulary id, an automaton finds the instruction in clean
+    outputs of a parser. What either cannot decide is left to the caller.
+
+    Args:
+        inverter: with a `token_device`.
+        table: of the inverter's tokenizer, on that device.
+        automaton: of the parser, on that device.
+    """
+
+    def __init__(
+        self, inverter: NativeInverter, table: TokenTable, automaton: SpanAutomaton
+    ) -> None:
+        self._inverter = inverter
+        self._table = table
+        self._automaton = automaton
+
+    def run(
+        self,
+        instructions: Sequence[str],
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None],
+    ) -> tuple[list[Inversion], list[DeviceScore | None]]:
+        """Continue every prompt and score what comes out.
+
+        The words of the instructions go to the device first and lie there while the model runs.
+
+        Args:
+            instructions: the true one of each request.
+            requests, sampling, on_progress: see `Inverter.generate`.
+
+        Returns:
+            inversions: without texts.
+            scores: None where the text is needed, or where the inversion failed.
+        """
+        device = self._table.device
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(instructions))}
+        references = reference_words(list(distinct)).to(device)
+        rows = torch.tensor([distinct[text] for text in instructions], dtype=torch.int32).to(device)
+        shape = (len(requests), sampling.max_new_tokens)
+        tokens = torch.zeros(shape, dtype=torch.int32, device=device)
+        inversions = self._inverter.generate_into(tokens, requests, sampling, on_progress)
+        lengths = [len(inversion.output_ids) for inversion in inversions]
+        lens = torch.tensor(lengths, dtype=torch.int32).to(device)
+        spans = find_spans(tokens, lens, self._automaton, validate=False)
+        words = word_f1(
+            tokens, lens, spans.begin, spans.end, self._table, references, rows, validate=False
+        )
+        decided = words.decided & (spans.status != UNDECIDED)
+        kind = torch.where(decided, spans.status, UNDECIDED)
+        table = torch.cat([kind[:, None].double(), words.scores], dim=1).tolist()
+        return inversions, [
+            None if inversion.finish_reason == "error" else _score(*row)
+            for inversion, row in zip(inversions, table, strict=True)
+        ]
+
+
+def device_scorer(
+    inverter: Inverter, parser: str, texts: Sequence[str]
+) -> DeviceScorer | None:
+    """The scorer of an inverter; None where its tokens do not stay on a device, or where its
+    tokenizer's decoding is not what the table holds, which is logged.
+
+    Args:
+        inverter: any.
+        parser: "plain", "robust" or "reference".
+        texts: real ones, to try the tokenizer on.
+    """
+    if not isinstance(inverter, NativeInverter) or inverter.token_device is None:
+        return None
+    try:
+        tokens = token_bytes(inverter.tokenizer, inverter.vocab_size)
+        reason = verify(inverter.tokenizer, tokens, texts)
+    except ValueError as error:
+        reason = str(error)
+    if reason is not None:
+        _log.warning("rewards are scored from decoded texts: %s", reason)
+        return None
+    device = inverter.token_device
+    return DeviceScorer(
+        inverter, build_token_table(tokens).to(device), span_automaton(tokens, parser).to(device)
+    )
+
+
+def _score(kind: float, f1: float, precision: float, recall: float) -> DeviceScore | None:
+    if kind == UNDECIDED:
+        return None
+    return DeviceScore(kind == EMPTY, f1, precision, recall)
