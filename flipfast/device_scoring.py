@@ -12,9 +12,10 @@ from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingPar
 from flipfast.backends.native import NativeInverter
 from flipfast.metrics.reference_words import reference_words
 from flipfast.metrics.token_bytes import token_bytes, verify
-from flipfast.parsing.token_spans import SpanAutomaton, find_spans, span_automaton
-from flipfast_kernels.spans import EMPTY, UNDECIDED
-from flipfast_kernels.word_f1 import TokenTable, build_token_table, word_f1
+from flipfast.parsing.token_spans import span_automaton
+from flipfast_kernels.spans import EMPTY, UNDECIDED, SpanAutomaton, find_spans
+from flipfast_kernels.word_f1 import word_f1
+from flipfast_kernels.word_tables import TokenTable, build_token_table
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ from flipfast.errors import ConfigError
 class PagedBackend(AttentionBackend):
     """Holds keys and values in the layout that every paged FlashAttention reads."""
 
+    plain_pages = True
+
     def allocate(self, n_pages: int) -> LayerCache:
         s = self.shape
         pages = (n_pages, self.page_size, s.n_kv_heads, s.head_dim)

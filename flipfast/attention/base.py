@@ -67,10 +67,14 @@ class AttentionBackend(ABC):
         page_size: tokens a page holds.
         batch_invariant: whether a token's result has the same bits whatever else is in the step
             and however its sequence was cut into steps.
+        plain_pages: whether keys and values are two tensors (pages, page_size, n_kv_heads,
+            head_dim) of one dtype and stride, with page_size a power of two, which others may
+            write to, too.
     """
 
     page_size: int
     batch_invariant: bool
+    plain_pages: bool = False
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape

@@ -22,3 +22,23 @@ def keep_tokens(
         raise ValueError("output rows on the device need the Triton kernels")
     # A row of bad logits ends here; token 0 only fills its place in a step under way.
     last_token[slots] = tokens.clamp(min=0)
+
+
+def fused_keep() -> KeepTokens | None:
+    """`KeepTokens` as one kernel, which can also write to addresses; None without Triton."""
+    try:
+        from flipfast_kernels.acceptance import accept_tokens
+    except ImportError:
+        return None
+
+    def keep(
+        tokens: torch.Tensor,
+        slots: torch.Tensor,
+        last_token: torch.Tensor,
+        addresses: torch.Tensor | None,
+    ) -> None:
+        accept_tokens(
+            tokens, slots=slots, last_token=last_token, output_addresses=addresses, validate=False
+        )
+
+    return keep

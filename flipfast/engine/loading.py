@@ -7,6 +7,7 @@ import torch
 from flipfast.attention import AttentionBackend, AttentionShape, load_attention
 from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.engine import Engine
+from flipfast.engine.keep import KeepTokens, fused_keep, keep_tokens
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.model_runner import ModelRunner
 from flipfast.engine.options import DTYPES, EngineOptions, n_pages, resolve_device
@@ -20,7 +21,7 @@ from flipfast.models.errors import UnsupportedModelError
 from flipfast.models.spec import DecoderSpec
 from flipfast.models.workspace import logits_bytes, workspace_bytes
 from flipfast.ops.base import Ops
-from flipfast.ops.torch_ops import TorchOps
+from flipfast.ops.torch_ops import TorchOps, plain_product
 
 
 def load_engine(
@@ -69,6 +70,7 @@ def load_engine(
         attention,
         n_pages=pages,
         max_seqs=max_seqs,
+        keep=_keep(device),
         repetition_penalty=repetition_penalty,
         record=CudaRecorder() if device.type == "cuda" and options.cuda_graphs else None,
     )
@@ -97,17 +99,22 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
         kind = CpuOps if options.deterministic else PlainProductOps
         return kind(dtype or best_weight_dtype())
     dtype = dtype or torch.bfloat16
-    if not options.deterministic:
-        return TorchOps(device, dtype)
     try:
-        from flipfast_kernels.gemm import linear
-        from flipfast_kernels.norm import rms_norm
+        from flipfast.ops.triton_ops import TritonOps
     except ImportError as error:
+        if not options.deterministic:
+            return TorchOps(device, dtype)
         raise MissingDependencyError(
             f"deterministic=True on {device} needs triton, which cannot be imported ({error}); "
             "install it with pip, or set deterministic=False"
         ) from error
-    return TorchOps(device, dtype, linear, rms_norm)
+    if options.deterministic:
+        return TritonOps(device, dtype)
+    return TritonOps(device, dtype, plain_product)
+
+
+def _keep(device: torch.device) -> KeepTokens:
+    return (fused_keep() if device.type == "cuda" else None) or keep_tokens
 
 
 def _attention(spec: DecoderSpec, ops: Ops, options: EngineOptions) -> AttentionBackend:

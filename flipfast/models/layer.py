@@ -110,10 +110,19 @@ class DecoderLayer:
         spec, ops, norms = self._spec, self._ops, self.norms
         x = self._enter(pending, step.residual, "pre_attention", step.hidden)
         self.qkv(x, step.qkv)
-        for heads, weight in ((step.query, norms.get("query")), (step.key, norms.get("key"))):
-            if weight is not None or self._rope is not None:
-                ops.norm_rope(heads, step.positions, self._rope, weight, spec.norm_eps)
-        attention.write(step.key, step.value, cache, step.metadata.slot_mapping)
+        ops.norm_rope_write(
+            step.query,
+            step.key,
+            step.value,
+            step.positions,
+            self._rope,
+            norms.get("query"),
+            norms.get("key"),
+            spec.norm_eps,
+            attention,
+            cache,
+            step.metadata.slot_mapping,
+        )
         attention.attend(
             step.query,
             cache,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -42,6 +43,27 @@ class RopeTable:
 
     cos: torch.Tensor
     sin: torch.Tensor
+
+
+class KeyValueStore(Protocol):
+    """Where a layer's keys and values go; what an attention backend is to the operations.
+
+    Attributes:
+        plain_pages: whether its caches are two tensors (pages, page_size, heads, head_dim) of one
+            dtype and stride, with page_size a power of two, that others may write to.
+    """
+
+    @property
+    def plain_pages(self) -> bool: ...
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        slot_mapping: torch.Tensor,
+    ) -> None:
+        """Put keys and values (n, heads, head_dim) into the slots (n,) int64 of a cache."""
 
 
 class Ops(ABC):
@@ -120,6 +142,35 @@ class Ops(ABC):
                 one over all heads, None for no norm.
             eps: of the norm.
         """
+
+    def norm_rope_write(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        positions: torch.Tensor,
+        rope: RopeTable | None,
+        query_weight: torch.Tensor | None,
+        key_weight: torch.Tensor | None,
+        eps: float,
+        store: KeyValueStore,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        slot_mapping: torch.Tensor,
+    ) -> None:
+        """Normalise and rotate queries in place and keys on their way to the cache, with values.
+
+        Args:
+            query: (n, heads, head_dim), a view as in `norm_rope`.
+            key, value: (n, kv heads, head_dim); what key holds afterwards is anybody's.
+            positions, rope, query_weight, key_weight, eps: as in `norm_rope`.
+            store: of the cache.
+            cache: keys and values of the layer.
+            slot_mapping: (n,) int64, where in the cache each token goes.
+        """
+        for x, weight in ((query, query_weight), (key, key_weight)):
+            if weight is not None or rope is not None:
+                self.norm_rope(x, positions, rope, weight, eps)
+        store.write(key, value, cache, slot_mapping)
 
     @abstractmethod
     def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:

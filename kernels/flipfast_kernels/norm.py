@@ -71,11 +71,20 @@ def rms_norm(
     return out
 
 
-def rms_norm_ref(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """What `rms_norm` computes without a residual, in float64 and rounded to x's dtype."""
+def rms_norm_ref(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    out: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What `rms_norm` does, in float64 and rounded at the end."""
     wide = x.double()
+    if residual is not None:
+        wide = residual.copy_(residual.double() + wide).double()
     scale = (wide.square().mean(dim=1, keepdim=True) + eps).rsqrt()
-    return (wide * scale * weight.double()).to(x.dtype)
+    result = wide * scale * weight.double()
+    return result.to(x.dtype) if out is None else out.copy_(result)
 
 
 def _check(

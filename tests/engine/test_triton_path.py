@@ -15,10 +15,11 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from flipfast.engine import loading
+from flipfast.engine.keep import fused_keep
+from flipfast.engine.sequence import Sequence
 from flipfast.ops.torch_ops import TorchOps
+from flipfast.ops.triton_ops import TritonOps
 from flipfast.sampling import SamplingParams
-from flipfast_kernels.gemm import linear
-from flipfast_kernels.norm import rms_norm
 from tests.engine.models import SMALL, load, prompts, run, save_random_model
 from tests.engine.test_cuda_graphs import recorded
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
@@ -35,10 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_triton(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    def ops(device: torch.device, options: Any) -> TorchOps:
-        return TorchOps(device, torch.float32, linear, rms_norm)
+    def ops(device: torch.device, options: Any) -> TritonOps:
+        return TritonOps(device, torch.float32)
 
     monkeypatch.setattr(loading, "_ops", ops)
+    monkeypatch.setattr(loading, "_keep", lambda device: fused_keep())
     return {"device": HERE, "attention": "triton_paged", "max_seqs": 8}
 
 
@@ -62,3 +64,39 @@ def test_bits_do_not_depend_on_the_company(folder: Path, on_triton: dict[str, An
     if HERE == "cpu":
         recorded(replayed)
     assert run(replayed, ids[::-1], PARAMS) == alone[::-1]
+
+
+def test_output_tokens_stay_on_the_device(folder: Path, on_triton: dict[str, Any]) -> None:
+    model = load(folder, **on_triton)
+    assert model.token_device == torch.device(HERE)
+    ids = prompts([5, 2, 3], 96)
+    rows = torch.full((3, 4), -7, dtype=torch.int32, device=HERE)
+    params = SamplingParams(max_new_tokens=3)
+    # The row may be a part of a wider one; the second sequence has none.
+    sequences = [
+        Sequence(prompt, params, output_row=None if i == 1 else rows[i, :3])
+        for i, prompt in enumerate(ids)
+    ]
+    model.engine.generate(sequences)
+    for i in (0, 2):
+        n = len(sequences[i].output_ids)
+        assert n > 0
+        assert rows[i, :n].tolist() == sequences[i].output_ids
+    assert rows[1].tolist() == [-7] * 4
+    assert rows[:, 3].tolist() == [-7] * 3
+
+
+def test_without_the_kernels_no_tokens_stay(folder: Path) -> None:
+    assert load(folder).token_device is None
+
+
+def test_a_greedy_row_is_the_same_beside_a_sampled_one(
+    folder: Path, on_triton: dict[str, Any]
+) -> None:
+    """Alone its arg-max is taken inside the head's product, in company from the logits."""
+    ids = prompts([3, 4], 96)
+    alone = Sequence(ids[0], PARAMS)
+    load(folder, **on_triton).engine.generate([alone])
+    mixed = [Sequence(ids[0], PARAMS), Sequence(ids[1], SamplingParams(2, temperature=1.0))]
+    load(folder, **on_triton).engine.generate(mixed)
+    assert mixed[0].output_ids == alone.output_ids

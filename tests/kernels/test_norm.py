@@ -29,16 +29,16 @@ def test_equals_the_reference(n, dim, dtype, device):
     torch.testing.assert_close(
         out, rms_norm_ref(x, weight, EPS), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
     )
-    total = residual + x
+    total, same = residual + x, residual.clone()
     with_residual = rms_norm(x, weight, EPS, residual=residual)
     assert torch.equal(with_residual, rms_norm(total, weight, EPS))
     assert torch.equal(x, before)
     assert torch.equal(residual, total)
+    expected = rms_norm_ref(x, weight, EPS, residual=same)
+    assert torch.equal(same, total)
+    assert torch.equal(expected, rms_norm_ref(total, weight, EPS))
     torch.testing.assert_close(
-        with_residual,
-        rms_norm_ref(total, weight, EPS),
-        rtol=TOLERANCE[dtype],
-        atol=TOLERANCE[dtype],
+        with_residual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
     )
 
 

@@ -1,0 +1,154 @@
+# mypy: ignore-errors
+"""Device code of the head: a product whose tiles are reduced where they are made."""
+
+import triton
+import triton.language as tl
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+# One binary whatever the number of rows.
+@triton.jit(do_not_specialize=["n_rows"])
+def head_tile_kernel(
+    x_ptr,
+    weight_ptr,
+    targets_ptr,
+    target_ptr,
+    parts_ptr,
+    n_rows,
+    n_out,
+    n_in,
+    x_stride,
+    weight_stride,
+    cap,
+    HAS_SUMS: tl.constexpr,
+    HAS_TARGETS: tl.constexpr,
+    HAS_CAP: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of x @ weight.T, as `linear_kernel` makes it, reduced over its columns.
+
+    parts is (2 or 3, n_rows, tiles of columns) float32: the tile's largest number, its first
+    column, and with HAS_SUMS what the others' exponentials add to its own, which counts as 1.
+    """
+    pid = tl.program_id(0)
+    tiles_m = tl.cdiv(n_rows, BLOCK_M)
+    tiles_n = tl.cdiv(n_out, BLOCK_N)
+    # GROUP_M tiles of rows walk over the columns together: their weights come from L2.
+    group = pid // (GROUP_M * tiles_n)
+    first_m = group * GROUP_M
+    height = tl.minimum(tiles_m - first_m, GROUP_M)
+    in_group = pid % (GROUP_M * tiles_n)
+    tile_m = first_m + in_group % height
+    tile_n = in_group // height
+
+    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    cols = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    ks = tl.arange(0, BLOCK_K)
+    read_rows = tl.minimum(rows, n_rows - 1).to(tl.int64)
+    read_cols = tl.minimum(cols, n_out - 1).to(tl.int64)
+    x_ptrs = x_ptr + read_rows[:, None] * x_stride + ks[None, :]
+    w_ptrs = weight_ptr + read_cols[None, :] * weight_stride + ks[:, None]
+
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, n_in, BLOCK_K):
+        if EVEN_K:
+            x = tl.load(x_ptrs)
+            w = tl.load(w_ptrs)
+        else:
+            x = tl.load(x_ptrs, mask=ks[None, :] < n_in - k, other=0.0)
+            w = tl.load(w_ptrs, mask=ks[:, None] < n_in - k, other=0.0)
+        acc = tl.dot(x, w, acc, input_precision="ieee")
+        x_ptrs += BLOCK_K
+        w_ptrs += BLOCK_K
+
+    stored = rows < n_rows
+    if HAS_TARGETS:
+        targets = tl.load(targets_ptr + read_rows)
+        own = tl.sum(tl.where(cols[None, :] == targets[:, None], acc, 0.0), axis=1)
+        holds = (targets >= tile_n * BLOCK_N) & (targets < tile_n * BLOCK_N + BLOCK_N)
+        tl.store(target_ptr + rows, own, mask=stored & holds)
+    # A maximum passes over NaN, which must count as the largest number. Columns past the last are
+    # the last again: never larger, never first.
+    acc = tl.where(acc == acc, acc, float("inf"))
+    top = tl.max(acc, axis=1)
+    first = tl.min(tl.where(acc == top[:, None], cols[None, :], n_out), axis=1)
+    to = parts_ptr + read_rows * tiles_n + tile_n
+    part = n_rows.to(tl.int64) * tiles_n
+    tl.store(to, top, mask=stored)
+    tl.store(to + part, first.to(tl.float32), mask=stored)
+    if HAS_SUMS:
+        if HAS_CAP:
+            acc = _capped(acc, cap)
+            top = _capped(top, cap)
+        # Where all are -inf they add 0, not exp(-inf + inf).
+        shift = tl.where(top > float("-inf"), top, 0.0)
+        others = (cols < n_out)[None, :] & (cols[None, :] != first[:, None])
+        terms = tl.where(others, tl.exp2((acc - shift[:, None]) * _LOG2_E), 0.0)
+        tl.store(to + 2 * part, tl.sum(terms, axis=1), mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def head_row_kernel(
+    parts_ptr,
+    targets_ptr,
+    best_ptr,
+    best_logit_ptr,
+    logsumexp_ptr,
+    target_ptr,
+    n_rows,
+    n_out,
+    n_tiles,
+    cap,
+    HAS_SUMS: tl.constexpr,
+    HAS_TARGETS: tl.constexpr,
+    HAS_CAP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One row: the parts of all its tiles, in an order that the number of tiles alone sets."""
+    row = tl.program_id(0).to(tl.int64)
+    tiles = tl.arange(0, BLOCK)
+    inside = tiles < n_tiles
+    parts = parts_ptr + row * n_tiles + tiles
+    part = n_rows.to(tl.int64) * n_tiles
+    tops = tl.load(parts, mask=inside, other=float("-inf"))
+    firsts = tl.load(parts + part, mask=inside, other=0.0)
+    top = tl.max(tops, axis=0)
+    first = tl.min(tl.where(inside & (tops == top), firsts, float("inf")), axis=0)
+    finite = tl.abs(top) < float("inf")
+    tl.store(best_ptr + row, tl.where(finite, first, -1.0).to(tl.int64))
+    nan = float("nan")
+    if HAS_CAP:
+        tops = _capped(tops, cap)
+        top = _capped(top, cap)
+    tl.store(best_logit_ptr + row, tl.where(finite, top, nan))
+    if HAS_SUMS:
+        rests = tl.load(parts + 2 * part, mask=inside, other=0.0)
+        # A tile's own largest number adds 1 to its rest; the row's stands before the sum.
+        rests += tl.where(firsts == first, 0.0, 1.0)
+        scales = tl.exp2((tops - top) * _LOG2_E)
+        terms = tl.where(inside, rests * scales, 0.0)
+        rest = tl.sum(terms.to(tl.float64), axis=0)
+        # log(1 + rest), which is rest where 1 + rest would lose it.
+        log_total = tl.where(rest < 1e-9, rest, tl.log(1.0 + rest))
+        total = (top.to(tl.float64) + log_total).to(tl.float32)
+        tl.store(logsumexp_ptr + row, tl.where(finite, total, nan))
+        if HAS_TARGETS:
+            target = tl.load(targets_ptr + row)
+            logit = tl.load(target_ptr + row)
+            if HAS_CAP:
+                logit = _capped(logit, cap)
+            # Not target - total: that would round away probabilities near 1.
+            log_prob = ((logit - top).to(tl.float64) - log_total).to(tl.float32)
+            known = finite & (target >= 0) & (target < n_out)
+            tl.store(target_ptr + row, tl.where(known, log_prob, nan))
+
+
+@triton.jit
+def _capped(logits, cap):
+    """cap * tanh(logits / cap), where tanh(y) = 1 - 2 / (exp(2y) + 1)."""
+    return cap * (1.0 - 2.0 / (tl.exp2(logits * (2.0 * _LOG2_E / cap)) + 1.0))

@@ -1,0 +1,88 @@
+"""The gated activation between an MLP's two products (SwiGLU and GeGLU, Shazeer 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from flipfast_kernels.jit.swiglu import gated_kernel
+from flipfast_kernels.launch import (
+    check_device,
+    check_float,
+    check_last_stride,
+    check_shape,
+    power_of_two,
+)
+
+ACTIVATIONS = ("silu", "gelu_tanh")
+_MOST_PROGRAMS = 2**31 - 1
+
+
+def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = None) -> torch.Tensor:
+    """activation(gate) * up from rows with the gate in front, in float32 and rounded once.
+
+    silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 *
+    x**3))) (Hendrycks and Gimpel 2016). Every number of the result comes from its own two alone.
+
+    Bytes: 3 * M * D * itemsize, over 4.8e12 the least seconds on an H200 (4.8 TB/s by the
+    datasheet); about 10 operations and an exponential a number of the result, below its rate.
+
+    Args:
+        gate_up: (M, 2 * D), bfloat16, float16 or float32; rows at any stride.
+        activation: "silu" or "gelu_tanh".
+        out: (M, D), any of these dtypes, rows at any stride, sharing no memory with gate_up,
+            overwritten; None makes one of gate_up's dtype.
+
+    Returns:
+        out.
+
+    Raises:
+        ValueError: another activation; dtypes, shapes, strides or devices that do not fit.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: use one of {ACTIVATIONS}")
+    check_float(gate_up=gate_up, out=out)
+    if gate_up.dim() != 2 or gate_up.shape[1] % 2:
+        raise ValueError(f"gate_up has shape {tuple(gate_up.shape)}: expected (rows, 2 * width)")
+    check_last_stride("gate_up", gate_up)
+    n_rows, dim = gate_up.shape[0], gate_up.shape[1] // 2
+    if out is None:
+        out = torch.empty(n_rows, dim, dtype=gate_up.dtype, device=gate_up.device)
+    check_shape("out", out, (n_rows, dim))
+    check_device(gated_kernel, gate_up=gate_up, out=out)
+    if n_rows == 0 or dim == 0:
+        return out
+    block, num_warps = gated_tile(dim)
+    programs = n_rows * -(-dim // block)
+    if programs > _MOST_PROGRAMS:
+        raise ValueError(f"gate_up has shape {tuple(gate_up.shape)}: pass fewer rows at a time")
+    gated_kernel[(programs,)](
+        gate_up,
+        out,
+        dim,
+        gate_up.stride(0),
+        out.stride(0),
+        GELU=activation == "gelu_tanh",
+        BLOCK=block,
+        num_warps=num_warps,
+        enable_fp_fusion=False,
+    )
+    return out
+
+
+def gated_ref(
+    gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What `gated` computes, in float64 and rounded at the end."""
+    gate, up = gate_up.double().chunk(2, dim=1)
+    if activation == "silu":
+        result = functional.silu(gate) * up
+    else:
+        result = functional.gelu(gate, approximate="tanh") * up
+    return result.to(gate_up.dtype) if out is None else out.copy_(result)
+
+
+def gated_tile(dim: int) -> tuple[int, int]:
+    """Numbers of the result a program makes, and its warps: eight numbers a thread."""
+    block = min(power_of_two(dim), 1024)
+    return block, max(block // 256, 1)

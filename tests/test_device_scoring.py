@@ -1,0 +1,158 @@
+"""Rewards from tokens on the device are those from texts, bit for bit; nothing is detokenized."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+
+pytest.importorskip("triton")
+
+from flipfast import FlipReward
+from flipfast.backends import Inversion, InversionRequest, SamplingParams
+from flipfast.backends.native import NativeInverter
+from tests.scripted import ScriptedInverter
+
+HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+INSTRUCTIONS = [
+    "Write a poem about the sea.",
+    "Write a poem about the sea.",
+    "What is soil degradation, and why does it matter?",
+    "Erkläre die Photosynthese in einem Satz.",
+    "List 3 colours: red, the green, a blue",
+    "",
+]
+PLAIN = [
+    "Write a short poem about the sea",
+    "write a poem about THE sea!",
+    "  What's soil-degradation and why does it matter, the a an\n",
+    "Erkläre die Photosynthese",
+    "Instruction: list 3 colours",
+    "   ",
+]
+JSON = [
+    '{"REASONING": "It rhymes.", "INFERRED INSTRUCTION": "Write a poem about the sea."}',
+    '{"INFERRED INSTRUCTION": "Write a poem about the sea"}',
+    '{"REASONING": "Soil.", "INFERRED INSTRUCTION": "What is \\"soil\\" degradation?"}',
+    '{"REASONING": "a <b>", "INFERRED INSTRUCTION": "Erkläre"}',
+    '```json\n{"REASONING": "r", "INFERRED INSTRUCTION": "List 3 colours"}\n```',
+    '{"REASONING": "cut off, "INFERRED INSTRUCTION": "List 3',
+]
+
+
+class OnDevice(NativeInverter):
+    """A native inverter whose outputs are scripted: what FlipReward sees of one on a GPU."""
+
+    def __init__(self, tokenizer: Any, answers: dict[str, str], reason: str = "stop") -> None:
+        self.tokenizer = tokenizer
+        self.context_length = 4096
+        self.vocab_size = len(tokenizer) + 7
+        self.decoded = 0
+        self._answers, self._reason = list(answers), reason
+
+    @property
+    def token_device(self) -> torch.device:
+        return HERE
+
+    def generate_into(
+        self,
+        tokens: torch.Tensor,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        out = []
+        for row, answer in zip(tokens, self._answers, strict=True):
+            ids = self.tokenizer.encode(answer, add_special_tokens=False)
+            row.copy_(torch.full_like(row, -(2**31)))  # behind the output lies anything
+            row[: len(ids)] = torch.tensor(ids, device=HERE)
+            out.append(Inversion(ids, None, self._reason))
+        return out
+
+    def decode(self, output_ids: Sequence[int]) -> str:
+        self.decoded += 1
+        return super().decode(output_ids)
+
+    def keep_prefix(self, token_ids: Sequence[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    folder = str(resources.files("flipfast") / "assets" / "tiny-inverter")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def on_host(tokenizer: Any, answers: list[str], reason: str, **options: Any) -> Any:
+    given = iter(answers)
+
+    def answer(prompt: str, request: InversionRequest) -> Inversion:
+        text = next(given)
+        return Inversion(tokenizer.encode(text, add_special_tokens=False), text, reason)
+
+    reward = FlipReward(inverter=ScriptedInverter(tokenizer, answer), **options)
+    return reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize(
+    ("answers", "options", "undecided"),
+    [
+        (PLAIN, {"style": "direct"}, 2),
+        (JSON, {"style": "standalone"}, 2),
+        (JSON, {"style": "conversation", "parser": "reference"}, 3),
+    ],
+)
+def test_equal_to_the_rewards_of_the_texts(
+    tokenizer: Any, answers: list[str], options: dict[str, Any], undecided: int, reason: str
+) -> None:
+    options = {"on_failure": -1.0, **options}
+    inverter = OnDevice(tokenizer, answers, reason)
+    reward = FlipReward(inverter=inverter, **options)
+    batch = reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+    expected = on_host(tokenizer, answers, reason, **options)
+    assert inverter.decoded == undecided  # only those whose text is needed
+    for column in ("rewards", "precision", "recall", "status", "n_output_tokens", "errors"):
+        assert getattr(batch, column) == getattr(expected, column), column
+    assert inverter.decoded == undecided
+    assert batch.inferred[1] == expected.inferred[1]
+    assert inverter.decoded == undecided + 1
+    assert batch.inferred == expected.inferred
+
+
+def test_a_failed_row_keeps_its_error(tokenizer: Any) -> None:
+    class Failing(OnDevice):
+        def generate_into(self, *args: Any) -> list[Inversion]:
+            return [Inversion.failed("out of luck"), *super().generate_into(*args)[1:]]
+
+    reward = FlipReward(inverter=Failing(tokenizer, PLAIN), style="direct")
+    batch = reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+    assert batch.status[:2] == ["error", "ok"]
+    assert batch.errors[0] == "out of luck"
+    assert batch.inferred[0] == ""
+
+
+def test_a_tokenizer_that_is_not_understood_is_decoded(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "flipfast.device_scoring.token_bytes",
+        lambda *_: [b"x"] * (len(tokenizer) + 7),
+    )
+    with caplog.at_level(logging.WARNING):
+        reward = FlipReward(inverter=OnDevice(tokenizer, PLAIN), style="direct")
+    assert reward._parts.scorer is None
+    assert len(caplog.records) == 1
+    assert "rewards are scored from decoded texts" in caplog.text
