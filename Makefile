@@ -6,7 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
 
-.PHONY: demo test gpu-check gpu-bench lint format bench clean
+# ENV=system takes the Python that PYTHON names, with the packages that it has, and no network.
+ENV ?= venv
+READY := $(if $(filter system,$(ENV)),system-install,$(INSTALLED))
+RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
+
+.PHONY: demo test gpu-check gpu-bench system-install lint format bench clean
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
@@ -14,8 +19,8 @@ demo: $(INSTALLED)  ## score real groups with the embedded inverter
 test: $(INSTALLED)  ## all tests
 	$(BIN)/pytest
 
-gpu-check: $(INSTALLED)  ## the tests that need a CUDA device
-	$(BIN)/pytest -m gpu
+gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
+	$(RUN) -m bench.gpu_check
 
 lint: $(INSTALLED)  ## what CI checks besides the tests
 	$(BIN)/ruff check
@@ -31,8 +36,11 @@ format: $(INSTALLED)  ## mend what lint can mend by itself
 bench: $(INSTALLED)  ## benchmarks; results go to the terminal
 	$(BIN)/pytest bench
 
-gpu-bench: $(INSTALLED)  ## the benchmarks that need a CUDA device
-	$(BIN)/pytest bench -m gpu
+gpu-bench: $(READY)  ## the benchmarks that need a CUDA device
+	$(RUN) -m pytest bench -m gpu
+
+system-install:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

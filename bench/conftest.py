@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The launch configurations that kernels are benchmarked with; see flipfast_kernels.tuning."""
+    parser.addoption("--tuning", metavar="FILE", help="a tuning file in place of the usual ones")
+
+
 @pytest.fixture(scope="session")
 def real_pairs(shared_file: Callable[[str], Path]) -> tuple[list[str], list[str]]:
     """1,024 real responses (mean 207 words after normalisation) and their instructions."""

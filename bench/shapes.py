@@ -43,6 +43,23 @@ QWEN3 = {
     "qwen3-8b": _qwen3(4096, 12288, 36, 32, tied=False),
 }
 
+VOCABULARY = _QWEN3["vocab_size"]
+# Query heads, key heads, head size.
+HEADS = [
+    (c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"])
+    for c in (QWEN3["qwen3-0.6b"], QWEN3["qwen3-8b"])
+]
+
+
+def _products(c: dict[str, Any]) -> list[tuple[int, int]]:
+    """(outputs, inputs) of a layer's products: qkv, output, gate and up, down."""
+    heads, keys = (c["head_dim"] * c[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
+    hidden, inner = c["hidden_size"], c["intermediate_size"]
+    return [(heads + 2 * keys, hidden), (hidden, heads), (2 * inner, hidden), (hidden, inner)]
+
+
+PRODUCTS = [shape for config in QWEN3.values() for shape in _products(config)]
+
 
 def save_random_model(folder: Path, shape: dict[str, Any], device: str) -> Path:
     """A Qwen 3 of random bfloat16 weights that never ends an output, with some tokenizer."""

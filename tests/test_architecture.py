@@ -20,7 +20,7 @@ LAYERS = [
     {"device_scoring", "progress", "samples"},
     {"assembly"},
     {"reward"},
-    {"training"},
+    {"profiling", "training"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -32,7 +32,7 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
     """
     console = Console(highlight=False)
     reward = FlipReward(**options)
-    rows = _read_groups(groups, reward.config.target)
+    rows = read_groups(groups, reward.config.target)
     n_responses = sum(len(row.responses) for row in rows)
     started = time.perf_counter()
     with console.status(f"scoring {n_responses} responses"):
@@ -46,7 +46,12 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
     )
 
 
-def _read_groups(path: str | None, target: str) -> list[InputRow]:
+def read_groups(path: str | None, target: str) -> list[InputRow]:
+    """The rows of a JSONL file, or of the package's where there is no path.
+
+    Raises:
+        InputError: the file cannot be read, or holds a broken row.
+    """
     source = Path(path) if path else resources.files("flipfast") / "assets" / "demo_groups.jsonl"
     try:
         lines = source.read_bytes().splitlines()

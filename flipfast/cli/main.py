@@ -57,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_options(demo)
     demo.set_defaults(command=_demo)
+    tune = commands.add_parser("tune", help="measure the GPU kernels' configurations")
+    _add_tune_options(tune)
+    tune.set_defaults(command=_tune)
+    profile = commands.add_parser("profile", help="show where the time of a run goes")
+    profile.add_argument("--input", metavar="IN.jsonl", help="rows; default: the package's groups")
+    profile.add_argument("--out", metavar="TRACE.json", help="write a trace for chrome://tracing")
+    _add_model_options(profile)
+    profile.set_defaults(command=_profile)
     info = commands.add_parser("info", help="show versions, devices and optional parts")
     info.set_defaults(command=_info)
     return parser
@@ -100,6 +108,22 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("trust-remote-code", "run code that comes with the model", action="store_true")
 
 
+def _add_tune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="measure the shapes of this folder or hub name")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=(),
+        metavar="OUTxIN",
+        help="measure these weights instead; default: those of Qwen 3",
+    )
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    parser.add_argument("--device", help="cuda, cuda:1")
+    parser.add_argument("--quick", action="store_true", help="a minute and a half at most")
+    parser.add_argument("--out", metavar="FILE", help="write here; default: the user's own file")
+    parser.add_argument("--packaged", action="store_true", help="write into the package")
+
+
 def _score(**arguments: Any) -> None:
     from flipfast.cli.score import score_file
 
@@ -112,6 +136,19 @@ def _demo(**arguments: Any) -> None:
     from flipfast.cli.demo import show_demo
 
     show_demo(arguments.pop("groups"), options=arguments)
+
+
+def _tune(**arguments: Any) -> None:
+    from flipfast.cli.tune import tune
+
+    tune(**arguments)
+
+
+def _profile(**arguments: Any) -> None:
+    from flipfast.cli.profile import show_profile
+
+    source, out = arguments.pop("input"), arguments.pop("out")
+    show_profile(source, out, options=arguments)
 
 
 def _info() -> None:

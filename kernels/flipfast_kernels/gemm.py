@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 
+from flipfast_kernels import tuning
 from flipfast_kernels.jit.gemm import linear_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -14,6 +18,8 @@ from flipfast_kernels.launch import (
     check_shape,
     device_facts,
 )
+
+_REACH = 2.0  # of tuned entries: one of the weight's sides four times as long, say
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,62 @@ def linear_configs(
     return LinearConfig(64, block_n, 64, 8, 4, 4 if capability == 90 else 3), many
 
 
+def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int) -> None:
+    """Raise ValueError unless both give a row the same bits on such a device; see `linear`."""
+    for name in ("block_m", "block_n", "block_k", "group_m", "num_warps", "num_stages"):
+        for value in (getattr(few, name), getattr(many, name)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}: it must be a whole number above 0")
+            if name in ("block_m", "block_n", "block_k", "num_warps") and value & (value - 1):
+                raise ValueError(f"{name} is {value}: it must be a power of two")
+    if (few.block_n, few.block_k) != (many.block_n, many.block_k):
+        raise ValueError(f"{few} and {many} differ in block_n or block_k")
+    if few.block_m * many.num_warps != many.block_m * few.num_warps:
+        raise ValueError(f"{few} and {many} differ in rows a warp")
+    if few.block_m != many.block_m and 100 <= capability < 120:
+        raise ValueError(f"{few} and {many} differ in rows, which are other instructions here")
+
+
+@lru_cache(maxsize=4096)
+def configs_for(
+    n_out: int, n_in: int, dtype: torch.dtype, device: torch.device
+) -> tuple[LinearConfig, LinearConfig]:
+    """What was measured for such a weight on the device (see `tuning`), else `linear_configs`.
+
+    Args:
+        n_out, n_in: shape of the weight.
+        dtype: of x and the weight.
+        device: with its index.
+    """
+    capability = device_facts(device)[0]
+
+    def make(few: Mapping[str, Any], many: Mapping[str, Any]) -> tuple[LinearConfig, LinearConfig]:
+        pair = LinearConfig(**few), LinearConfig(**many)
+        check_linear_configs(*pair, capability)
+        return pair
+
+    bucket: tuning.Bucket = {
+        "n_out": n_out,
+        "n_in": n_in,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    found = tuning.tuned_pair("gemm", device, bucket, make, reach=_REACH)
+    return found or linear_configs(n_out, n_in, dtype, capability)
+
+
+def pick_config(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
+    """The tall tile as soon as the low one would need more than one wave of programs.
+
+    Args:
+        n_rows: of x.
+        n_out, n_in: shape of the weight.
+        x: gives dtype and device.
+    """
+    few, many = configs_for(n_out, n_in, x.dtype, x.device)
+    tiles = -(-n_rows // few.block_m) * -(-n_out // few.block_n)
+    return few if n_rows <= few.block_m or tiles <= device_facts(x.device)[1] else many
+
+
 def linear(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -102,7 +164,7 @@ def linear(
     if n_rows == 0 or n_out == 0:
         return out
     if config is None:
-        config = _pick(n_rows, n_out, n_in, x)
+        config = pick_config(n_rows, n_out, n_in, x)
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     linear_kernel[(tiles,)](
         x,
@@ -135,14 +197,6 @@ def linear_ref(
     if bias is not None:
         out += bias.double()
     return out.to(x.dtype)
-
-
-def _pick(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
-    """The tall tile as soon as the low one would need more than one wave of programs."""
-    capability, n_processors = device_facts(x.device)
-    few, many = linear_configs(n_out, n_in, x.dtype, capability)
-    tiles = -(-n_rows // few.block_m) * -(-n_out // few.block_n)
-    return few if n_rows <= few.block_m or tiles <= n_processors else many
 
 
 def _check(

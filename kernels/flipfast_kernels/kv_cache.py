@@ -9,6 +9,7 @@ from flipfast_kernels.launch import (
     check_device,
     check_float,
     check_last_stride,
+    check_range,
     check_shape,
     power_of_two,
 )
@@ -20,6 +21,8 @@ def write_kv(
     key_pages: torch.Tensor,
     value_pages: torch.Tensor,
     slot_mapping: torch.Tensor,
+    *,
+    validate: bool = True,
 ) -> None:
     """Put each token's keys and values where slot_mapping says, rounded to the pages' dtype.
 
@@ -30,11 +33,13 @@ def write_kv(
         key, value: (T, H, D), bfloat16, float16 or float32; any stride but 1 in the last dimension.
         key_pages, value_pages: (pages, page_size, H, D), both of one dtype and stride, page_size a
             power of two.
-        slot_mapping: (T,) int64, page * page_size + offset; must lie inside the pages, which is
-            not checked. Where two tokens share a slot, either may stay.
+        slot_mapping: (T,) int64, page * page_size + offset. Where two tokens share a slot, either
+            may stay.
+        validate: check that the slots lie in the pages; on CUDA the host waits for that. Without it
+            a wrong slot overwrites memory that is not the pages'.
 
     Raises:
-        ValueError: dtypes, shapes, strides or devices that do not fit.
+        ValueError: dtypes, shapes, strides or devices that do not fit, or a slot out of range.
     """
     _check(key, value, key_pages, value_pages, slot_mapping)
     check_device(
@@ -48,6 +53,8 @@ def write_kv(
     n_tokens, n_heads, head_dim = key.shape
     if n_tokens == 0:
         return
+    if validate:
+        check_range("slot_mapping", slot_mapping, 0, key_pages.shape[0] * key_pages.shape[1])
     block_h, block_d = power_of_two(n_heads), power_of_two(head_dim)
     write_kv_kernel[(n_tokens,)](
         key,

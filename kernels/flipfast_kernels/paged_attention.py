@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
+from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs, configs_for
 from flipfast_kernels.jit.paged_attention import attend_kernel, combine_kernel
 from flipfast_kernels.kv_cache import check_pages
 from flipfast_kernels.launch import (
     check_device,
     check_float,
     check_last_stride,
+    check_offsets,
+    check_range,
     check_shape,
     device_facts,
     kernel_runs_on,
     power_of_two,
 )
 
+__all__ = ["AttentionConfig", "attention_configs", "paged_attention", "paged_attention_ref"]
+
 MAX_HEAD_DIM = 256
 _LOG2_E = 1.0 / math.log(2.0)
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """Tile and launch of attention.
-
-    Attributes:
-        block_m: rows of a tile: tokens times the query heads of one key head.
-        block_n: keys of a step of the online softmax; divides split.
-        split: keys that are summed apart and merged in order.
-        num_warps, num_stages: of Triton.
-    """
-
-    block_m: int
-    block_n: int
-    split: int
-    num_warps: int
-    num_stages: int
-
-
-def attention_configs(
-    head_dim: int, dtype: torch.dtype, capability: int
-) -> tuple[AttentionConfig, AttentionConfig]:
-    """The tile for few rows a sequence and the tile for many.
-
-    Both make a row's bits alike (see `paged_attention`): they differ in their number of rows, and
-    in warps so that each warp has the same number.
-
-    Args:
-        head_dim: numbers a head.
-        dtype: of queries and pages.
-        capability: of the device, 90 for 9.0.
-    """
-    if dtype == torch.float32:
-        few = AttentionConfig(16, 32, 1024, 4, 1)
-        return few, few
-    wide = head_dim > 128
-    # Half the keys where a block has little shared memory.
-    block_n = (32 if wide else 64) // (1 if 90 <= capability < 120 else 2)
-    # Keys hang on a load of their page numbers: of five stages two are those, three hold keys.
-    stages = 3 if wide else 5
-    few = AttentionConfig(64, block_n, 1024, 4, stages)
-    many = few if wide else AttentionConfig(128, block_n, 1024, 8, stages)
-    # Only on 9.0 do both heights mean the same instruction, and the same threads for a row.
-    return (few, many) if capability == 90 else (many, many)
 
 
 def runs_on(device: torch.device) -> bool:
@@ -88,6 +47,7 @@ def paged_attention(
     softcap: float | None = None,
     out: torch.Tensor | None = None,
     config: AttentionConfig | None = None,
+    validate: bool = True,
 ) -> torch.Tensor:
     """Attention of each sequence's last tokens over its pages, with an online softmax.
 
@@ -123,13 +83,15 @@ def paged_attention(
         out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous, overwritten; None
             makes one.
         config: None picks one.
+        validate: read the index tensors and hold them against the pages and each other; on CUDA
+            the host waits for that. Without it a wrong number reads memory that is not the call's.
 
     Returns:
         out.
 
     Raises:
-        ValueError: dtypes, shapes, strides, devices or numbers that do not fit. What the index
-            tensors hold is not read.
+        ValueError: dtypes, shapes, strides, devices or numbers that do not fit, offsets that fall
+            or run past the last token, lengths or pages out of range.
     """
     if out is None:
         out = query.new_empty(query.shape[0], query.shape[1:].numel())
@@ -145,7 +107,10 @@ def paged_attention(
         seq_lens=seq_lens,
         block_tables=block_tables,
     )
-    if query.shape[0] == 0:
+    if validate:
+        _check_index(cu_seqlens_q, seq_lens, block_tables, query.shape[0], key_pages.shape[:2])
+        _check_longest(cu_seqlens_q, seq_lens, max_seqlen_q, max_seq_len)
+    if query.shape[0] == 0 or seq_lens.shape[0] == 0:
         return out
     _launch(
         query,
@@ -175,9 +140,9 @@ def _launch(
     n_tokens, n_heads, head_dim = query.shape
     n_seqs, n_kv_heads = seq_lens.shape[0], key_pages.shape[2]
     group = n_heads // n_kv_heads
-    capability, n_processors = device_facts(query.device)
+    n_processors = device_facts(query.device)[1]
     if config is None:
-        few, many = attention_configs(head_dim, query.dtype, capability)
+        few, many = configs_for(head_dim, query.dtype, query.device)
         config = few if longest[0] * group <= few.block_m else many
     one_block = longest[0] * group <= config.block_m
     n_blocks = n_seqs if one_block else n_tokens * group // config.block_m + n_seqs
@@ -340,3 +305,40 @@ def _check_numbers(
             f"max_seqlen_q is {max_seqlen_q}, max_seq_len {max_seq_len}: the first counts some of "
             "the second's tokens"
         )
+
+
+def _check_index(
+    cu_seqlens_q: torch.Tensor,
+    seq_lens: torch.Tensor,
+    block_tables: torch.Tensor,
+    n_tokens: int,
+    pages: tuple[int, ...],
+) -> None:
+    """Raise ValueError unless all tokens lie in the step and all keys in (n_pages, page_size)."""
+    n_pages, page_size = pages
+    width = block_tables.shape[1]
+    check_offsets("cu_seqlens_q", cu_seqlens_q, n_tokens)
+    check_range("seq_lens", seq_lens, 0, width * page_size + 1)
+    queries = cu_seqlens_q.diff()
+    longer = (queries > seq_lens).nonzero()
+    if len(longer):
+        i = int(longer[0])
+        raise ValueError(
+            f"seq_lens has {int(seq_lens[i])} at {i}, cu_seqlens_q gives that sequence "
+            f"{int(queries[i])} tokens: its length counts them"
+        )
+    first_keys = torch.arange(width, device=seq_lens.device) * page_size
+    held = first_keys < seq_lens[:, None]
+    check_range("block_tables", block_tables.where(held, 0), 0, n_pages)
+
+
+def _check_longest(
+    cu_seqlens_q: torch.Tensor, seq_lens: torch.Tensor, max_seqlen_q: int, max_seq_len: int
+) -> None:
+    for name, lengths, most in (
+        ("max_seqlen_q", cu_seqlens_q.diff(), max_seqlen_q),
+        ("max_seq_len", seq_lens, max_seq_len),
+    ):
+        longest = max(lengths.tolist(), default=0)
+        if longest > most:
+            raise ValueError(f"{name} is {most}, but a sequence has {longest}")

@@ -36,6 +36,8 @@ def test_writes_where_the_slots_say_and_nowhere_else(heads, dim, page_size, devi
         ({"value_pages": torch.ones(4, 4, 2, 8).half()}, "value_pages has dtype torch.float16"),
         ({"slot_mapping": torch.ones(2, dtype=torch.int32)}, "slot_mapping is torch.int32"),
         ({"slot_mapping": torch.arange(4)[::2]}, r"slot_mapping has strides \(2,\)"),
+        ({"slot_mapping": torch.tensor([3, 16])}, r"slot_mapping has 16 at 1: .* \[0, 16\)"),
+        ({"slot_mapping": torch.tensor([-1, 0])}, "slot_mapping has -1 at 0"),
         ({"value": torch.ones(2, 2, 8, device="meta")}, "value is on meta"),
     ],
 )

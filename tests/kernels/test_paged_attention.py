@@ -152,3 +152,29 @@ def test_bad_arguments_are_named(change, message, device):
             given[name] = value.to(device)
     with pytest.raises(ValueError, match=message):
         paged_attention(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("cu_seqlens_q", [0, 4, 3], "cu_seqlens_q falls from 4 to 3 at 2"),
+        ("cu_seqlens_q", [0, 2, 6], "cu_seqlens_q runs from 0 to 6: there are 5"),
+        ("cu_seqlens_q", [-1, 2, 5], "cu_seqlens_q runs from -1 to 5"),
+        ("seq_lens", [8, -1], "seq_lens has -1 at 1"),
+        ("seq_lens", [8, 49], r"seq_lens has 49 at 1: it must lie in \[0, 49\)"),
+        ("seq_lens", [2, 17], "seq_lens has 2 at 0, cu_seqlens_q gives that sequence 3 tokens"),
+        ("seq_lens", [8, 18], "max_seq_len is 17, but a sequence has 18"),
+        ("cu_seqlens_q", [0, 1, 5], "max_seqlen_q is 3, but a sequence has 4"),
+        ("block_tables", [[1, 0, 0], [0, 5, 0]], r"block_tables has 5 at 4: .* \[0, 5\)"),
+        ("block_tables", [[-2, 0, 0], [0, 1, 0]], "block_tables has -2 at 0"),
+    ],
+)
+def test_wrong_places_are_named(name, values, message, device):
+    step = make_step([3, 2], [8, 17], device=device)
+    names = ("cu_seqlens_q", "seq_lens", "block_tables")
+    given = dict(zip(names, step.index, strict=True)) | step.longest | {"scale": 1.0}
+    pages = (step.query, step.key_pages, step.value_pages)
+    paged_attention(*pages, **given)  # page numbers behind a sequence's end may be anything
+    given[name] = torch.tensor(values, dtype=torch.int32, device=device)
+    with pytest.raises(ValueError, match=message):
+        paged_attention(*pages, **given)

@@ -1,0 +1,173 @@
+"""What `search` chooses from for the kernels whose tiles are worth measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+import torch
+
+from flipfast_kernels.attention_tiles import (
+    AttentionConfig,
+    attention_configs,
+    check_attention_configs,
+)
+from flipfast_kernels.gemm import (
+    check_linear_configs,
+    linear,
+    linear_configs,
+    linear_ref,
+)
+from flipfast_kernels.launch import device_facts, power_of_two
+from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
+from flipfast_kernels.search import Pair, Problem, Workload
+
+_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+_PAGE = 16
+
+
+def linear_problem(
+    n_out: int,
+    n_in: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    rows: Sequence[int] = (1, 8, 32, 64, 512, 2048),
+    quick: bool = False,
+) -> Problem:
+    """The product with a weight of (n_out, n_in), of `rows` rows; up to 64 of them are few."""
+
+    def make() -> list[Workload]:
+        generator = torch.Generator(device).manual_seed(0)
+        weight = torch.randn(n_out, n_in, generator=generator, device=device).to(dtype)
+        x = torch.randn(max(rows), n_in, generator=generator, device=device).to(dtype)
+        expected = linear_ref(x.double(), weight.double())
+
+        def work(m: int) -> Workload:
+            return Workload(
+                f"{m} rows",
+                m <= 64,
+                lambda config: linear(x[:m], weight, config=config),
+                expected[:m],
+                _TOLERANCE[dtype],
+            )
+
+        return [work(m) for m in rows]
+
+    capability = device_facts(device)[0]
+    pairs = list(dict.fromkeys(_linear_pairs(n_out, n_in, dtype, capability, quick)))
+    return Problem("gemm", {"n_out": n_out, "n_in": n_in, "dtype": _name(dtype)}, pairs, make)
+
+
+def attention_problem(
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    n_heads: int = 16,
+    n_kv_heads: int = 8,
+    decode: tuple[int, int] = (64, 700),
+    prefill: tuple[int, int] = (8, 650),
+    quick: bool = False,
+) -> Problem:
+    """Attention of decode steps and of whole prompts, each (sequences, tokens)."""
+
+    def make() -> list[Workload]:
+        shapes = (("decode", 1, decode), ("prefill", prefill[1], prefill))
+        return [
+            _attention_work(
+                name, sequences, queries, (n_heads, n_kv_heads, head_dim), dtype, device
+            )
+            for name, queries, sequences in shapes
+        ]
+
+    capability = device_facts(device)[0]
+    bucket: dict[str, int | str] = {
+        "block_d": max(power_of_two(head_dim), 16),
+        "dtype": _name(dtype),
+    }
+    pairs = list(_attention_pairs(head_dim, dtype, capability, quick))
+    return Problem("paged_attention", bucket, pairs, make)
+
+
+def _attention_work(
+    name: str,
+    sequences: tuple[int, int],
+    queries: int,
+    heads: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Workload:
+    (n_seqs, length), (n_heads, n_kv_heads, head_dim) = sequences, heads
+    generator = torch.Generator(device).manual_seed(0)
+    width = -(-length // _PAGE)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    query = numbers(n_seqs * queries, n_heads, head_dim)
+    keys, values = (numbers(n_seqs * width, _PAGE, n_kv_heads, head_dim) for _ in range(2))
+    index = (
+        torch.arange(n_seqs + 1, dtype=torch.int32, device=device) * queries,
+        torch.full((n_seqs,), length, dtype=torch.int32, device=device),
+        torch.randperm(n_seqs * width, generator=generator, device=device).int().view(n_seqs, -1),
+    )
+    scale = head_dim**-0.5
+
+    def run(config: AttentionConfig) -> torch.Tensor:
+        return paged_attention(
+            query,
+            keys,
+            values,
+            *index,
+            max_seqlen_q=queries,
+            max_seq_len=length,
+            scale=scale,
+            config=config,
+            validate=False,
+        )
+
+    expected = paged_attention_ref(query, keys, values, *index, scale=scale)
+    label = f"{name} {n_seqs} x {length}"
+    return Workload(label, queries == 1, run, expected, _TOLERANCE[dtype])
+
+
+def _linear_pairs(
+    n_out: int, n_in: int, dtype: torch.dtype, capability: int, quick: bool
+) -> Iterator[Pair]:
+    usual = linear_configs(n_out, n_in, dtype, capability)
+    yield usual
+    few, many = usual
+    widths, depths, stages = [64, 128, 256], [64], [(4, 3), (4, 4)]
+    if not quick:
+        depths, stages = [32, 64, 128], list(product((3, 4, 5, 6), (3, 4)))
+    if dtype == torch.float32:
+        widths, depths = [32, 64], [16, 32]
+    for block_n, block_k, (low, high) in product(widths, depths, stages):
+        tile = {"block_n": block_n, "block_k": block_k}
+        tall = replace(many, num_stages=high, **tile)
+        pair = (tall if few == many else replace(few, num_stages=low, **tile), tall)
+        if pair != usual:
+            check_linear_configs(*pair, capability)
+            yield pair
+
+
+def _attention_pairs(
+    head_dim: int, dtype: torch.dtype, capability: int, quick: bool
+) -> Iterator[Pair]:
+    usual = attention_configs(head_dim, dtype, capability)
+    yield usual
+    few, many = usual
+    blocks = (32, 64) if quick else (16, 32, 64, 128)
+    stages = (3, 5) if quick else (1, 2, 3, 4, 5)
+    for block_n, num_stages in product(blocks, stages):
+        change = {"block_n": block_n, "num_stages": num_stages}
+        pair = (replace(few, **change), replace(many, **change))
+        if pair != usual:
+            check_attention_configs(*pair, capability)
+            yield pair
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
