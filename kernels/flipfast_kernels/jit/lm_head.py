@@ -66,28 +66,31 @@ def head_tile_kernel(
         x_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
 
+    # From here on columns are counted within the tile: numbers that the compiler knows.
     stored = rows < n_rows
+    at = tl.arange(0, BLOCK_N)[None, :]
+    start = tile_n * BLOCK_N
     if HAS_TARGETS:
-        targets = tl.load(targets_ptr + read_rows)
-        own = tl.sum(tl.where(cols[None, :] == targets[:, None], acc, 0.0), axis=1)
-        holds = (targets >= tile_n * BLOCK_N) & (targets < tile_n * BLOCK_N + BLOCK_N)
-        tl.store(target_ptr + rows, own, mask=stored & holds)
+        targets = tl.load(targets_ptr + read_rows) - start
+        holds = (targets >= 0) & (targets < BLOCK_N)
+        own = tl.where(at == tl.where(holds, targets, -1).to(tl.int32)[:, None], acc, 0.0)
+        tl.store(target_ptr + rows, tl.sum(own, axis=1), mask=stored & holds)
     # A maximum passes over NaN, which must count as the largest number. Columns past the last are
     # the last again: never larger, never first.
     acc = tl.where(acc == acc, acc, float("inf"))
     top = tl.max(acc, axis=1)
-    first = tl.min(tl.where(acc == top[:, None], cols[None, :], n_out), axis=1)
+    first = tl.min(tl.where(acc == top[:, None], at, BLOCK_N), axis=1)
     to = parts_ptr + read_rows * tiles_n + tile_n
     part = n_rows.to(tl.int64) * tiles_n
     tl.store(to, top, mask=stored)
-    tl.store(to + part, first.to(tl.float32), mask=stored)
+    tl.store(to + part, (start + first).to(tl.float32), mask=stored)
     if HAS_SUMS:
         if HAS_CAP:
             acc = _capped(acc, cap)
             top = _capped(top, cap)
         # Where all are -inf they add 0, not exp(-inf + inf).
         shift = tl.where(top > float("-inf"), top, 0.0)
-        others = (cols < n_out)[None, :] & (cols[None, :] != first[:, None])
+        others = (at < n_out - start) & (at != first[:, None])
         terms = tl.where(others, tl.exp2((acc - shift[:, None]) * _LOG2_E), 0.0)
         tl.store(to + 2 * part, tl.sum(terms, axis=1), mask=stored)
 
