@@ -7,6 +7,7 @@
 
 #include "metrics/overlap.h"
 #include "text/normalize.h"
+#include "text/word_hash.h"
 
 namespace py = pybind11;
 
@@ -60,6 +61,25 @@ py::array_t<double> py_overlap_f1(const py::tuple& predictions, const py::tuple&
   return scores;
 }
 
+template <typename T>
+py::array_t<T> as_array(const std::vector<T>& values) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::tuple py_word_hashes(const py::tuple& texts) {
+  std::vector<py::object> owned;
+  std::vector<Text> views;
+  views.reserve(texts.size());
+  for (size_t row = 0; row < texts.size(); ++row) views.push_back(view_row(texts, row, &owned));
+  WordHashes words;
+  {
+    const py::gil_scoped_release unlocked;  // the tuple and `owned` keep every text alive
+    words = word_hashes(views);
+  }
+  return py::make_tuple(as_array(words.hashes), as_array(words.copies), as_array(words.offsets),
+                        as_array(words.n_words));
+}
+
 }  // namespace
 }  // namespace flipfast
 
@@ -68,4 +88,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("overlap_f1", &flipfast::py_overlap_f1, py::arg("predictions"), py::arg("references"),
         py::arg("threads") = 0,
         "Word-level F1, precision and recall of each row: float64 (N, 3). GIL released.");
+  m.def("word_hashes", &flipfast::py_word_hashes, py::arg("texts"),
+        "The distinct words of each text as hashes: int64 hashes, sorted by text and hash, int32 "
+        "copies, int32 offsets (N + 1,), int32 words of each text (N,). GIL released.");
 }

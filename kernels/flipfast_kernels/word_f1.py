@@ -1,0 +1,326 @@
+"""Word F1 straight from token ids: the published value without turning the ids into text."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+
+from flipfast_kernels.jit.word_f1 import word_f1_kernel
+from flipfast_kernels.launch import (
+    check_device,
+    check_last_stride,
+    check_offsets,
+    check_range,
+    check_shape,
+    power_of_two,
+)
+from flipfast_kernels.word_hash import LONGEST_WORD, hash_bytes
+from flipfast_kernels.word_tables import (
+    UNKNOWN,
+    ReferenceWords,
+    TokenTable,
+    build_token_table,
+)
+
+__all__ = [
+    "ReferenceWords",
+    "TokenTable",
+    "WordScores",
+    "build_token_table",
+    "word_f1",
+    "word_f1_config",
+    "word_f1_ref",
+]
+
+_ARTICLES = ("a", "an", "the")
+_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Control characters that are no white space: an article may end beside them.
+_MARKS = frozenset(chr(c) for c in range(128) if not (chr(c).isspace() or chr(c).isprintable()))
+
+
+class WordScores(NamedTuple):
+    """Results of N rows, on their device.
+
+    Attributes:
+        counts: int32 (N, 3), overlap, the prediction's words, the reference's words; of a row that
+            is not decided the first two are -1.
+        scores: float64 (N, 3), f1, precision, recall; NaN in a row that is not decided.
+        decided: bool (N,), whether the values are the published ones; if not, ask the text.
+    """
+
+    counts: torch.Tensor
+    scores: torch.Tensor
+    decided: torch.Tensor
+
+
+def word_f1(
+    token_ids: torch.Tensor,
+    lens: torch.Tensor,
+    span_begin: torch.Tensor | None,
+    span_end: torch.Tensor | None,
+    table: TokenTable,
+    references: ReferenceWords,
+    reference_rows: torch.Tensor | None = None,
+    *,
+    samples: int = 1,
+    json: bool = False,
+    out: WordScores | None = None,
+    validate: bool = True,
+) -> WordScores:
+    """Score the words of each row's text against a reference's, by the definition of FLIP.
+
+    The definition is that of arXiv 2602.13551: lower case, no ASCII punctuation, no articles, words
+    parted by white space, overlap of multisets. In ASCII text without control characters other than
+    white space the words are the runs of letters and digits between white space, and the articles
+    those that are a, an, the. A scan composes a word's hash from the pieces that the tokens hold
+    (see `flipfast_kernels.word_hash`); equal hashes count as equal words.
+
+    Not decided are rows with a byte of 0x80 or more, another control character or, with `json`, a
+    backslash inside the span, with a word of more than 128 letters, and with an id whose bytes are
+    unknown or that the table lacks before the span's end.
+
+    Operations: 2 a pair of token and distinct reference word; the tokens are read again for every
+    32 distinct words, from a cache. Bytes: 4 or 8 of the id and 32 of
+    its record a token, twice that with spans (the table of 256,000 tokens, 8 MB, lies in the L2
+    cache), 12 a distinct reference word. On an H200 (4.8 TB/s by the datasheet) at least
+    N * L * (40 to 80) / 4.8e12 seconds: 4,096 rows of 64 tokens take 2.2 microseconds or more.
+
+    Args:
+        token_ids: (N, T) int32 or int64, rows at any stride; entries from a row's length on are
+            ignored.
+        lens: (N,) int32, each in [0, T].
+        span_begin, span_end: (N,) int32, the bytes [begin, end) of the row's text that are scored,
+            counted in the bytes of its tokens one behind the other; both None for whole rows.
+        table: of the tokenizer.
+        references: R of them.
+        reference_rows: (N,) int32, which reference a row is scored against; None for row i against
+            reference i // samples.
+        samples: rows a reference, where reference_rows is None.
+        json: whether the spans lie inside JSON strings, where a backslash begins an escape.
+        out: where the results go, None makes it.
+        validate: check what the tensors hold. On CUDA the host waits for that.
+
+    Raises:
+        ValueError: dtypes, shapes, strides or devices that do not fit; with `validate` also ids,
+            lengths, spans, reference rows or offsets out of their range.
+    """
+    n_rows, width = _check(
+        token_ids, lens, span_begin, span_end, table, references, reference_rows, samples
+    )
+    out = _outputs(out, n_rows, token_ids.device)
+    if validate:
+        _check_values(token_ids, lens, span_begin, span_end, table, references, reference_rows)
+    if n_rows == 0:
+        return out
+    word_f1_kernel[(n_rows,)](
+        token_ids,
+        lens,
+        span_begin,
+        span_end,
+        table.records,
+        table.words,
+        table.raw,
+        table.offsets,
+        table.powers,
+        references.hashes,
+        references.copies,
+        references.offsets,
+        references.n_words,
+        reference_rows,
+        out.counts,
+        out.scores,
+        out.decided,
+        token_ids.stride(0),
+        table.size,
+        samples,
+        HAS_SPAN=span_begin is not None,
+        HAS_ROWS=reference_rows is not None,
+        JSON=json,
+        enable_fp_fusion=False,
+        **word_f1_config(width),
+    )
+    return out
+
+
+def word_f1_config(width: int) -> dict[str, int]:
+    """Block sizes and warps for rows of up to `width` tokens."""
+    block = min(max(power_of_two(width + 1), 32), 128)
+    return {"BLOCK_T": block, "BLOCK_R": 32, "num_warps": block // 32}
+
+
+def word_f1_ref(
+    token_ids: torch.Tensor,
+    lens: torch.Tensor,
+    span_begin: torch.Tensor | None,
+    span_end: torch.Tensor | None,
+    table: TokenTable,
+    references: ReferenceWords,
+    reference_rows: torch.Tensor | None = None,
+    *,
+    samples: int = 1,
+    json: bool = False,
+) -> WordScores:
+    """What `word_f1` computes, through the bytes and the text of each row."""
+    table, references = table.to("cpu"), references.to("cpu")
+    out = _outputs(None, token_ids.shape[0], torch.device("cpu"))
+    for row in range(token_ids.shape[0]):
+        ids = token_ids[row, : int(lens[row])].tolist()
+        span = None
+        if span_begin is not None and span_end is not None:
+            span = int(span_begin[row]), int(span_end[row])
+        reference = row // samples if reference_rows is None else int(reference_rows[row])
+        text = _text(ids, span, table)
+        words = None if text is None or (json and "\\" in text) else _words(text)
+        out.decided[row] = words is not None
+        out.counts[row], out.scores[row] = _score(words, references, reference)
+    return WordScores(*(tensor.to(token_ids.device) for tensor in out))
+
+
+def _text(ids: list[int], span: tuple[int, int] | None, table: TokenTable) -> str | None:
+    """The text of a row's span, None where it is not known or not ASCII."""
+    text = b""
+    for token in ids:
+        if span is not None and len(text) >= span[1]:
+            break
+        if not 0 <= token < table.size or int(table.records[token, 2]) & UNKNOWN:
+            return None
+        begin, end = table.offsets[token : token + 2].tolist()
+        text += bytes(table.raw[begin:end].tolist())
+    text = text if span is None else text[span[0] : span[1]]
+    return text.decode("ascii") if text.isascii() else None
+
+
+def _words(text: str) -> list[str] | None:
+    """The words of an ASCII text, None where they are not decided."""
+    words = text.lower().translate(_DELETE_PUNCTUATION).split()
+    if _MARKS & set(text) or any(len(word) > LONGEST_WORD for word in words):
+        return None
+    return [word for word in words if word not in _ARTICLES]
+
+
+def _score(
+    words: list[str] | None, references: ReferenceWords, reference: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts and scores of one row."""
+    n_reference = int(references.n_words[reference])
+    if words is None:
+        return torch.tensor([-1, -1, n_reference]), torch.full((3,), float("nan"))
+    begin, end = references.offsets[reference : reference + 2].tolist()
+    hashes, copies = references.hashes[begin:end].tolist(), references.copies[begin:end].tolist()
+    predicted = Counter(hash_bytes(word.encode()) for word in words)
+    same = (predicted & Counter(dict(zip(hashes, copies, strict=True)))).total()
+    counts = torch.tensor([same, len(words), n_reference])
+    if same == 0:
+        return counts, torch.zeros(3, dtype=torch.float64)
+    precision, recall = same / len(words), same / n_reference
+    f1 = (2 * precision * recall) / (precision + recall)
+    return counts, torch.tensor([f1, precision, recall], dtype=torch.float64)
+
+
+def _outputs(out: WordScores | None, n_rows: int, device: torch.device) -> WordScores:
+    wanted = {
+        "counts": ((n_rows, 3), torch.int32),
+        "scores": ((n_rows, 3), torch.float64),
+        "decided": ((n_rows,), torch.bool),
+    }
+    if out is None:
+        made = (torch.empty(shape, dtype=dtype, device=device) for shape, dtype in wanted.values())
+        return WordScores(*made)
+    for (name, (shape, dtype)), tensor in zip(wanted.items(), out, strict=True):
+        _check_tensor(f"out.{name}", tensor, shape, dtype)
+        if tensor.device != device:
+            raise ValueError(f"out.{name} is on {tensor.device}, token_ids on {device}")
+    return out
+
+
+def _check_tensor(
+    name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    check_shape(name, tensor, shape)
+    if tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype}: pass {dtype}")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} has strides {tensor.stride()}: call contiguous()")
+
+
+def _check(
+    token_ids: torch.Tensor,
+    lens: torch.Tensor,
+    span_begin: torch.Tensor | None,
+    span_end: torch.Tensor | None,
+    table: TokenTable,
+    references: ReferenceWords,
+    reference_rows: torch.Tensor | None,
+    samples: int,
+) -> tuple[int, int]:
+    """Check all that can be told without reading a tensor; the shape of token_ids."""
+    if token_ids.dim() != 2:
+        raise ValueError(f"token_ids has shape {tuple(token_ids.shape)}: expected (N, T)")
+    if token_ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"token_ids is {token_ids.dtype}: pass int32 or int64")
+    check_last_stride("token_ids", token_ids)
+    n_rows, width = token_ids.shape
+    if (span_begin is None) != (span_end is None):
+        raise ValueError("only one of span_begin and span_end is None: pass both or none")
+    rows = {
+        "lens": lens,
+        "span_begin": span_begin,
+        "span_end": span_end,
+        "reference_rows": reference_rows,
+    }
+    for name, tensor in rows.items():
+        if tensor is not None:
+            _check_tensor(name, tensor, (n_rows,), torch.int32)
+    n_references = references.n_words.shape[0]
+    if reference_rows is None and (samples < 1 or n_rows != samples * n_references):
+        raise ValueError(
+            f"{n_rows} rows of token_ids, {samples} samples of {n_references} references: pass "
+            "reference_rows where they do not match"
+        )
+    n_words = references.hashes.shape[0]
+    _check_tensor("references.hashes", references.hashes, (n_words,), torch.int64)
+    _check_tensor("references.copies", references.copies, (n_words,), torch.int32)
+    _check_tensor("references.offsets", references.offsets, (n_references + 1,), torch.int32)
+    _check_tensor("references.n_words", references.n_words, (n_references,), torch.int32)
+    check_device(
+        word_f1_kernel,
+        token_ids=token_ids,
+        **rows,
+        **{f"table.{name}": tensor for name, tensor in vars(table).items()},
+        **{f"references.{name}": tensor for name, tensor in vars(references).items()},
+    )
+    return n_rows, width
+
+
+def _check_values(
+    token_ids: torch.Tensor,
+    lens: torch.Tensor,
+    span_begin: torch.Tensor | None,
+    span_end: torch.Tensor | None,
+    table: TokenTable,
+    references: ReferenceWords,
+    reference_rows: torch.Tensor | None,
+) -> None:
+    """Check lengths, ids, spans, offsets and rows, which reads them."""
+    width = token_ids.shape[1]
+    check_range("lens", lens, 0, width + 1)
+    inside = torch.arange(width, device=lens.device) < lens[:, None]
+    ids = token_ids.long().masked_fill(~inside, 0)
+    check_range("token_ids", ids, 0, max(table.size, 1))
+    check_offsets("references.offsets", references.offsets, references.hashes.shape[0])
+    if reference_rows is not None:
+        check_range("reference_rows", reference_rows, 0, references.n_words.shape[0])
+    if span_begin is None or span_end is None:
+        return
+    sizes = table.offsets.diff()[ids] * inside if table.size else ids
+    sizes = sizes.sum(dim=1)
+    outside = (span_begin < 0) | (span_end < span_begin) | (span_end > sizes)
+    if outside.any():
+        at = int(outside.int().argmax())
+        raise ValueError(
+            f"span_begin and span_end are {int(span_begin[at])} and {int(span_end[at])} at {at}: "
+            f"they must rise inside the row's {int(sizes[at])} bytes"
+        )
