@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,11 @@ pytest.importorskip("triton")
 from flipfast import FlipReward
 from flipfast.backends import Inversion, InversionRequest, SamplingParams
 from flipfast.backends.native import NativeInverter
+from flipfast.engine import loading
+from flipfast.engine.keep import fused_keep
+from flipfast.ops.triton_ops import TritonOps
+from tests.engine.models import SMALL, save_random_model
+from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 from tests.scripted import ScriptedInverter
 
 HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -156,3 +162,32 @@ def test_a_tokenizer_that_is_not_understood_is_decoded(
     assert reward._parts.scorer is None
     assert len(caplog.records) == 1
     assert "rewards are scored from decoded texts" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    shape = {**SMALL, "vocab_size": 4096, "num_hidden_layers": 1, "hidden_size": 32}
+    folder = save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", **shape)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_from_prefill_to_reward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine, the kernels and the scoring together, against decoded texts."""
+    options: dict[str, Any] = {"style": "direct", "max_new_tokens": 6, "device": HERE.type}
+    responses = ["The Nile.", "A text", "Die Spree"]
+    with FlipReward(str(folder), backend="transformers", dtype="float32", **options) as reward:
+        said = reward.score([""] * 3, responses).inferred
+        instructions = [f"{said[0]} and more", "the a an", f"Please, {said[2]}!"]
+        expected = reward.score(instructions, responses)
+    assert expected.rewards[0] > 0 < expected.rewards[2]
+    monkeypatch.setattr(loading, "_ops", lambda device, _: TritonOps(device, torch.float32))
+    monkeypatch.setattr(loading, "_keep", lambda device: fused_keep())
+    with FlipReward(str(folder), attention="triton_paged", memory=2**27, **options) as reward:
+        assert reward._parts.scorer is not None
+        batch = reward.score(instructions, responses)
+        assert batch.rewards == expected.rewards
+        assert batch.status == expected.status
+        assert batch.n_output_tokens == expected.n_output_tokens
+        assert batch.inferred == expected.inferred
+        assert reward(instructions, responses) == expected.rewards
