@@ -1,13 +1,21 @@
-"""The torch reference of the id overlap against collections.Counter."""
+"""The id overlap, kernels and torch reference, against collections.Counter."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 import torch
 
-from flipfast_kernels.overlap_f1 import overlap_f1_ref
+pytest.importorskip("triton")
 
-LARGEST = torch.iinfo(torch.int64).max
+from flipfast_kernels import overlap_f1 as module
+from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
+
+INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
+FEW = [-3, -2, -1, *range(8)]
+NAN_BITS, FIRST_WITHOUT_FLOAT = 0x7FC00000, 0x7F800000
+HARD32 = [INT32.min, INT32.max, NAN_BITS, FIRST_WITHOUT_FLOAT, FIRST_WITHOUT_FLOAT - 1, -1, 0, 1]
+HARD64 = [*HARD32, INT64.min, INT64.max, 1 << 32, (1 << 32) + 1, -(1 << 32), 1 << 31]
 
 
 def expected(predicted, referred):
@@ -18,70 +26,179 @@ def expected(predicted, referred):
     return same, [(2 * precision * recall) / (precision + recall), precision, recall]
 
 
-def padded(rows, width, dtype, padding):
-    ids = torch.full((len(rows), width), padding, dtype=dtype)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=dtype)
-    return ids, torch.tensor([len(row) for row in rows], dtype=dtype)
+def rows(seed, lens, values):
+    random = Random(seed)
+    return [random.choices(values, k=n) for n in lens]
+
+
+def lens(seed, n, most):
+    return [0, 1, most][:n] + Random(seed).choices(range(most + 1), k=max(n - 3, 0))
+
+
+def ragged(rows, dtype, device, offset_dtype=torch.int64):
+    """The rows between ids that are in no row, and that would match."""
+    flat = [1, 0, *(x for row in rows for x in row), 1, 0]
+    offsets = torch.tensor([2, *(len(row) for row in rows)]).cumsum(0)
+    return torch.tensor(flat, dtype=dtype, device=device), offsets.to(device, offset_dtype)
+
+
+def poisoned(shape, device):
+    counts = torch.full(shape, -7, dtype=torch.int32, device=device)
+    return counts, torch.full((*shape, 3), float("nan"), dtype=torch.float64, device=device)
+
+
+def check(predicted, referred, device, mode="pairs", dtype=torch.int64, **options):
+    """Compare both implementations with Counter; options go to the kernel's."""
+    given = ragged(predicted, dtype, device), ragged(referred, dtype, device, torch.int32)
+    n, m = len(predicted), len(referred)
+    if mode == "matrix":
+        shape, pairs = (n, m), [(p, r) for p in predicted for r in referred]
+    else:
+        shape, pairs = (n,), [(p, referred[i * m // n]) for i, p in enumerate(predicted)]
+    wanted = [expected(*pair) for pair in pairs]
+    out = poisoned(shape, device)
+    result = overlap_f1(*given[0], *given[1], mode=mode, out=out, **options)
+    assert result is out
+    for counts, scores in (result, overlap_f1_ref(*given[0], *given[1], mode=mode)):
+        assert counts.dtype == torch.int32
+        assert scores.dtype == torch.float64
+        assert counts.shape == shape
+        assert counts.flatten().tolist() == [count for count, _ in wanted]
+        assert scores.reshape(-1, 3).tolist() == [score for _, score in wanted]
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize(("n", "width", "other"), [(1, 1, 1), (7, 33, 5), (257, 19, 64)])
-def test_equals_counter(n, width, other, dtype):
-    generator = torch.Generator().manual_seed(n)
+@pytest.mark.parametrize(
+    ("n", "most", "other"),
+    [(1, 1, 1), (7, 33, 5), (7, 15, 16), (7, 31, 32), (7, 65, 63), (40, 64, 64), (257, 9, 17)],
+)
+def test_pairs_equal_counter(n, most, other, dtype, device):
+    predicted, referred = rows(n, lens(1, n, most), FEW), rows(most, lens(2, n, other), FEW)
+    check(predicted, referred, device, dtype=dtype)
 
-    def rows(width):
-        lens = torch.randint(width + 1, (n,), generator=generator).tolist()
-        return [torch.randint(-3, 12, (k,), generator=generator).tolist() for k in lens]
 
-    predicted, referred = rows(width), rows(other)
-    # Padding that is a real id elsewhere: it must not count.
-    counts, scores = overlap_f1_ref(
-        *padded(predicted, width + 2, dtype, 5), *padded(referred, other, dtype, 5)
+@pytest.mark.parametrize(
+    ("values", "dtype"), [(HARD32, torch.int32), (HARD64, torch.int64), ([1 << 40], torch.int64)]
+)
+@pytest.mark.parametrize("most", [33, 70])
+def test_ids_without_a_float_count_too(most, values, dtype, device):
+    predicted, referred = rows(3, lens(3, 9, most), values), rows(4, lens(4, 9, most), values)
+    check(predicted, referred, device, dtype=dtype)
+
+
+@pytest.mark.parametrize(("m", "each", "most"), [(1, 7, 20), (5, 3, 20), (34, 2, 20), (2, 3, 100)])
+def test_a_reference_may_have_many_predictions(m, each, most, device):
+    referred = rows(5, lens(5, m, most), range(30))
+    check(rows(6, lens(6, m * each, most), range(30)), referred, device)
+
+
+def test_programs_take_several_predictions(monkeypatch, device):
+    monkeypatch.setattr(module, "device_facts", lambda _: (90, 1))
+    predicted, referred = rows(7, lens(7, 33 * 9, 12), FEW), rows(8, lens(8, 33, 12), FEW)
+    check(predicted, referred, device)
+    check(predicted[:9], referred, device, "matrix")
+
+
+@pytest.mark.parametrize(("n", "m", "most"), [(3, 35, 16), (9, 2, 64), (3, 2, 70)])
+def test_matrix_equals_counter(n, m, most, device):
+    predicted, referred = rows(9, lens(9, n, most), FEW), rows(10, lens(10, m, most), FEW)
+    check(predicted, referred, device, "matrix")
+
+
+@pytest.mark.parametrize(("most", "other"), [(1023, 257), (33, 1030), (65, 1), (3, 200)])
+def test_long_rows_beside_short_ones(most, other, device):
+    predicted = rows(11, [most, 5, 0, 64], range(200))
+    referred = rows(12, [other, 64, other // 2, 3], range(200))
+    check(predicted, referred, device)
+
+
+def test_rows_of_many_thousands_are_sorted(device, monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(module, "_launch", refuse)
+    predicted, referred = rows(13, [16384, 3, 0], range(9000)), rows(14, [5000, 9, 4], range(9000))
+    check(predicted, referred, device)
+    check(predicted[:2], referred, device, "matrix")
+
+
+def test_all_copies_of_one_id(device):
+    check([[5] * 64, [5] * 63, [5] * 300, [5]], [[5] * 63, [5] * 64, [5] * 299, [5] * 290], device)
+
+
+def test_a_pair_has_the_same_bits_in_every_company(device):
+    predicted, referred = rows(15, lens(15, 40, 40), FEW), rows(16, lens(16, 40, 40), FEW)
+    whole = overlap_f1(
+        *ragged(predicted, torch.int64, device), *ragged(referred, torch.int64, device)
     )
-    assert counts.dtype == torch.int32
-    assert scores.dtype == torch.float64
-    pairs = zip(predicted, referred, strict=True)
-    assert list(zip(counts.tolist(), scores.tolist(), strict=True)) == [expected(*p) for p in pairs]
+    for i in (2, 5, 39):
+        alone = overlap_f1(
+            *ragged(predicted[i : i + 1], torch.int32, device),
+            *ragged(referred[i : i + 1], torch.int64, device),
+        )
+        assert torch.equal(alone[0][0], whole[0][i])
+        assert torch.equal(alone[1][0], whole[1][i])
 
 
-def test_the_largest_id_is_told_from_padding():
-    predicted, referred = [[LARGEST, LARGEST, 3]], [[3, LARGEST]]
-    counts, scores = overlap_f1_ref(
-        *padded(predicted, 5, torch.int64, 0), *padded(referred, 4, torch.int64, LARGEST)
-    )
-    assert (counts.item(), scores[0].tolist()) == expected(predicted[0], referred[0])
+@pytest.mark.parametrize("mode", ["pairs", "matrix"])
+def test_there_may_be_no_rows_or_no_ids(mode, device):
+    check([[], []], [[], []], device, mode)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
+    for function in (overlap_f1, overlap_f1_ref):
+        counts, scores = function(none, zero, none, zero, mode=mode)
+        assert counts.numel() == 0
+        assert scores.shape == (*counts.shape, 3)
+        counts, _ = function(none, zero.repeat(3), none, zero.repeat(3), mode=mode)
+        assert not counts.any()
 
 
-def test_rows_may_be_empty_or_none():
-    ids, lens = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
-    counts, scores = overlap_f1_ref(ids, lens, ids, lens)
-    assert counts.tolist() == [0, 0]
-    assert scores.tolist() == [[0.0] * 3] * 2
-    counts, scores = overlap_f1_ref(ids[:0], lens[:0], ids[:0], lens[:0])
-    assert counts.shape == (0,)
-    assert scores.shape == (0, 3)
+@pytest.mark.parametrize("max_len", [20, 64, 65, 4096])
+def test_a_bound_of_the_lengths_may_be_given(max_len, device):
+    predicted, referred = rows(17, lens(17, 5, 20), FEW), rows(18, lens(18, 5, 20), FEW)
+    check(predicted, referred, device, max_len=max_len, validate=False)
 
 
-def test_rows_need_not_be_contiguous():
-    ids = torch.tensor([[1, 2], [2, 3], [2, 9]]).T
-    lens = torch.tensor([3, 2])
-    counts, _ = overlap_f1_ref(ids, lens, ids.flip(0).contiguous(), lens.flip(0))
-    assert counts.tolist() == [expected([1, 2, 2], [2, 3])[0], expected([2, 3], [1, 2, 2])[0]]
+def test_nothing_is_read_where_nothing_is_validated(device, monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(module, "check_offsets", refuse)
+    monkeypatch.setattr(torch.Tensor, "diff", refuse)
+    ids, offsets = ragged([[1, 2]], torch.int64, device)
+    counts, _ = overlap_f1(ids, offsets, ids, offsets, max_len=2, validate=False)
+    assert counts.tolist() == [2]
+
+
+IDS, OFFSETS = torch.ones(6, dtype=torch.int64), torch.tensor([0, 2, 6])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: torch.ones(2, 3)}, "prediction_ids is torch.float32"),
-        ({1: torch.ones(3, dtype=torch.int64)}, r"prediction_lens has shape \(3,\)"),
-        ({2: torch.ones(2, dtype=torch.int64)}, r"reference_ids has shape \(2,\)"),
-        ({3: torch.tensor([1, 4])}, r"reference_lens \[1, 4\] must lie in \[0, 3\]"),
-        ({2: torch.ones(2, 3, dtype=torch.int64, device="meta")}, "reference_ids is on meta"),
+        ({"prediction_ids": torch.ones(6)}, "prediction_ids is torch.float32"),
+        ({"reference_ids": torch.ones(2, 3).long()}, r"reference_ids has shape \(2, 3\)"),
+        ({"reference_ids": torch.ones(12).long()[::2]}, r"reference_ids has strides \(2,\)"),
+        ({"reference_ids": IDS.to("meta")}, "reference_ids is on meta, prediction_ids on"),
+        ({"prediction_offsets": IDS[:0]}, r"prediction_offsets has shape \(0,\)"),
+        ({"prediction_offsets": torch.tensor([0, 2, 4, 6])}, "3 predictions for 2 references"),
+        ({"reference_offsets": torch.tensor([0])}, "2 predictions for 0 references"),
+        ({"prediction_offsets": torch.tensor([0, 3, 2])}, "prediction_offsets falls from 3 to 2"),
+        ({"reference_offsets": torch.tensor([0, 3, 7])}, "runs from 0 to 7: there are 6 entries"),
+        ({"reference_offsets": torch.tensor([-1, 3, 6])}, "runs from -1 to 6"),
+        ({"max_len": 3}, "prediction_offsets has a row of 4 ids: max_len is 3"),
+        ({"mode": "all"}, "mode is 'all'"),
+        ({"out": (IDS, IDS)}, "counts is torch.int64: expected torch.int32"),
+        ({"out": (IDS[:2].int(), torch.ones(2, 4).double())}, r"scores has shape \(2, 4\)"),
     ],
 )
-def test_bad_arguments_are_named(change, message):
-    ids, lens = torch.ones(2, 3, dtype=torch.int64), torch.tensor([1, 2])
-    arguments = [change.get(i, tensor) for i, tensor in enumerate((ids, lens, ids, lens))]
+def test_bad_arguments_are_named(change, message, device):
+    given = {
+        "prediction_ids": IDS,
+        "prediction_offsets": OFFSETS,
+        "reference_ids": IDS,
+        "reference_offsets": OFFSETS,
+    } | change
+    here = {k: v.to(device) if hasattr(v, "to") and not v.is_meta else v for k, v in given.items()}
     with pytest.raises(ValueError, match=message):
-        overlap_f1_ref(*arguments)
+        overlap_f1(**here)

@@ -1,0 +1,235 @@
+# mypy: ignore-errors
+"""Device code of the id overlap: every id of one row against every id of the other."""
+
+import triton
+import triton.language as tl
+
+# Non-negative integers below this are the bits of floats that are numbers, and are equal where the
+# floats are. Floats, because their comparison gives a 1.0 to add, which that of integers does not.
+_FLOATS = tl.constexpr(0x7F800000)
+_NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
+
+
+@triton.jit
+def _span(offsets_ptr, rows, is_row):
+    """Where rows begin, int64, and how long they are, int32; what is no row is empty."""
+    begin = tl.load(offsets_ptr + rows, mask=is_row, other=0).to(tl.int64)
+    end = tl.load(offsets_ptr + rows + 1, mask=is_row, other=0).to(tl.int64)
+    return begin, (end - begin).to(tl.int32)
+
+
+@triton.jit
+def _has_float(ids):
+    return (ids >= 0) & (ids < _FLOATS)
+
+
+@triton.jit
+def _floats(ids, inside):
+    """The floats of the same bits; NaN for ids that have none, and outside of the row."""
+    bits = tl.where(inside & _has_float(ids), ids.to(tl.int32), _NAN)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _columns(offsets_ptr, rows, n_rows, ROWS: tl.constexpr, LANES: tl.constexpr):
+    """The columns of a tile, LANES to a row: each one's row, whether there is one, and its span."""
+    column = tl.arange(0, ROWS * LANES) // LANES
+    its_row = rows + column
+    is_row = its_row < n_rows
+    begin, lens = _span(offsets_ptr, its_row, is_row)
+    return its_row, is_row, begin, lens
+
+
+@triton.jit
+def _tile(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
+    """BLOCK ids of each row from place `first` on: what is inside, their addresses, the ids.
+
+    In the shape (BLOCK // LANES, columns) LANES threads share a row, and each of them has all of
+    the first dimension in registers.
+    """
+    lane = tl.arange(0, begin.shape[0]) % LANES
+    places = first + tl.arange(0, BLOCK // LANES)[:, None] * LANES + lane[None, :]
+    inside = places < lens[None, :]
+    entries = begin[None, :] + places
+    return inside, entries, tl.load(ids_ptr + entries, mask=inside, other=0)
+
+
+@triton.jit
+def _tile_floats(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
+    """The floats of a tile, and whether it holds ids that have none."""
+    inside, _, ids = _tile(ids_ptr, begin, lens, first, BLOCK, LANES)
+    return _floats(ids, inside), tl.max((inside & ~_has_float(ids)).to(tl.int32)) > 0
+
+
+@triton.jit
+def _tile_weights(weights_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
+    """The weights of a tile, as `weights_kernel` left them; 0 outside of the rows."""
+    return _tile(weights_ptr, begin, lens, first, BLOCK, LANES)[2]
+
+
+@triton.jit
+def _copies(floats, ids_ptr, begin, lens, CHUNK: tl.constexpr):
+    """How often each float of a tile stands in its row of `ids_ptr`; begin and lens of rows."""
+    N_STEPS: tl.constexpr = floats.shape[0]
+    ROWS: tl.constexpr = begin.shape[0]
+    LANES: tl.constexpr = floats.shape[1] // ROWS
+    by_row = tl.reshape(floats, (N_STEPS, ROWS, LANES))
+    copies = tl.zeros((N_STEPS, ROWS, LANES), tl.float32)
+    for at in range(0, tl.max(lens, 0), CHUNK):
+        places = at + tl.arange(0, CHUNK)[:, None]
+        inside = places < lens[None, :]
+        ids = tl.load(ids_ptr + begin[None, :] + places, mask=inside, other=0)
+        same = _floats(ids, inside)[:, None, :, None] == by_row[None]
+        copies += tl.sum(tl.where(same, 1.0, 0.0), 0)
+    return tl.reshape(copies, (N_STEPS, ROWS * LANES))
+
+
+@triton.jit
+def _other_copies(tile, ids_ptr, begin, lens):
+    """The same for the ids of a tile that have no float; begin and lens of columns."""
+    inside, _, tile_ids = tile
+    tile_ids = tl.where(inside & ~_has_float(tile_ids), tile_ids, 1)
+    copies = tl.zeros(tile_ids.shape, tl.int32)
+    for at in range(0, tl.max(lens, 0)):
+        ids = tl.load(ids_ptr + begin + at, mask=at < lens, other=0)
+        ids = tl.where(_has_float(ids), 0, ids)  # equal neither to a 1 nor to what has no float
+        copies += (ids[None, :] == tile_ids).to(tl.int32)
+    return copies.to(tl.float32)
+
+
+@triton.jit
+def weights_kernel(
+    ids_ptr,
+    offsets_ptr,
+    weights_ptr,
+    n_rows,
+    shortest,
+    longest,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One over the copies of an id in its row, for BLOCK places of ROWS rows.
+
+    Rows of fewer than `shortest` or more than `longest` ids are left to another launch.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS
+    rows = row + tl.arange(0, ROWS)
+    begin, lens = _span(offsets_ptr, rows, rows < n_rows)
+    lens = tl.where((lens >= shortest) & (lens <= longest), lens, 0)
+    first = tl.program_id(1) * BLOCK
+    if first < tl.max(lens, 0):
+        _, _, tile_begin, tile_lens = _columns(offsets_ptr, row, n_rows, ROWS, LANES)
+        tile_lens = tl.where((tile_lens >= shortest) & (tile_lens <= longest), tile_lens, 0)
+        floats, has_others = _tile_floats(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
+        copies = _copies(floats, ids_ptr, begin, lens, CHUNK)
+        tile = _tile(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
+        if has_others:
+            copies += _other_copies(tile, ids_ptr, tile_begin, tile_lens)
+        tl.store(weights_ptr + tile[1], 1.0 / tl.maximum(copies, 1.0), mask=tile[0])
+
+
+@triton.jit
+def _pair(references, each, n_references, n_each, IS_MATRIX: tl.constexpr):
+    """Where a reference's result with its prediction number `each` stands."""
+    if IS_MATRIX:
+        pairs = (tl.zeros_like(references) + each) * n_references + references
+    else:
+        pairs = references * n_each + each
+    return pairs
+
+
+@triton.jit
+def overlap_kernel(
+    prediction_ids_ptr,
+    prediction_offsets_ptr,
+    reference_ids_ptr,
+    reference_offsets_ptr,
+    weights_ptr,
+    counts_ptr,
+    n_references,
+    n_each,
+    n_per_program,
+    shortest,
+    longest,
+    IS_MATRIX: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """ROWS references, each against n_per_program of its n_each predictions, one after the other.
+
+    An id of c copies in the prediction and r in the reference adds min(c / r, 1) at each of the r:
+    their sum is min(c, r) but for roundings far below a half, and rounds to it.
+
+    Pairs whose longer row has fewer than `shortest` or more than `longest` ids are left to another
+    launch. ONE_BLOCK: no reference here is longer than BLOCK, so it is read before the loop.
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS
+    rows = row + tl.arange(0, ROWS)
+    reference_lens = _span(reference_offsets_ptr, rows, rows < n_references)[1]
+    its_row, is_row, tile_begin, tile_lens = _columns(
+        reference_offsets_ptr, row, n_references, ROWS, LANES
+    )
+    tile_lens = tl.where(tile_lens <= longest, tile_lens, 0)
+    if ONE_BLOCK:
+        floats, has_others = _tile_floats(reference_ids_ptr, tile_begin, tile_lens, 0, BLOCK, LANES)
+        weights = _tile_weights(weights_ptr, tile_begin, tile_lens, 0, BLOCK, LANES)
+    first = tl.program_id(1) * n_per_program
+    for each in range(first, min(first + n_per_program, n_each)):
+        pairs = _pair(rows, each, n_references, n_each, IS_MATRIX)
+        predictions = pairs // n_references if IS_MATRIX else pairs
+        begin, lens = _span(prediction_offsets_ptr, predictions, rows < n_references)
+        longer = tl.maximum(lens, reference_lens)
+        is_pair = (rows < n_references) & (longer >= shortest) & (longer <= longest)
+        lens = tl.where(is_pair, lens, 0)
+        total = tl.zeros((ROWS,), tl.float32 if ONE_BLOCK else tl.float64)
+        n_places = tl.max(tl.where(lens > 0, reference_lens, 0), 0)
+        for at in range(0, n_places, BLOCK):
+            if not ONE_BLOCK:
+                floats, has_others = _tile_floats(
+                    reference_ids_ptr, tile_begin, tile_lens, at, BLOCK, LANES
+                )
+                weights = _tile_weights(weights_ptr, tile_begin, tile_lens, at, BLOCK, LANES)
+            copies = _copies(floats, prediction_ids_ptr, begin, lens, CHUNK)
+            if has_others:
+                tile = _tile(reference_ids_ptr, tile_begin, tile_lens, at, BLOCK, LANES)
+                pair = _pair(its_row, each, n_references, n_each, IS_MATRIX)
+                its_begin, its_lens = _span(
+                    prediction_offsets_ptr, pair // n_references if IS_MATRIX else pair, is_row
+                )
+                copies += _other_copies(tile, prediction_ids_ptr, its_begin, its_lens)
+            parts = tl.sum(tl.minimum(copies * weights, 1.0).to(total.dtype), 0)
+            total += tl.sum(tl.reshape(parts, (ROWS, LANES)), 1)
+        tl.store(counts_ptr + pairs, (total + 0.5).to(tl.int32), mask=is_pair)
+
+
+@triton.jit
+def scores_kernel(
+    counts_ptr,
+    prediction_offsets_ptr,
+    reference_offsets_ptr,
+    scores_ptr,
+    n_pairs,
+    n_predictions_each,
+    n_references_each,
+    n_references,
+    BLOCK: tl.constexpr,
+):
+    """F1, precision and recall of BLOCK pairs."""
+    pairs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    is_pair = pairs < n_pairs
+    _, prediction_lens = _span(prediction_offsets_ptr, pairs // n_references_each, is_pair)
+    references = pairs // n_predictions_each % n_references
+    _, reference_lens = _span(reference_offsets_ptr, references, is_pair)
+    same = tl.load(counts_ptr + pairs, mask=is_pair, other=0).to(tl.float64)
+    # The published order of operations, and no fused ones: equal bits to Python's.
+    precision = same / tl.maximum(prediction_lens, 1).to(tl.float64)
+    recall = same / tl.maximum(reference_lens, 1).to(tl.float64)
+    both = tl.where(same > 0, precision + recall, 1.0)
+    tl.store(scores_ptr + 3 * pairs, (2.0 * precision * recall) / both, mask=is_pair)
+    tl.store(scores_ptr + 3 * pairs + 1, precision, mask=is_pair)
+    tl.store(scores_ptr + 3 * pairs + 2, recall, mask=is_pair)
