@@ -13,7 +13,7 @@ from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
 
 INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
 FEW = [-3, -2, -1, *range(8)]
-NAN_BITS, FIRST_WITHOUT_FLOAT = 0x7FC00000, 0x7F800000
+NAN_BITS, FIRST_WITHOUT_FLOAT = 0x7FC00000, 0x7F000000
 HARD32 = [INT32.min, INT32.max, NAN_BITS, FIRST_WITHOUT_FLOAT, FIRST_WITHOUT_FLOAT - 1, -1, 0, 1]
 HARD64 = [*HARD32, INT64.min, INT64.max, 1 << 32, (1 << 32) + 1, -(1 << 32), 1 << 31]
 

@@ -4,9 +4,11 @@
 import triton
 import triton.language as tl
 
-# Non-negative integers below this are the bits of floats that are numbers, and are equal where the
-# floats are. Floats, because their comparison gives a 1.0 to add, which that of integers does not.
-_FLOATS = tl.constexpr(0x7F800000)
+# Each integer from 0 to _FLOATS stands for the float that has it, plus _NORMAL, as its bits: none of
+# these is a NaN, nor subnormal, which some settings take for 0. Floats, because their comparison
+# gives a 1.0 to add, which that of integers does not.
+_NORMAL = tl.constexpr(0x00800000)
+_FLOATS = tl.constexpr(0x7F800000 - 0x00800000)
 _NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
 
 
@@ -25,8 +27,8 @@ def _has_float(ids):
 
 @triton.jit
 def _floats(ids, inside):
-    """The floats of the same bits; NaN for ids that have none, and outside of the row."""
-    bits = tl.where(inside & _has_float(ids), ids.to(tl.int32), _NAN)
+    """The floats that stand for ids; NaN for ids that have none, and outside of the row."""
+    bits = tl.where(inside & _has_float(ids), ids.to(tl.int32) + _NORMAL, _NAN)
     return bits.to(tl.float32, bitcast=True)
 
 

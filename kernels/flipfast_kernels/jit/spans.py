@@ -1,0 +1,67 @@
+# mypy: ignore-errors
+"""Device code of the search for the instruction's span."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def find_spans_kernel(
+    ids_ptr,
+    lens_ptr,
+    tokens_ptr,
+    table_ptr,
+    results_ptr,
+    begin_ptr,
+    end_ptr,
+    status_ptr,
+    n_rows,
+    width,
+    ids_stride,
+    vocab,
+    n_states,
+    first_inside,
+    first_after,
+    START: tl.constexpr,
+    NO_CHANGE: tl.constexpr,
+    LENGTH_BITS: tl.constexpr,
+    STATE_BITS: tl.constexpr,
+    FOUND: tl.constexpr,
+    BLOCK: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """A row a lane: it walks the automaton over its tokens and notes where the value lies."""
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = rows < n_rows
+    length = tl.load(lens_ptr + rows, mask=inside, other=0).to(tl.int32)
+    # Lengths are not read on the host: a wrong one must not lead out of the row.
+    length = tl.minimum(length, width)
+    row_ptrs = ids_ptr + rows.to(tl.int64) * ids_stride
+    state = tl.full([BLOCK], START, tl.int32)
+    position = tl.zeros([BLOCK], tl.int32)
+    begin = tl.zeros([BLOCK], tl.int32)
+    end = tl.zeros([BLOCK], tl.int32)
+    for first in range(0, tl.max(length, axis=0), UNROLL):
+        # Ids and words of later tokens are on their way while an entry is waited for.
+        for step in tl.static_range(UNROLL):
+            live = first + step < length
+            token = tl.load(row_ptrs + first + step, mask=live, other=0).to(tl.int64)
+            known = live & (token >= 0) & (token < vocab)
+            # 0 stands for a token that nobody knows; past its end a row stays where it is.
+            word = tl.load(tokens_ptr + token, mask=known, other=0)
+            word = tl.where(live, word, NO_CHANGE)
+            # A table has at most 2**28 entries.
+            at = (word >> LENGTH_BITS) * n_states + state
+            entry = tl.load(table_ptr + at).to(tl.int32)
+            after = entry & ((1 << STATE_BITS) - 1)
+            event = position + (entry >> STATE_BITS)
+            begin = tl.where((state < first_inside) & (after >= first_inside), event, begin)
+            end = tl.where((state < first_after) & (after >= first_after), event, end)
+            position += word & ((1 << LENGTH_BITS) - 1)
+            state = after
+    end = tl.where(state >= first_after, end, position)
+    status = tl.load(results_ptr + state)
+    found = status == FOUND
+    tl.store(begin_ptr + rows, tl.where(found, begin, 0), mask=inside)
+    tl.store(end_ptr + rows, tl.where(found, end, 0), mask=inside)
+    tl.store(status_ptr + rows, status, mask=inside)
