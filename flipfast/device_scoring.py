@@ -95,9 +95,7 @@ class DeviceScorer:
         ]
 
 
-def device_scorer(
-    inverter: Inverter, parser: str, texts: Sequence[str]
-) -> DeviceScorer | None:
+def device_scorer(inverter: Inverter, parser: str, texts: Sequence[str]) -> DeviceScorer | None:
     """The scorer of an inverter; None where its tokens do not stay on a device, or where its
     tokenizer's decoding is not what the table holds, which is logged.
 

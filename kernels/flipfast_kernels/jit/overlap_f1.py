@@ -4,9 +4,9 @@
 import triton
 import triton.language as tl
 
-# Each integer from 0 to _FLOATS stands for the float that has it, plus _NORMAL, as its bits: none of
-# these is a NaN, nor subnormal, which some settings take for 0. Floats, because their comparison
-# gives a 1.0 to add, which that of integers does not.
+# Each integer from 0 to _FLOATS stands for the float whose bits are that plus _NORMAL: none of these
+# is a NaN, nor subnormal, which some settings take for 0. Floats, because their comparison gives a
+# 1.0 to add, which that of integers does not.
 _NORMAL = tl.constexpr(0x00800000)
 _FLOATS = tl.constexpr(0x7F800000 - 0x00800000)
 _NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
