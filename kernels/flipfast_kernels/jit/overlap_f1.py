@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-# Each integer from 0 to _FLOATS stands for the float whose bits are that plus _NORMAL: none of these
+# An integer from 0 to _FLOATS stands for the float whose bits are that plus _NORMAL: none of these
 # is a NaN, nor subnormal, which some settings take for 0. Floats, because their comparison gives a
 # 1.0 to add, which that of integers does not.
 _NORMAL = tl.constexpr(0x00800000)
