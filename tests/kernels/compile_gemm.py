@@ -34,5 +34,4 @@ def case(sm, dtype, config):
         },
         {**pointers, **dict.fromkeys(INTS, "i32")},
         {"num_warps": config.num_warps, "num_stages": config.num_stages},
-        most_stack=1024 if dtype == float32 else 0,
     )

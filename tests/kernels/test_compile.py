@@ -65,9 +65,11 @@ def test_tiles_of_all_heights_use_the_same_instructions(results):
         if height:
             name = name.removesuffix("-one").removesuffix("-parallel").removesuffix("-loop")
             groups[name, r["sm"]].append(r)
-    assert len(groups["attention-bf16-d128", 90]) == 4
+    assert len(groups["attention-bf16-d128", 90]) == 5
     assert len(groups["gemm-bf16-n128", 90]) == 2
-    for (name, _), members in groups.items():
+    assert len(groups["lm_head-bf16-sums", 90]) == 2
+    for (name, sm), members in groups.items():
         assert len({tuple(r["instructions"]) for r in members}) == 1, members
-        if name.startswith("attention") and len(members) > 1:
+        sums = name == "lm_head-bf16-sums" and sm == 90  # elsewhere they come from one height
+        if sums or (name.startswith("attention") and len(members) > 1):
             assert all(r["columns_of_warps"] == ["1"] for r in members), members
