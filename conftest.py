@@ -5,6 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by nobody before this
 
 _SHARED = Path(__file__).resolve().parents[1] / "shared"
 
@@ -24,13 +28,9 @@ def shared_file() -> Callable[[str], Path]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is no CUDA device; torch is imported only for those."""
-    marked = [item for item in items if "gpu" in item.keywords]
-    if not marked:
-        return
-    import torch
-
+    """Skip tests marked `gpu` where there is no CUDA device."""
     if torch.cuda.is_available():
         return
-    for item in marked:
-        item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -4,16 +4,12 @@ A stand-in has the signature of the real function, insists on what that insists 
 with the reference, so that what is tested is the order and meaning of what it is given.
 """
 
-import os
 import sys
 from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 
 pytest.importorskip("triton")
 

@@ -37,7 +37,7 @@ def attention(sm, dtype, head_dim, mode, config):
         "HAS_WINDOW": False,
         "HAS_SOFTCAP": False,
     }
-    # A loop over splits keeps a part of its second set of sums on the stack, head size 256 fills the
+    # A loop over splits keeps some of its second set of sums on the stack, head size 256 fills the
     # registers, and float32 is not a hot path: none of it inside a loop over keys.
     most_stack = 128 if mode == "loop" else 64 if head_dim == 256 or dtype == float32 else 0
     return CompileCase(

@@ -1,14 +1,10 @@
 """Where the kernels run in these tests: on CUDA, else in Triton's interpreter."""
 
 import importlib.util
-import os
 
 import numpy as np
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by no test before this
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import os
 import random
 
 import numpy as np
@@ -12,8 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 pytest.importorskip("triton")
 
 from flipfast.errors import InputError
