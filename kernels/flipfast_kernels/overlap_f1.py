@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from flipfast_kernels.jit.overlap_f1 import overlap_kernel, scores_kernel, weights_kernel
+from flipfast_kernels.jit.overlap_f1 import overlap_kernel, weights_kernel
 from flipfast_kernels.launch import (
     check_device,
     check_integers,
@@ -21,7 +21,6 @@ Out = tuple[torch.Tensor, torch.Tensor]
 _SHORT = 64  # ids; rows up to here share a program
 _LONGEST = 4096  # ids; above, sorting is faster than comparing all with all
 _MOST_EACH = 8  # predictions that a program scores one after the other, references at hand
-_PAIRS = 128  # a program scores
 _GRID = 65535  # programs in a launch's second dimension
 
 
@@ -53,8 +52,10 @@ def overlap_f1(
     its own two rows only.
 
     A row of P ids against one of R is P * R comparisons, each an instruction that gives 1.0 or 0.0
-    and one that adds it; a reference is compared with itself once, however many predictions it has.
-    Rows above 4,096 ids are sorted instead, and with them the whole batch.
+    and one that adds it; a program compares a reference with itself once for up to eight
+    predictions. One launch serves rows of up to 64 ids, a second one those of up to 1,024; above, a
+    third counts the references' copies. Rows above 4,096 ids are sorted instead, and with them the
+    whole batch.
 
     Bytes: ids, offsets and results once, so with int32 ids and rows of 64 ids 10**6 pairs of one
     prediction a reference are at least 0.12 ms on an H200 (4.8 TB/s by the datasheet), of eight a
@@ -112,11 +113,9 @@ def overlap_f1(
         ):
             here.copy_(there)
         return out
-    weights = torch.empty(reference_ids.shape, dtype=torch.float32, device=reference_ids.device)
-    _launch(prediction, reference, weights, out[0], n_each, mode, 0, min(longest, _SHORT))
+    _launch(prediction, reference, out, n_each, mode, 0, min(longest, _SHORT))
     if longest > _SHORT:
-        _launch(prediction, reference, weights, out[0], n_each, mode, _SHORT + 1, longest)
-    _score(prediction[1], reference[1], out, n_each, mode)
+        _launch(prediction, reference, out, n_each, mode, _SHORT + 1, longest)
     return out
 
 
@@ -178,65 +177,43 @@ def tile_for(longest: int) -> Tile:
 def _launch(
     prediction: tuple[torch.Tensor, torch.Tensor],
     reference: tuple[torch.Tensor, torch.Tensor],
-    weights: torch.Tensor,
-    counts: torch.Tensor,
+    out: Out,
     n_each: int,
     mode: Mode,
     shortest: int,
     longest: int,
 ) -> None:
-    """Count for the pairs whose longer row has shortest to longest ids."""
+    """Count and score the pairs whose longer row has shortest to longest ids."""
     tile = tile_for(longest)
+    one_block = longest <= tile.block
     n_references = reference[1].shape[0] - 1
     n_groups = -(-n_references // tile.rows)
     sizes = {"ROWS": tile.rows, "BLOCK": tile.block, "LANES": tile.lanes, "CHUNK": tile.chunk}
     options = {"num_warps": tile.warps, "enable_fp_fusion": False}
-    weights_kernel[(n_groups, max(-(-longest // tile.block), 1))](
-        *reference, weights, n_references, shortest, longest, **sizes, **options
-    )
+    weights = None
+    if not one_block:
+        weights = torch.empty_like(reference[0], dtype=torch.float32)
+        weights_kernel[(n_groups, -(-longest // tile.block))](
+            *reference, weights, n_references, shortest, longest, **sizes, **options
+        )
     # Enough programs to fill the device come before references that are read once.
-    n_programs = 4 * device_facts(weights.device)[1]
+    n_programs = 4 * device_facts(out[0].device)[1]
     n_per_program = min(max(n_groups * n_each // n_programs, 1), _MOST_EACH)
     n_per_program = max(n_per_program, -(-n_each // _GRID))
     overlap_kernel[(n_groups, -(-n_each // n_per_program))](
         *prediction,
         *reference,
         weights,
-        counts,
+        *out,
         n_references,
         n_each,
         n_per_program,
         shortest,
         longest,
         IS_MATRIX=mode == "matrix",
-        ONE_BLOCK=longest <= tile.block,
+        ONE_BLOCK=one_block,
         **sizes,
         **options,
-    )
-
-
-def _score(
-    prediction_offsets: torch.Tensor,
-    reference_offsets: torch.Tensor,
-    out: Out,
-    n_each: int,
-    mode: Mode,
-) -> None:
-    """Fill in the scores from the counts."""
-    counts, scores = out
-    n_references = reference_offsets.shape[0] - 1
-    scores_kernel[(-(-counts.numel() // _PAIRS),)](
-        counts,
-        prediction_offsets,
-        reference_offsets,
-        scores,
-        counts.numel(),
-        1 if mode == "matrix" else n_each,
-        n_references if mode == "matrix" else 1,
-        n_references,
-        BLOCK=_PAIRS,
-        num_warps=4,
-        enable_fp_fusion=False,
     )
 
 

@@ -64,12 +64,6 @@ def _tile_floats(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.con
 
 
 @triton.jit
-def _tile_weights(weights_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
-    """The weights of a tile, as `weights_kernel` left them; 0 outside of the rows."""
-    return _tile(weights_ptr, begin, lens, first, BLOCK, LANES)[2]
-
-
-@triton.jit
 def _copies(floats, ids_ptr, begin, lens, CHUNK: tl.constexpr):
     """How often each float of a tile stands in its row of `ids_ptr`; begin and lens of rows."""
     N_STEPS: tl.constexpr = floats.shape[0]
@@ -100,6 +94,28 @@ def _other_copies(tile, ids_ptr, begin, lens):
 
 
 @triton.jit
+def _weights(
+    floats,
+    has_others,
+    ids_ptr,
+    begin,
+    lens,
+    tile_begin,
+    tile_lens,
+    first,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One over the copies of each id of a tile in its own row, and 1 outside of the rows."""
+    LANES: tl.constexpr = floats.shape[1] // begin.shape[0]
+    copies = _copies(floats, ids_ptr, begin, lens, CHUNK)
+    if has_others:
+        tile = _tile(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
+        copies += _other_copies(tile, ids_ptr, tile_begin, tile_lens)
+    return 1.0 / tl.maximum(copies, 1.0)
+
+
+@triton.jit
 def weights_kernel(
     ids_ptr,
     offsets_ptr,
@@ -112,7 +128,7 @@ def weights_kernel(
     LANES: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One over the copies of an id in its row, for BLOCK places of ROWS rows.
+    """One over the copies of an id in its row, for BLOCK places of ROWS rows of more than BLOCK.
 
     Rows of fewer than `shortest` or more than `longest` ids are left to another launch.
     """
@@ -125,11 +141,11 @@ def weights_kernel(
         _, _, tile_begin, tile_lens = _columns(offsets_ptr, row, n_rows, ROWS, LANES)
         tile_lens = tl.where((tile_lens >= shortest) & (tile_lens <= longest), tile_lens, 0)
         floats, has_others = _tile_floats(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
-        copies = _copies(floats, ids_ptr, begin, lens, CHUNK)
-        tile = _tile(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
-        if has_others:
-            copies += _other_copies(tile, ids_ptr, tile_begin, tile_lens)
-        tl.store(weights_ptr + tile[1], 1.0 / tl.maximum(copies, 1.0), mask=tile[0])
+        weights = _weights(
+            floats, has_others, ids_ptr, begin, lens, tile_begin, tile_lens, first, BLOCK, CHUNK
+        )
+        inside, entries, _ = _tile(ids_ptr, tile_begin, tile_lens, first, BLOCK, LANES)
+        tl.store(weights_ptr + entries, weights, mask=inside)
 
 
 @triton.jit
@@ -150,6 +166,7 @@ def overlap_kernel(
     reference_offsets_ptr,
     weights_ptr,
     counts_ptr,
+    scores_ptr,
     n_references,
     n_each,
     n_per_program,
@@ -168,18 +185,30 @@ def overlap_kernel(
     their sum is min(c, r) but for roundings far below a half, and rounds to it.
 
     Pairs whose longer row has fewer than `shortest` or more than `longest` ids are left to another
-    launch. ONE_BLOCK: no reference here is longer than BLOCK, so it is read before the loop.
+    launch. ONE_BLOCK: no reference here is longer than BLOCK, so it is read, and its copies are
+    counted, before the loop; weights_ptr is not used.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS
     rows = row + tl.arange(0, ROWS)
-    reference_lens = _span(reference_offsets_ptr, rows, rows < n_references)[1]
+    reference_begin, reference_lens = _span(reference_offsets_ptr, rows, rows < n_references)
     its_row, is_row, tile_begin, tile_lens = _columns(
         reference_offsets_ptr, row, n_references, ROWS, LANES
     )
     tile_lens = tl.where(tile_lens <= longest, tile_lens, 0)
     if ONE_BLOCK:
         floats, has_others = _tile_floats(reference_ids_ptr, tile_begin, tile_lens, 0, BLOCK, LANES)
-        weights = _tile_weights(weights_ptr, tile_begin, tile_lens, 0, BLOCK, LANES)
+        weights = _weights(
+            floats,
+            has_others,
+            reference_ids_ptr,
+            reference_begin,
+            tl.where(reference_lens <= longest, reference_lens, 0),
+            tile_begin,
+            tile_lens,
+            0,
+            BLOCK,
+            CHUNK,
+        )
     first = tl.program_id(1) * n_per_program
     for each in range(first, min(first + n_per_program, n_each)):
         pairs = _pair(rows, each, n_references, n_each, IS_MATRIX)
@@ -195,7 +224,7 @@ def overlap_kernel(
                 floats, has_others = _tile_floats(
                     reference_ids_ptr, tile_begin, tile_lens, at, BLOCK, LANES
                 )
-                weights = _tile_weights(weights_ptr, tile_begin, tile_lens, at, BLOCK, LANES)
+                weights = _tile(weights_ptr, tile_begin, tile_lens, at, BLOCK, LANES)[2]
             copies = _copies(floats, prediction_ids_ptr, begin, lens, CHUNK)
             if has_others:
                 tile = _tile(reference_ids_ptr, tile_begin, tile_lens, at, BLOCK, LANES)
@@ -206,32 +235,13 @@ def overlap_kernel(
                 copies += _other_copies(tile, prediction_ids_ptr, its_begin, its_lens)
             parts = tl.sum(tl.minimum(copies * weights, 1.0).to(total.dtype), 0)
             total += tl.sum(tl.reshape(parts, (ROWS, LANES)), 1)
-        tl.store(counts_ptr + pairs, (total + 0.5).to(tl.int32), mask=is_pair)
-
-
-@triton.jit
-def scores_kernel(
-    counts_ptr,
-    prediction_offsets_ptr,
-    reference_offsets_ptr,
-    scores_ptr,
-    n_pairs,
-    n_predictions_each,
-    n_references_each,
-    n_references,
-    BLOCK: tl.constexpr,
-):
-    """F1, precision and recall of BLOCK pairs."""
-    pairs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    is_pair = pairs < n_pairs
-    _, prediction_lens = _span(prediction_offsets_ptr, pairs // n_references_each, is_pair)
-    references = pairs // n_predictions_each % n_references
-    _, reference_lens = _span(reference_offsets_ptr, references, is_pair)
-    same = tl.load(counts_ptr + pairs, mask=is_pair, other=0).to(tl.float64)
-    # The published order of operations, and no fused ones: equal bits to Python's.
-    precision = same / tl.maximum(prediction_lens, 1).to(tl.float64)
-    recall = same / tl.maximum(reference_lens, 1).to(tl.float64)
-    both = tl.where(same > 0, precision + recall, 1.0)
-    tl.store(scores_ptr + 3 * pairs, (2.0 * precision * recall) / both, mask=is_pair)
-    tl.store(scores_ptr + 3 * pairs + 1, precision, mask=is_pair)
-    tl.store(scores_ptr + 3 * pairs + 2, recall, mask=is_pair)
+        counts = (total + 0.5).to(tl.int32)
+        tl.store(counts_ptr + pairs, counts, mask=is_pair)
+        # The published order of operations, and no fused ones: equal bits to Python's.
+        same = counts.to(tl.float64)
+        precision = same / tl.maximum(lens, 1).to(tl.float64)
+        recall = same / tl.maximum(reference_lens, 1).to(tl.float64)
+        both = tl.where(same > 0, precision + recall, 1.0)
+        tl.store(scores_ptr + 3 * pairs, (2.0 * precision * recall) / both, mask=is_pair)
+        tl.store(scores_ptr + 3 * pairs + 1, precision, mask=is_pair)
+        tl.store(scores_ptr + 3 * pairs + 2, recall, mask=is_pair)
