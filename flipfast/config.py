@@ -47,6 +47,8 @@ class FlipConfig:
             takes the best that the device has.
         memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
             a share of the memory that is free; None takes what suits the device.
+        cache_rewards: results of so many inversions are kept for later calls, where the same
+            response in the same context comes up again; 0 for none. `update_weights` drops them.
         progress: show a progress bar on standard error while a batch is scored.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
@@ -76,6 +78,7 @@ class FlipConfig:
     deterministic: bool = True
     attention: str | None = None
     memory: float | None = None
+    cache_rewards: int = 0
     progress: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
@@ -90,6 +93,8 @@ class FlipConfig:
                 f"samples={self.samples} with temperature={self.temperature} would give the same "
                 "sample again and again: raise the temperature"
             )
+        if self.cache_rewards < 0:
+            raise ConfigError(f"cache_rewards must be 0 or more, not {self.cache_rewards}")
         for name in ("max_new_tokens", "max_response_tokens", "batch_size", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -56,8 +56,8 @@ class DeviceScorer:
 
     def run(
         self,
-        instructions: Sequence[str],
         requests: Sequence[InversionRequest],
+        pairs: Sequence[tuple[int, str]],
         sampling: SamplingParams,
         on_progress: Callable[[int], None],
     ) -> tuple[list[Inversion], list[DeviceScore | None]]:
@@ -66,22 +66,25 @@ class DeviceScorer:
         The words of the instructions go to the device first and lie there while the model runs.
 
         Args:
-            instructions: the true one of each request.
             requests, sampling, on_progress: see `Inverter.generate`.
+            pairs: what is to be scored: a request's place and the true instruction.
 
         Returns:
-            inversions: without texts.
-            scores: None where the text is needed, or where the inversion failed.
+            inversions: one a request, without texts.
+            scores: one a pair; None where the text is needed, or where the inversion failed.
         """
         device = self._table.device
+        instructions = [instruction for _, instruction in pairs]
         distinct = {text: row for row, text in enumerate(dict.fromkeys(instructions))}
         references = reference_words(list(distinct)).to(device)
         rows = torch.tensor([distinct[text] for text in instructions], dtype=torch.int32).to(device)
+        places = torch.tensor([place for place, _ in pairs]).to(device)
         shape = (len(requests), sampling.max_new_tokens)
         tokens = torch.zeros(shape, dtype=torch.int32, device=device)
         inversions = self._inverter.generate_into(tokens, requests, sampling, on_progress)
         lengths = [len(inversion.output_ids) for inversion in inversions]
-        lens = torch.tensor(lengths, dtype=torch.int32).to(device)
+        tokens = tokens[places]
+        lens = torch.tensor(lengths, dtype=torch.int32).to(device)[places]
         spans = find_spans(tokens, lens, self._automaton, validate=False)
         words = word_f1(
             tokens, lens, spans.begin, spans.end, self._table, references, rows, validate=False
@@ -90,8 +93,8 @@ class DeviceScorer:
         kind = torch.where(decided, spans.status, UNDECIDED)
         table = torch.cat([kind[:, None].double(), words.scores], dim=1).tolist()
         return inversions, [
-            None if inversion.finish_reason == "error" else _score(*row)
-            for inversion, row in zip(inversions, table, strict=True)
+            None if inversions[place].finish_reason == "error" else _score(*row)
+            for (place, _), row in zip(pairs, table, strict=True)
         ]
 
 

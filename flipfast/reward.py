@@ -22,6 +22,7 @@ from flipfast.prompts.conversation import (
     split_messages,
     split_system,
 )
+from flipfast.running import RequestRunner, Results
 from flipfast.samples import CUT, Row, Sample, agreements, score_rows
 from flipfast.scores import ScoreBatch, ScoreStats, Texts
 
@@ -67,7 +68,10 @@ class FlipReward:
             options["model"] = str(model)
         self.config = (config or FlipConfig()).with_options(options)
         self._owns_inverter = inverter is None
-        self._parts = assemble(self.config, inverter)
+        self._parts = parts = assemble(self.config, inverter)
+        self._runner = RequestRunner(
+            parts.inverter, parts.sampling, parts.scorer, self.config.cache_rewards
+        )
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
@@ -190,27 +194,14 @@ class FlipReward:
                 if on_progress is not None:
                     on_progress(n_done // n_samples)
 
-            samples = iter(self._samples(instructions, requests, on_done))
+            results = self._runner.run(requests, instructions, on_done)
+        samples = map(self._read, results.inversions, results.scores)
         for row, prompt in runnable:
             row.samples = [next(samples) for _ in range(n_samples)]
             if prompt.cut:
                 for sample in row.samples:
                     sample.status += CUT
-        return self._batch(rows, started)
-
-    def _samples(
-        self,
-        instructions: list[str],
-        requests: list[InversionRequest],
-        on_done: Callable[[int], None],
-    ) -> list[Sample]:
-        """What the requests gave, scored already where their tokens were enough for that."""
-        scorer, sampling = self._parts.scorer, self._parts.sampling
-        if scorer is None:
-            inversions = self._parts.inverter.generate(requests, sampling, on_done)
-            return [self._read(inversion, None) for inversion in inversions]
-        pairs = zip(*scorer.run(instructions, requests, sampling, on_done), strict=True)
-        return [self._read(inversion, score) for inversion, score in pairs]
+        return self._batch(rows, results, started)
 
     def _read(self, inversion: Inversion, score: DeviceScore | None) -> Sample:
         """Take the instruction out of the model's output, or leave it there until it is wanted."""
@@ -234,7 +225,7 @@ class FlipReward:
             text = self._parts.inverter.decode(inversion.output_ids)
         return extract_instruction(text, self._parts.parser)
 
-    def _batch(self, rows: list[Row], started: float) -> ScoreBatch:
+    def _batch(self, rows: list[Row], results: Results, started: float) -> ScoreBatch:
         scores = score_rows(rows, self.config.on_failure)
         shown = [row.shown for row in rows]
         n_prompt = [len(row.prompt.token_ids) if row.prompt else 0 for row in rows]
@@ -255,9 +246,11 @@ class FlipReward:
             stats=ScoreStats(
                 n_rewards=len(rows),
                 n_failed=sum(sample.failed for sample in shown),
+                n_folded=results.n_folded,
+                n_cached=results.n_cached,
                 seconds=seconds,
                 rewards_per_s=len(rows) / seconds,
-                tokens_per_s=(sum(n_prompt) + sum(n_output)) / seconds,
+                tokens_per_s=results.n_tokens / seconds,
             ),
         )
 

@@ -64,13 +64,17 @@ class ScoreStats:
     Attributes:
         n_rewards: rows scored.
         n_failed: rows without an inferred instruction.
+        n_folded: inversions that were the same as another of the call, and shared its run.
+        n_cached: inversions, folded ones aside, whose results an earlier call had left.
         seconds: wall time of the call.
         rewards_per_s: n_rewards a second.
-        tokens_per_s: prompt and output tokens a second.
+        tokens_per_s: prompt and output tokens a second, of the inversions that were run.
     """
 
     n_rewards: int
     n_failed: int
+    n_folded: int
+    n_cached: int
     seconds: float
     rewards_per_s: float
     tokens_per_s: float

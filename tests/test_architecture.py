@@ -18,7 +18,7 @@ LAYERS = [
     {"engine"},
     {"backends"},
     {"device_scoring", "progress", "samples"},
-    {"assembly"},
+    {"assembly", "running"},
     {"reward"},
     {"profiling", "training"},
     {"cli"},

@@ -33,6 +33,7 @@ INSTRUCTIONS = [
     "List 3 colours: red, the green, a blue",
     "",
 ]
+RESPONSES = [f"r{i}" for i in range(len(INSTRUCTIONS))]  # equal ones would share a run
 PLAIN = [
     "Write a short poem about the sea",
     "write a poem about THE sea!",
@@ -64,6 +65,10 @@ class OnDevice(NativeInverter):
     @property
     def token_device(self) -> torch.device:
         return HERE
+
+    @property
+    def weights_version(self) -> int:
+        return 0
 
     def generate_into(
         self,
@@ -105,7 +110,7 @@ def on_host(tokenizer: Any, answers: list[str], reason: str, **options: Any) -> 
         return Inversion(tokenizer.encode(text, add_special_tokens=False), text, reason)
 
     reward = FlipReward(inverter=ScriptedInverter(tokenizer, answer), **options)
-    return reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+    return reward.score(INSTRUCTIONS, RESPONSES)
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
@@ -123,7 +128,7 @@ def test_equal_to_the_rewards_of_the_texts(
     options = {"on_failure": -1.0, **options}
     inverter = OnDevice(tokenizer, answers, reason)
     reward = FlipReward(inverter=inverter, **options)
-    batch = reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+    batch = reward.score(INSTRUCTIONS, RESPONSES)
     expected = on_host(tokenizer, answers, reason, **options)
     assert inverter.decoded == undecided  # only those whose text is needed
     for column in ("rewards", "precision", "recall", "status", "n_output_tokens", "errors"):
@@ -140,7 +145,7 @@ def test_a_failed_row_keeps_its_error(tokenizer: Any) -> None:
             return [Inversion.failed("out of luck"), *super().generate_into(*args)[1:]]
 
     reward = FlipReward(inverter=Failing(tokenizer, PLAIN), style="direct")
-    batch = reward.score(INSTRUCTIONS, ["r"] * len(INSTRUCTIONS))
+    batch = reward.score(INSTRUCTIONS, RESPONSES)
     assert batch.status[:2] == ["error", "ok"]
     assert batch.errors[0] == "out of luck"
     assert batch.inferred[0] == ""
@@ -187,3 +192,11 @@ def test_from_prefill_to_reward(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         assert batch.n_output_tokens == expected.n_output_tokens
         assert batch.inferred == expected.inferred
         assert reward(instructions, responses) == expected.rewards
+
+
+def test_equal_requests_share_a_run_and_not_a_score(tokenizer: Any) -> None:
+    inverter = OnDevice(tokenizer, ["Name a river", "Name the sea"])
+    reward = FlipReward(inverter=inverter, style="direct")
+    batch = reward.score(["a river", "name", "river sea", "x"], ["r", "s", "s", "r"])
+    assert batch.rewards == [2 * 1 * 0.5 / 1.5, 2 * 0.5 * 1 / 1.5, 0.5, 0.0]
+    assert (batch.stats.n_folded, inverter.decoded) == (2, 0)

@@ -318,7 +318,7 @@ def test_a_progress_bar_on_request(make_reward: Any, capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")
     loud, _ = make_reward(as_json("x"), progress=True)
     done: list[int] = []
-    loud.score(["x"] * 3, ["r"] * 3, on_progress=done.append)
+    loud.score(["x"] * 3, ["r", "s", "t"], on_progress=done.append)
     out, err = capsys.readouterr()
     assert out == ""
     assert "3/3" in err

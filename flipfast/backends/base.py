@@ -72,6 +72,11 @@ class Inverter(ABC):
         """A device that can keep output tokens for whoever scores them there; None for none."""
         return None
 
+    @property
+    def weights_version(self) -> int:
+        """Changes when the weights do: results of another version are those of another model."""
+        return 0
+
     @abstractmethod
     def generate(
         self,

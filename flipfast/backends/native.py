@@ -102,6 +102,12 @@ class NativeInverter(Inverter):
         self.context_length = context_length
         self.vocab_size = vocab_size
         self._model = model
+        self._version = 0
+
+    @property
+    def weights_version(self) -> int:
+        """How often `update_weights` has been called."""
+        return self._version
 
     @property
     def counters(self) -> EngineCounters:
@@ -198,6 +204,7 @@ class NativeInverter(Inverter):
 
     def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
         """Take new weights in place: a whole state dict, or a folder with safetensors."""
+        self._version += 1  # before: an update that fails half-way has changed them, too
         self._model.update_weights(source)
 
     def close(self) -> None:
