@@ -128,6 +128,38 @@ class FlipReward:
         rows = self._rows(_checked_texts, instructions, responses, given)
         return self._score(rows, started, on_progress)
 
+    def score_prefixes(
+        self, instruction: str, response: str, ends: Sequence[int], context: str | None = None
+    ) -> ScoreBatch:
+        """Score growing beginnings of one response: a reward for each of its segments.
+
+        Each row is what `score` gives for response[:end] alone. The native engine computes what
+        the beginnings have in common once.
+
+        Args:
+            instruction: the true one.
+            response: the whole response.
+            ends: where the beginnings end, in characters, rising, each in [0, len(response)].
+            context: what came before the response, or None.
+
+        Returns:
+            One row an end.
+
+        Raises:
+            InputError: a text is not a string, or an end falls or lies outside the response.
+        """
+        _checked_texts(instruction, response, context)
+        least = 0
+        for end in ends:
+            if not least <= end <= len(response):
+                raise InputError(
+                    f"end {end} of a beginning must lie in [{least}, {len(response)}], behind the "
+                    "one before it and inside the response"
+                )
+            least = end
+        n = len(ends)
+        return self.score([instruction] * n, [response[:end] for end in ends], [context] * n)
+
     @property
     def inverter(self) -> Inverter:
         """What runs the model; the native one can `sleep`, `wake` and `update_weights`."""

@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from flipfast import FlipReward
+from flipfast import FlipReward, InputError
+from flipfast.backends.native import NativeInverter
 from flipfast.training.evaluate import evaluate_world
 from flipfast.training.world import World
 
@@ -50,6 +51,30 @@ def test_neighbours_have_no_say(reward: FlipReward) -> None:
         )
         assert part.inferred == [whole.inferred[i] for i in mixed]
         assert part.rewards == [whole.rewards[i] for i in mixed]
+
+
+def test_beginnings_are_scored_like_texts_of_their_own(reward: FlipReward) -> None:
+    sample = World(held_out=True).good(Random(3))
+    response = " ".join([sample.response] * 6)
+    ends = [0, len(response) // 4, len(response) // 2, len(response) // 2, len(response)]
+    alone = [reward.score([sample.instruction], [response[:end]]) for end in ends]
+    native = reward.inverter
+    assert isinstance(native, NativeInverter)
+    native.forget_prefixes()
+    before = native.counters
+    batch = reward.score_prefixes(sample.instruction, response, ends)
+    assert batch.rewards == [part.rewards[0] for part in alone]
+    assert batch.inferred == [part.inferred[0] for part in alone]
+    assert batch.rewards[-1] > 0
+    computed = native.counters.prompt_tokens - native.counters.prefix_tokens
+    computed -= before.prompt_tokens - before.prefix_tokens
+    assert computed < 0.8 * sum(batch.n_prompt_tokens[i] for i in (0, 1, 2, 4))
+
+
+@pytest.mark.parametrize("ends", [[3, 2], [-1], [0, 9]])
+def test_an_end_outside_is_named(reward: FlipReward, ends: list[int]) -> None:
+    with pytest.raises(InputError, match=f"end {ends[-1]} of a beginning must lie in"):
+        reward.score_prefixes("x", "a river", ends)
 
 
 def test_a_seed_changes_the_sample(reward: FlipReward) -> None:

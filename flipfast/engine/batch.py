@@ -13,6 +13,7 @@ from flipfast.attention.base import AttentionMetadata
 from flipfast.engine.scheduler import StepPlan
 from flipfast.engine.sequence import Sequence
 
+_INT32 = 4  # bytes
 _Ints = NDArray[np.integer[Any]]
 
 
@@ -95,7 +96,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
 def _output_address(sequence: Sequence) -> int:
     """Where the token that a step samples for a sequence goes on the device; 0 for nowhere."""
     row = sequence.output_row
-    return 0 if row is None else row[sequence.n_sampled - 1 :].data_ptr()
+    return 0 if row is None else row.data_ptr() + _INT32 * (sequence.n_sampled - 1)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
