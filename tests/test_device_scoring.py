@@ -17,6 +17,7 @@ pytest.importorskip("triton")
 from flipfast import FlipReward
 from flipfast.backends import Inversion, InversionRequest, SamplingParams
 from flipfast.backends.native import NativeInverter
+from flipfast.cli.demo import read_groups
 from flipfast.engine import loading
 from flipfast.engine.keep import fused_keep
 from flipfast.ops.triton_ops import TritonOps
@@ -200,3 +201,19 @@ def test_equal_requests_share_a_run_and_not_a_score(tokenizer: Any) -> None:
     batch = reward.score(["a river", "name", "river sea", "x"], ["r", "s", "s", "r"])
     assert batch.rewards == [2 * 1 * 0.5 / 1.5, 2 * 0.5 * 1 / 1.5, 0.5, 0.0]
     assert (batch.stats.n_folded, inverter.decoded) == (2, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_embedded_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
+    rows = read_groups(None, "instruction")
+    instructions = [row.instruction for row in rows for _ in row.responses]
+    responses = [response for row in rows for response in row.responses]
+    with FlipReward(device="cuda", temperature=temperature) as on_device:
+        assert on_device._parts.scorer is not None
+        batch = on_device.score(instructions, responses)
+        monkeypatch.setattr("flipfast.assembly._scorer", lambda *_: None)
+        on_host = FlipReward(on_device.config, inverter=on_device.inverter)
+        expected = on_host.score(instructions, responses)
+    for column in ("rewards", "precision", "recall", "status", "inferred", "n_output_tokens"):
+        assert getattr(batch, column) == getattr(expected, column), column

@@ -30,8 +30,8 @@ class Sequence:
         slot: row of the device's state, -1 outside the running set.
         finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
         error: what went wrong.
-        output_row: int32 (max_new_tokens,), contiguous, on the runner's device, filled with the output tokens
-            as they are sampled, an end token included; None for no such copy.
+        output_row: int32 (max_new_tokens,), contiguous, on the runner's device, filled with the
+            output tokens as they are sampled, an end token included; None for no such copy.
         on_end: called with the sequence when it has ended, by the thread whose step ended it or
             that cancelled it.
     """
