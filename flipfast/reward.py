@@ -7,6 +7,7 @@ import logging
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from flipfast.prompts.conversation import (
     split_system,
 )
 from flipfast.running import RequestRunner, Results
-from flipfast.samples import CUT, Row, Sample, agreements, score_rows
-from flipfast.scores import ScoreBatch, ScoreStats, Texts
+from flipfast.samples import CUT, Row, Sample, agreement, score_rows
+from flipfast.scores import Lazy, ScoreBatch, ScoreStats
 
 if TYPE_CHECKING:
     from flipfast.device_scoring import DeviceScore
@@ -268,13 +269,13 @@ class FlipReward:
             rewards=[score.reward for score in scores],
             precision=[score.precision for score in scores],
             recall=[score.recall for score in scores],
-            inferred=Texts(sample.inferred for sample in shown),
+            inferred=Lazy(sample.inferred for sample in shown),
             status=[sample.status for sample in shown],
             n_prompt_tokens=n_prompt,
             n_output_tokens=n_output,
             errors=[sample.error for sample in shown],
             reward_std=[score.std for score in scores] if several else None,
-            agreement=agreements(rows) if several else None,
+            agreement=Lazy(partial(agreement, row) for row in rows) if several else None,
             stats=ScoreStats(
                 n_rewards=len(rows),
                 n_failed=sum(sample.failed for sample in shown),

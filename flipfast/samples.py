@@ -35,7 +35,9 @@ class Sample:
     @property
     def text(self) -> str:
         """The inferred instruction."""
-        return self.inferred if isinstance(self.inferred, str) else self.inferred()
+        if not isinstance(self.inferred, str):
+            self.inferred = self.inferred()
+        return self.inferred
 
     @property
     def failed(self) -> bool:
@@ -88,13 +90,11 @@ def score_rows(rows: list[Row], on_failure: float | None) -> list[RowScores]:
     return [_scores(row, on_failure) for row in rows]
 
 
-def agreements(rows: list[Row]) -> list[float | None]:
-    """For each row the mean F1 between its samples, over all pairs; None below two samples."""
-    usable = [[sample.text for sample in row.samples if not sample.failed] for row in rows]
-    pairs = [list(combinations(texts, 2)) for texts in usable]
-    table = _table([pair for of_row in pairs for pair in of_row])
-    means = [[next(table)[0] for _ in of_row] for of_row in pairs]
-    return [fmean(values) if values else None for values in means]
+def agreement(row: Row) -> float | None:
+    """The mean F1 between a row's samples, over all pairs; None below two samples."""
+    texts = [sample.text for sample in row.samples if not sample.failed]
+    values = [triple[0] for triple in _table(list(combinations(texts, 2)))]
+    return fmean(values) if values else None
 
 
 def _scores(row: Row, on_failure: float | None) -> RowScores:

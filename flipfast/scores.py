@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
+
+Entry = TypeVar("Entry")
 
 # The fields of ScoreBatch, in its order, as they are called where they hold one row.
 SCORE_KEYS = (
@@ -20,33 +22,33 @@ SCORE_KEYS = (
 SAMPLE_KEYS = ("reward_std", "agreement")  # the same, where rows have several samples
 
 
-class Texts(Sequence[str]):
-    """Strings of which some are made only when they are read; equal to any list of the same.
+class Lazy(Sequence[Entry], Generic[Entry]):
+    """Entries of which some are made only when they are read; equal to any list of the same.
 
     Args:
-        entries: strings, or calls that give them.
+        entries: the entries, or calls that give them.
     """
 
-    def __init__(self, entries: Iterable[str | Callable[[], str]]) -> None:
+    def __init__(self, entries: Iterable[Entry | Callable[[], Entry]]) -> None:
         self._entries = list(entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: int) -> Entry: ...
     @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         entry = self._entries[index]
-        if not isinstance(entry, str):
+        if callable(entry):
             entry = self._entries[index] = entry()
         return entry
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, (list, Texts)) and list(self) == list(other)
+        return isinstance(other, (list, Lazy)) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]  # like a list
 
@@ -54,7 +56,7 @@ class Texts(Sequence[str]):
         return repr(list(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (list(self),)
+        return Lazy, (list(self),)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class ScoreBatch:
             any. With one sample a row there is no such list.
         agreement: mean word F1 between the inferred instructions of a row's samples, over all
             pairs; None for a row with fewer than two. With one sample a row there is no such list.
+            Worked out when it is read, as it needs the texts.
 
     With several samples a row, reward, precision and recall are means over them (a failed sample
     counts as `on_failure`, or not at all where that is None), inferred and status are those of
@@ -112,14 +115,14 @@ class ScoreBatch:
     rewards: list[float | None]
     precision: list[float | None]
     recall: list[float | None]
-    inferred: Texts
+    inferred: Lazy[str]
     status: list[str]
     n_prompt_tokens: list[int]
     n_output_tokens: list[int]
     errors: list[str | None]
     stats: ScoreStats
     reward_std: list[float | None] | None = None
-    agreement: list[float | None] | None = None
+    agreement: Lazy[float | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)

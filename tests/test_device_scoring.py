@@ -217,3 +217,13 @@ def test_the_embedded_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch, temperatur
         expected = on_host.score(instructions, responses)
     for column in ("rewards", "precision", "recall", "status", "inferred", "n_output_tokens"):
         assert getattr(batch, column) == getattr(expected, column), column
+
+
+def test_samples_agree_only_when_asked(tokenizer: Any) -> None:
+    inverter = OnDevice(tokenizer, ["Name a river", "Name the river now", "Name", "the river"])
+    reward = FlipReward(inverter=inverter, style="direct", samples=2, temperature=1.0)
+    batch = reward.score(["river", "name"], ["r", "s"])
+    assert batch.rewards == [(2 / 3 + 0.5) / 2, 0.5]
+    assert inverter.decoded == 0
+    assert batch.agreement == [0.8, 0.0]
+    assert inverter.decoded == 4
