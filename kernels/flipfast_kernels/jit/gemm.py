@@ -5,30 +5,27 @@ import triton
 import triton.language as tl
 
 
-# One binary whatever the number of rows.
-@triton.jit(do_not_specialize=["n_rows"])
-def linear_kernel(
+@triton.jit
+def product_tile(
     x_ptr,
     weight_ptr,
-    bias_ptr,
-    out_ptr,
     n_rows,
     n_out,
     n_in,
     x_stride,
     weight_stride,
-    out_stride,
-    HAS_BIAS: tl.constexpr,
     EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """One tile of x @ weight.T + bias: one float32 accumulator, K from its start to its end.
+    """This program's tile of x @ weight.T: one float32 accumulator, K from its start to its end.
 
-    Rows past the last read row n_rows - 1 again (their results are not stored), so that only the
+    Rows past the last read row n_rows - 1 again (nobody may use their results), so that only the
     tail of K, which no batch changes, needs a mask.
+
+    Returns: the tile's place in rows and in columns, and (BLOCK_M, BLOCK_N) sums.
     """
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(n_rows, BLOCK_M)
@@ -60,8 +57,38 @@ def linear_kernel(
         acc = tl.dot(x, w, acc, input_precision="ieee")
         x_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
+    return tile_m, tile_n, acc
 
+
+# One binary whatever the number of rows.
+@triton.jit(do_not_specialize=["n_rows"])
+def linear_kernel(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    n_rows,
+    n_out,
+    n_in,
+    x_stride,
+    weight_stride,
+    out_stride,
+    HAS_BIAS: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of x @ weight.T + bias."""
+    tile_m, tile_n, acc = product_tile(
+        x_ptr, weight_ptr, n_rows, n_out, n_in, x_stride, weight_stride, EVEN_K, BLOCK_M, BLOCK_N,
+        BLOCK_K, GROUP_M,
+    )  # fmt: skip
+    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    cols = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     if HAS_BIAS:
+        read_cols = tl.minimum(cols, n_out - 1).to(tl.int64)
         acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
     out_ptrs = out_ptr + rows.to(tl.int64)[:, None] * out_stride + cols[None, :]
     inside = (rows < n_rows)[:, None] & (cols < n_out)[None, :]

@@ -4,6 +4,8 @@
 import triton
 import triton.language as tl
 
+from flipfast_kernels.jit.gemm import product_tile
+
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -35,36 +37,13 @@ def head_tile_kernel(
     parts is (2 or 3, n_rows, tiles of columns) float32: the tile's largest number, its first
     column, and with HAS_SUMS what the others' exponentials add to its own, which counts as 1.
     """
-    pid = tl.program_id(0)
-    tiles_m = tl.cdiv(n_rows, BLOCK_M)
+    tile_m, tile_n, acc = product_tile(
+        x_ptr, weight_ptr, n_rows, n_out, n_in, x_stride, weight_stride, EVEN_K, BLOCK_M, BLOCK_N,
+        BLOCK_K, GROUP_M,
+    )  # fmt: skip
     tiles_n = tl.cdiv(n_out, BLOCK_N)
-    # GROUP_M tiles of rows walk over the columns together: their weights come from L2.
-    group = pid // (GROUP_M * tiles_n)
-    first_m = group * GROUP_M
-    height = tl.minimum(tiles_m - first_m, GROUP_M)
-    in_group = pid % (GROUP_M * tiles_n)
-    tile_m = first_m + in_group % height
-    tile_n = in_group // height
-
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    cols = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    ks = tl.arange(0, BLOCK_K)
     read_rows = tl.minimum(rows, n_rows - 1).to(tl.int64)
-    read_cols = tl.minimum(cols, n_out - 1).to(tl.int64)
-    x_ptrs = x_ptr + read_rows[:, None] * x_stride + ks[None, :]
-    w_ptrs = weight_ptr + read_cols[None, :] * weight_stride + ks[:, None]
-
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(0, n_in, BLOCK_K):
-        if EVEN_K:
-            x = tl.load(x_ptrs)
-            w = tl.load(w_ptrs)
-        else:
-            x = tl.load(x_ptrs, mask=ks[None, :] < n_in - k, other=0.0)
-            w = tl.load(w_ptrs, mask=ks[:, None] < n_in - k, other=0.0)
-        acc = tl.dot(x, w, acc, input_precision="ieee")
-        x_ptrs += BLOCK_K
-        w_ptrs += BLOCK_K
 
     # From here on columns are counted within the tile: numbers that the compiler knows.
     stored = rows < n_rows
