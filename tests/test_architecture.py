@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"_core", "_cpu", "errors"},
     {"env"},
-    {"config", "sampling", "scores"},
+    {"config", "sampling", "scores", "watching"},
     {"prompts", "parsing", "metrics", "attention", "ops"},
     {"models"},
-    {"engine"},
+    {"engine", "watchers"},
     {"backends"},
     {"device_scoring", "progress", "samples"},
     {"assembly", "running"},
@@ -26,7 +26,7 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The rooms that may call the C++ modules.
-NATIVE_USERS = {"_core": {"metrics", "parsing"}, "_cpu": {"attention", "ops"}}
+NATIVE_USERS = {"_core": {"engine", "metrics", "parsing", "watchers"}, "_cpu": {"attention", "ops"}}
 
 
 def imported_modules(path: PurePosixPath, tree: ast.AST) -> set[str]:

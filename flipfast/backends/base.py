@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flipfast.sampling import SamplingParams
+from flipfast.watching import Watcher
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,15 @@ class InversionRequest:
         prompt_ids: token ids of the whole prompt, special tokens included.
         seed: fixes this request's random choices; greedy decoding ignores it. Derive it from the
             request's content, never from its place in a list.
+        drafts: token ids that the output may repeat, the likeliest first; -1 as a first entry
+            stands for the output's start. They change how fast a result comes, never the result.
+        watcher: sees the output grow, on inverters that have `watches`.
     """
 
     prompt_ids: Sequence[int]
     seed: int = 0
+    drafts: tuple[Sequence[int], ...] = ()
+    watcher: Watcher | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,11 @@ class Inverter(ABC):
     def token_device(self) -> torch.device | None:
         """A device that can keep output tokens for whoever scores them there; None for none."""
         return None
+
+    @property
+    def watches(self) -> bool:
+        """Whether requests' watchers are heeded."""
+        return False
 
     @property
     def weights_version(self) -> int:
