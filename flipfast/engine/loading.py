@@ -142,7 +142,7 @@ def _n_pages(
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size
     if options.memory is not None and options.memory > 1:
-        fixed += workspace_bytes(spec, ops, tokens, seqs)
+        fixed += workspace_bytes(spec, ops, tokens)
     pages_a_seq = -(-spec.max_positions // attention.page_size)
     return n_pages(
         options.budget(ops.device),

@@ -27,7 +27,7 @@ class Decoder:
         ops: what it computes with; its device is the decoder's.
         attention: of the same device.
         max_tokens: most tokens a step may have.
-        max_logit_rows: most rows of a step that logits may be asked for.
+        max_logit_rows: most rows that logits are made of at a time.
         source_dtype: of the checkpoint.
     """
 
@@ -45,7 +45,8 @@ class Decoder:
         self.ops = ops
         self.attention = attention
         self._source_dtype = source_dtype
-        self._rows = (max_tokens, max_logit_rows)
+        self.max_logit_rows = max_logit_rows
+        self._max_tokens = max_tokens
         self._kept = False
         self.restore()
 
@@ -119,8 +120,7 @@ class Decoder:
                 max_tokens.
             caches: one entry a layer, from the attention backend's `allocate`.
             metadata: where the tokens lie.
-            logit_rows: (m,) int64, rows of the step that `logits` or `best` will be asked for; m
-                at most max_logit_rows.
+            logit_rows: (m,) int64, rows of the step that `logits` or `best` will be asked for.
 
         Returns:
             (m, hidden_size), normed for the head, valid until the next call.
@@ -145,7 +145,7 @@ class Decoder:
         """The head's product: (m, vocab_size) float32, valid until the next call.
 
         Args:
-            hidden: (m, hidden_size), from `forward`.
+            hidden: (m, hidden_size), rows of what `forward` gave, at most max_logit_rows.
         """
         raw, logits = self._workspace.logits(len(hidden))
         if not len(hidden):
@@ -162,6 +162,10 @@ class Decoder:
         Args:
             hidden: (m, hidden_size), from `forward`.
         """
+        parts = [self._best(part) for part in hidden.split(self.max_logit_rows)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _best(self, hidden: torch.Tensor) -> torch.Tensor:
         fused = self.ops.fused_argmax(self._head, hidden, self.spec.logit_softcap)
         return self.ops.argmax(self.logits(hidden)) if fused is None else fused
 
@@ -187,7 +191,7 @@ class Decoder:
                 tensor.data = tensor.data.to(self.ops.device)
         else:
             self._build_weights()
-        self._workspace = Workspace(self.spec, self.ops, *self._rows)
+        self._workspace = Workspace(self.spec, self.ops, self._max_tokens, self.max_logit_rows)
 
     def weight_bytes(self) -> int:
         """Memory that the weights take, in bytes; packed products count as if not packed."""

@@ -12,10 +12,9 @@ from flipfast.models.spec import DecoderSpec
 from flipfast.ops.base import Ops
 
 
-def workspace_bytes(spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> int:
+def workspace_bytes(spec: DecoderSpec, ops: Ops, max_tokens: int) -> int:
     """Device memory that a workspace takes at once, in bytes."""
     activations = max_tokens * (2 * spec.hidden_size + _scratch_width(spec))
-    activations += max_logit_rows * (spec.n_heads * spec.head_dim + spec.hidden_size)
     return activations * ops.activation_dtype.itemsize
 
 
@@ -34,7 +33,7 @@ class Workspace:
         spec: of the model.
         ops: give device and dtype.
         max_tokens: most rows of a step.
-        max_logit_rows: most rows that logits may be asked for.
+        max_logit_rows: most rows of logits that are there at a time.
     """
 
     def __init__(self, spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> None:
@@ -50,8 +49,8 @@ class Workspace:
         scratch = buffer(max_tokens * _scratch_width(spec))
         self._qkv, self._mixed = _carve(scratch, max_tokens, _qkv_width(spec), heads)
         self._gate_up, self._inner = _carve(scratch, max_tokens, 2 * inner, inner)
-        self._chosen_mixed = buffer(max_logit_rows, heads)
-        self._chosen_residual = buffer(max_logit_rows, spec.hidden_size)
+        # In the place of what attention has read by then.
+        (self._chosen_mixed,) = _carve(scratch, max_tokens, heads)
         self._logits_shape = (max_logit_rows, spec.vocab_size)
         self._logits_dtype = ops.logits_dtype
 
@@ -84,21 +83,27 @@ class Workspace:
         )
 
     def chosen_rows(self, chosen: torch.Tensor) -> Rows:
-        """Some rows of a step, gathered: attention's results and the residual."""
+        """Any rows of a step, gathered: attention's results and the residual, which is then gone.
+
+        The residual goes to the place of the hidden numbers, and those to its own.
+        """
         m = len(chosen)
-        mixed, residual = self._chosen_mixed[:m], self._chosen_residual[:m]
+        mixed, residual = self._chosen_mixed[:m], self._hidden[:m]
         torch.index_select(self._mixed, 0, chosen, out=mixed)
         torch.index_select(self._residual, 0, chosen, out=residual)
         return Rows(
             mixed=mixed,
             residual=residual,
-            hidden=self._hidden[:m],
+            hidden=self._residual[:m],
             gate_up=self._gate_up[:m],
             inner=self._inner[:m],
         )
 
     def logits(self, m: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, vocab_size) in the head's dtype and in float32; the same where that is one."""
+        """(m, vocab_size) in the head's dtype and in float32; the same where that is one.
+
+        m is at most max_logit_rows.
+        """
         raw, logits = self._logits
         return raw[:m], logits[:m]
 

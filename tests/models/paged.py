@@ -53,6 +53,12 @@ class Paged:
 
     def step(self, parts: list[tuple[int, list[int]]], *, all_rows: bool = False) -> torch.Tensor:
         """Append tokens to sequences; logits of the last token of each part, or of all tokens."""
+        return self.decoder.logits(self.forward(parts, all_rows=all_rows))
+
+    def forward(
+        self, parts: list[tuple[int, list[int]]], *, all_rows: bool = False
+    ) -> torch.Tensor:
+        """As `step`, but what the head is given instead of logits."""
         ids, positions, slots, starts = [], [], [], [0]
         page = self.decoder.attention.page_size
         for seq, tokens in parts:
@@ -74,14 +80,13 @@ class Paged:
             max_seq_len=max(lengths),
         )
         rows = list(range(len(ids))) if all_rows else [start - 1 for start in starts[1:]]
-        hidden = self.decoder.forward(
+        return self.decoder.forward(
             torch.tensor(ids),
             torch.tensor(positions),
             self.caches,
             metadata,
             torch.tensor(rows),
         )
-        return self.decoder.logits(hidden)
 
     def greedy(self, prompts: list[list[int]], chunk: int, n_new: int) -> list[list[int]]:
         """Continue all prompts at once: at most `chunk` prompt tokens a sequence and step."""
@@ -103,7 +108,10 @@ class Paged:
 
 
 def build_decoder(
-    spec: DecoderSpec, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32
+    spec: DecoderSpec,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype = torch.float32,
+    max_logit_rows: int = MAX_TOKENS,
 ) -> Decoder:
     shape = AttentionShape(spec.n_heads, spec.n_kv_heads, spec.head_dim, dtype, CPU)
     return Decoder(
@@ -111,14 +119,16 @@ def build_decoder(
         TorchOps(CPU, dtype),
         Backend(shape),
         max_tokens=MAX_TOKENS,
-        max_logit_rows=MAX_TOKENS,
+        max_logit_rows=max_logit_rows,
         source_dtype=checkpoint.dtype,
     )
 
 
-def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+def load_decoder(
+    folder: Path, dtype: torch.dtype = torch.float32, max_logit_rows: int = MAX_TOKENS
+) -> Decoder:
     spec, checkpoint = read_model(str(folder))
-    decoder = build_decoder(spec, checkpoint, dtype)
+    decoder = build_decoder(spec, checkpoint, dtype, max_logit_rows)
     decoder.load(checkpoint.tensors(), checkpoint.source)
     return decoder
 

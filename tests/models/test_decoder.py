@@ -46,6 +46,17 @@ def test_rows_chosen_are_rows_of_all(
     torch.testing.assert_close(last, every[[4, 34, 35]])
 
 
+@pytest.mark.parametrize("n", [1, 6, 7, 8, 30])
+def test_any_number_of_rows_has_a_best_token(
+    n: int, llama_folder: Path, prompt: Callable[[int], list[int]]
+) -> None:
+    decoder = load_decoder(llama_folder, max_logit_rows=7)
+    hidden = Paged(decoder, 1).forward([(0, prompt(n))], all_rows=True)
+    expected = Paged(load_decoder(llama_folder), 1).step([(0, prompt(n))], all_rows=True)
+    assert torch.equal(decoder.best(hidden), expected.argmax(-1))
+    torch.testing.assert_close(decoder.logits(hidden[-7:]), expected[-7:])
+
+
 def test_a_step_without_logits_fills_the_cache(
     llama_folder: Path, prompt: Callable[[int], list[int]]
 ) -> None:
@@ -171,7 +182,7 @@ def test_bytes(tmp_path: Path) -> None:
             for tensor in vars(workspace).values()
             if isinstance(tensor, torch.Tensor)
         }
-        asked = workspace_bytes(spec, TorchOps(CPU, dtype), MAX_TOKENS, MAX_TOKENS)
+        asked = workspace_bytes(spec, TorchOps(CPU, dtype), MAX_TOKENS)
         assert sum(held.values()) == asked
 
 
