@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.prompts.authors import load_authors_template
+from flipfast.prompts.drafts import DraftWriter
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import PromptTemplate, get_template
 
@@ -26,6 +27,7 @@ class Parts:
         inverter: runs the model.
         template: the prompt's texts.
         renderer: fills the template and tokenizes it.
+        drafts: gives a true instruction's drafts; None where nobody would use them.
         sampling: how output tokens are chosen.
         parser: reads the model's outputs.
         scorer: scores them on the device they are on; None where the host does.
@@ -34,6 +36,7 @@ class Parts:
     inverter: Inverter
     template: PromptTemplate
     renderer: PromptRenderer
+    drafts: DraftWriter | None
     sampling: SamplingParams
     parser: str
     scorer: DeviceScorer | None
@@ -66,7 +69,11 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         inverter.keep_prefix(prefix)
     parser = config.parser if template.wants_json else "plain"
     scorer = _scorer(inverter, parser, template)
-    return Parts(inverter, template, renderer, sampling, parser, scorer)
+    drafts = None
+    if config.drafting and inverter.drafts:
+        end_id = inverter.tokenizer.eos_token_id
+        drafts = DraftWriter(renderer.encoder, end_id, wants_json=template.wants_json)
+    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer)
 
 
 def _model_folder(model: str) -> str:
@@ -123,5 +130,6 @@ def _load(config: FlipConfig, folder: str) -> Inverter:
             "deterministic": config.deterministic,
             "attention": config.attention,
             "memory": config.memory,
+            "drafting": config.drafting,
         },
     )

@@ -47,6 +47,8 @@ class FlipConfig:
             takes the best that the device has.
         memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
             a share of the memory that is free; None takes what suits the device.
+        drafting: let the native engine try tokens in advance that may well come next, where that is
+            faster. The results are the same bits with and without.
         cache_rewards: results of so many inversions are kept for later calls, where the same
             response in the same context comes up again; 0 for none. `update_weights` drops them.
         progress: show a progress bar on standard error while a batch is scored.
@@ -78,6 +80,7 @@ class FlipConfig:
     deterministic: bool = True
     attention: str | None = None
     memory: float | None = None
+    drafting: bool = True
     cache_rewards: int = 0
     progress: bool = False
     revision: str | None = None

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,9 +214,14 @@ class FlipReward:
     ) -> ScoreBatch:
         runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
         n_samples = self.config.samples
+        drafts = self._drafts(row.instruction for row, _ in runnable)
         requests = [
-            InversionRequest(prompt.token_ids, _seed(self.config.seed, k, prompt.token_ids))
-            for _, prompt in runnable
+            InversionRequest(
+                prompt.token_ids,
+                _seed(self.config.seed, k, prompt.token_ids),
+                drafts.get(row.instruction, ()),
+            )
+            for row, prompt in runnable
             for k in range(n_samples)
         ]
         instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
@@ -235,6 +240,10 @@ class FlipReward:
                 for sample in row.samples:
                     sample.status += CUT
         return self._batch(rows, results, started)
+
+    def _drafts(self, instructions: Iterable[str]) -> dict[str, tuple[list[int], ...]]:
+        write = self._parts.drafts
+        return {} if write is None else {text: write(text) for text in set(instructions)}
 
     def _read(self, inversion: Inversion, score: DeviceScore | None) -> Sample:
         """Take the instruction out of the model's output, or leave it there until it is wanted."""

@@ -79,6 +79,11 @@ class Inverter(ABC):
         return None
 
     @property
+    def drafts(self) -> bool:
+        """Whether requests' drafts are of use."""
+        return False
+
+    @property
     def watches(self) -> bool:
         """Whether requests' watchers are heeded."""
         return False

@@ -36,6 +36,7 @@ def load(
     deterministic: bool = True,
     attention: str | None = None,
     memory: float | None = None,
+    drafting: bool = True,
 ) -> NativeInverter:
     """Load a model of one of the families in `flipfast.models` into the native engine.
 
@@ -47,7 +48,7 @@ def load(
         batch_size: most sequences running at a time.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.
-        deterministic, attention, memory: see EngineOptions.
+        deterministic, attention, memory, drafting: see EngineOptions.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -61,6 +62,7 @@ def load(
         attention=attention,
         memory=memory,
         max_seqs=batch_size,
+        drafting=drafting,
     )
     spec, checkpoint = read_model(model, revision)
     folder = fetch(model, revision, _TOKENIZER_FILES)
@@ -103,6 +105,16 @@ class NativeInverter(Inverter):
         self.vocab_size = vocab_size
         self._model = model
         self._version = 0
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the engine drafts."""
+        return self._model.engine.drafts
+
+    @property
+    def watches(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def weights_version(self) -> int:
@@ -169,6 +181,8 @@ class NativeInverter(Inverter):
                 list(request.prompt_ids),
                 sampling,
                 request.seed,
+                request.drafts,
+                request.watcher,
                 output_row=None if tokens is None else tokens[i],
             )
             for i, request in enumerate(requests)

@@ -26,10 +26,14 @@ class StepBatch:
         positions: (n_tokens,) int64.
         fed_rows: (n_fed,) int64, rows of input_ids whose token is the last one sampled.
         fed_slots: (n_fed,) int64, the slots of their sequences.
-        logit_rows: (n_samples,) int64, the rows whose logits give an output token.
-        sample_slots: (n_samples,) int64, the slots of their sequences.
-        output_addresses: (n_samples,) int64, where on the device an int32 copy of each output token
-            goes, 0 for nowhere; None where no sequence wants one.
+        logit_rows: (n_logits,) int64, the rows whose logits give an output token: the last one
+            of each sampling sequence, and before it those that a drafted token follows.
+        cu_logits: (n_samples + 1,) int32, where each sampling sequence's logit_rows start, and
+            their number; None where each has one.
+        max_logits: most of them that a sequence has.
+        sample_slots: (n_samples,) int64, the slots of the sampling sequences.
+        output_addresses: (n_samples,) int64, where on the device an int32 copy of each sequence's
+            output tokens goes, 0 for nowhere; None where no sequence wants one.
         metadata: for attention.
     """
 
@@ -38,6 +42,8 @@ class StepBatch:
     fed_rows: torch.Tensor
     fed_slots: torch.Tensor
     logit_rows: torch.Tensor
+    cu_logits: torch.Tensor | None
+    max_logits: int
     sample_slots: torch.Tensor
     output_addresses: torch.Tensor | None
     metadata: AttentionMetadata
@@ -52,7 +58,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
         device: where the tensors go; copies to a CUDA device do not block.
     """
     chunks = plan.chunks
-    n_tokens = np.array([chunk.n for chunk in chunks])
+    n_tokens = np.array([chunk.n_rows for chunk in chunks])
     starts = np.array([chunk.start for chunk in chunks])
     tables = _block_tables([chunk.sequence.pages for chunk in chunks])
     ends = np.cumsum(n_tokens)
@@ -62,12 +68,18 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
     input_ids = np.zeros(ends[-1], dtype=np.int64)
     fed_rows, fed_slots = [], []
     for chunk, end in zip(chunks, ends.tolist(), strict=True):
+        start = end - chunk.n_rows
         known = chunk.sequence.known_tokens(chunk.start, chunk.start + chunk.n)
-        input_ids[end - chunk.n : end - chunk.n + len(known)] = known
-        if len(known) < chunk.n:
+        input_ids[start : start + len(known)] = known
+        if chunk.draft:
+            input_ids[start + chunk.n : end] = chunk.draft
+        elif len(known) < chunk.n:
             fed_rows.append(end - 1)
             fed_slots.append(chunk.sequence.slot)
     sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
+    n_logits = np.array([1 + len(chunks[i].draft) for i in sampling], dtype=np.int64)
+    cu_logits = np.concatenate([[0], np.cumsum(n_logits)])
+    logit_rows = np.arange(cu_logits[-1]) + np.repeat(ends[sampling] - cu_logits[1:], n_logits)
     addresses = [_output_address(chunks[i].sequence) for i in sampling]
     seq_lens = starts + n_tokens
 
@@ -79,7 +91,9 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
         positions=put(positions, np.int64),
         fed_rows=put(fed_rows, np.int64),
         fed_slots=put(fed_slots, np.int64),
-        logit_rows=put(ends[sampling] - 1, np.int64),
+        logit_rows=put(logit_rows, np.int64),
+        cu_logits=put(cu_logits, np.int32) if len(logit_rows) > len(sampling) else None,
+        max_logits=int(n_logits.max(initial=1)),
         sample_slots=put([chunks[i].sequence.slot for i in sampling], np.int64),
         output_addresses=put(addresses, np.int64) if any(addresses) else None,
         metadata=AttentionMetadata(

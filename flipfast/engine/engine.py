@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from flipfast.engine.drafting import Drafting
 from flipfast.engine.fair_lock import FairLock
 from flipfast.engine.model_runner import ModelRunner, StepResult
 from flipfast.engine.sampler import BAD_LOGITS
-from flipfast.engine.scheduler import Scheduler, StepPlan
+from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import FlipfastError
 
@@ -25,10 +27,13 @@ class EngineCounters:
 
     Attributes:
         steps: model passes.
+        sampling_passes: of these, summed over the sequences that took part and got output tokens.
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, taken from the prefix cache.
         computed_tokens: rows of all passes.
         output_tokens: sampled.
+        drafted_tokens: run in case they would be sampled.
+        accepted_tokens: of these, sampled indeed.
         preemptions: sequences that lost their pages and were computed again.
         evictions: cached prefix pages given up for others.
         failed_steps: steps that raised and were tried again in smaller parts.
@@ -37,10 +42,13 @@ class EngineCounters:
     """
 
     steps: int
+    sampling_passes: int
     prompt_tokens: int
     prefix_tokens: int
     computed_tokens: int
     output_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
     preemptions: int
     evictions: int
     failed_steps: int
@@ -48,18 +56,26 @@ class EngineCounters:
     pages: int
 
 
+@dataclass(frozen=True)
+class _Step:
+    plan: StepPlan
+    result: StepResult
+    began: float
+
+
 class Engine:
     """Continuous batching: every step runs whatever fits of all sequences at hand.
 
     On a device that works by itself a step is planned while the one before it runs, so that a
     sequence may be in one step more than it needs when its end token arrives; what that step
-    samples is dropped.
+    samples is dropped. Where drafts are worth it, a step waits for the one before it instead.
 
     Args:
         runner: runs steps.
         scheduler: plans them.
         end_ids: token ids that end an output.
         overlap: whether a step is planned while the one before it runs.
+        drafting: proposes what may come next; None for one token a pass.
     """
 
     def __init__(
@@ -69,14 +85,23 @@ class Engine:
         *,
         end_ids: frozenset[int],
         overlap: bool,
+        drafting: Drafting | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._end_ids = end_ids
-        self._under_way: deque[StepResult] = deque()
+        self._drafting = drafting
+        self._under_way: deque[_Step] = deque()
+        self._arrived = 0.0  # when the last step's tokens did
         self._ahead = 1 if overlap else 0  # steps that may be under way while one is planned
         self._lock = FairLock()
         self._steps = self._computed = self._outputs = self._failed_steps = 0
+        self._passes = self._drafted = self._accepted = 0
+
+    @property
+    def drafts(self) -> bool:
+        """Whether steps try tokens in advance."""
+        return self._drafting is not None
 
     @property
     def counters(self) -> EngineCounters:
@@ -84,10 +109,13 @@ class Engine:
         cache, totals = self._scheduler.cache, self._scheduler.counters
         return EngineCounters(
             steps=self._steps,
+            sampling_passes=self._passes,
             prompt_tokens=totals.prompt_tokens,
             prefix_tokens=totals.prefix_tokens,
             computed_tokens=self._computed,
             output_tokens=self._outputs,
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
             preemptions=totals.preemptions,
             evictions=cache.n_evicted,
             failed_steps=self._failed_steps,
@@ -156,11 +184,14 @@ class Engine:
         """Plan and start a step, take in what the one before brought; returns who has ended."""
         with self._lock:
             ended: list[Sequence] = []
-            plan = self._scheduler.plan()
+            began = time.perf_counter()
+            if self._drafting is not None and self._drafting.wanted():
+                ended += self._take_in()  # what a draft goes on from must be known here
+            plan = self._plan()
             if plan.chunks:
                 failure = ""
                 try:
-                    self._under_way.append(self._start(plan))
+                    self._under_way.append(self._start(plan, began))
                 except Exception as error:
                     failure, out_of_memory = _reason(error), _is_memory(error)
                 except BaseException:  # an interrupt
@@ -171,7 +202,7 @@ class Engine:
                     ended += self._retreat(plan, failure, out_of_memory=out_of_memory)
             elif not self._under_way and not self._scheduler.idle:
                 raise FlipfastError("the engine has work but can plan none of it: please report")
-            return ended + self._take_in(but=self._ahead if plan.chunks else 0)
+            return ended + self._take_in(but=self._ahead if plan.chunks and not plan.drafted else 0)
 
     def pin(self, token_ids: SequenceOf[int]) -> None:
         """Keep this start of prompts in the prefix cache for longer than others."""
@@ -199,26 +230,57 @@ class Engine:
                     "wait for them, or cancel them"
                 )
 
-    def _start(self, plan: StepPlan) -> StepResult:
+    def _plan(self) -> StepPlan:
+        plan = self._scheduler.plan()
+        if self._drafting is not None and not self._under_way:
+            self._drafting.extend(plan, self._scheduler)
+        return plan
+
+    def _start(self, plan: StepPlan, began: float) -> _Step:
         result = self._runner.run(plan)
         self._steps += 1
-        self._computed += sum(chunk.n for chunk in plan.chunks)
-        return result
+        self._computed += plan.n_rows
+        self._drafted += sum(len(chunk.draft) for chunk in plan.chunks)
+        return _Step(plan, result, began)
 
     def _take_in(self, but: int = 0) -> list[Sequence]:
         """Wait for all steps under way but so many; returns the sequences that have ended."""
         ended = []
         while len(self._under_way) > but:
-            tokens = self._under_way[0].wait()  # an interrupt here loses nothing
-            ended += self._hand_out(self._under_way.popleft(), tokens)
+            tokens = self._under_way[0].result.wait()  # an interrupt here loses nothing
+            step = self._under_way.popleft()
+            self._note_cost(step)
+            ended += self._hand_out(step.result, tokens)
         return ended
 
-    def _hand_out(self, result: StepResult, tokens: list[int]) -> list[Sequence]:
+    def _note_cost(self, step: _Step) -> None:
+        """Tell the drafts how long a step took; of overlapping ones, behind the one before."""
+        now = time.perf_counter()
+        if self._drafting is not None:
+            n_rows, seconds = step.plan.n_rows, now - max(step.began, self._arrived)
+            self._drafting.costs.observe(len(step.plan.chunks), n_rows, step.plan.drafted, seconds)
+        self._arrived = now
+
+    def _hand_out(self, result: StepResult, tokens: list[list[int]]) -> list[Sequence]:
         """Give a step's tokens to their sequences; returns those that have ended."""
-        ended = []
-        for sequence, token in zip(result.sequences, tokens, strict=True):
-            if sequence.finish_reason is not None:
-                continue
+        heard = []
+        for chunk, emitted in zip(result.chunks, tokens, strict=True):
+            sequence = chunk.sequence
+            if sequence.finish_reason is None and sequence.epoch == chunk.epoch:
+                heard.append((sequence, self._accept(chunk, emitted)))
+        if self._drafting is not None:
+            self._drafting.learn(heard)
+        ended = [sequence for sequence, _ in heard if sequence.finish_reason is not None]
+        for sequence in ended:
+            self._end(sequence)
+        return ended
+
+    def _accept(self, chunk: Chunk, emitted: list[int]) -> list[int]:
+        """Give a sequence what a pass brought; returns the tokens that it has taken."""
+        sequence, epoch, before = chunk.sequence, chunk.epoch, len(chunk.sequence.output_ids)
+        self._passes += 1
+        self._accepted += len(emitted) - 1
+        for token in emitted:
             self._outputs += 1
             if token == BAD_LOGITS:
                 sequence.fail(
@@ -226,14 +288,15 @@ class Engine:
                     f"{len(sequence.output_ids)}; another dtype may help (float32, or bfloat16 "
                     "instead of float16)"
                 )
-            elif token in self._end_ids:
-                sequence.finish_reason = "stop"
             else:
-                sequence.accept(token)
-            if sequence.finish_reason is not None:
-                self._end(sequence)
-                ended.append(sequence)
-        return ended
+                sequence.accept(token, self._end_ids)
+            if sequence.finish_reason is not None or sequence.epoch != epoch:
+                break
+        if chunk.draft:
+            self._scheduler.settle(sequence)
+        heard = sequence.output_ids[before:]
+        ended = sequence.finish_reason == "stop" and token in self._end_ids
+        return [*heard, token] if ended else heard
 
     def _take_back(self, plan: StepPlan) -> list[Sequence]:
         """Undo a plan that did not run, once the step before it is in; returns who has ended."""
@@ -259,6 +322,8 @@ class Engine:
 
     def _end(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
+        if self._drafting is not None:
+            self._drafting.forget(sequence)
         if sequence.on_end is not None:
             sequence.on_end(sequence)
 

@@ -1,4 +1,4 @@
-"""Where a step's output tokens stay on the device."""
+"""What of a step's output tokens stays on the device."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 import torch
 
-# keep(tokens, slots, last_token, addresses) puts each of tokens (n,) int64 to last_token[slot], a
-# negative one as 0, and as int32 to its address, where there is one that is not 0.
-KeepTokens = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None"], None]
+from flipfast.engine.batch import StepBatch
+
+# keep(tokens, batch, last_token) puts the last output token of each sampling sequence to
+# last_token[slot], a negative one as 0, and all of them as int32 to the sequence's address, where
+# it has one. Tokens (n,) int64 are those chosen behind the batch's logit rows.
+KeepTokens = Callable[[torch.Tensor, StepBatch, torch.Tensor], None]
 
 
-def keep_tokens(
-    tokens: torch.Tensor,
-    slots: torch.Tensor,
-    last_token: torch.Tensor,
-    addresses: torch.Tensor | None,
-) -> None:
+def keep_tokens(tokens: torch.Tensor, batch: StepBatch, last_token: torch.Tensor) -> None:
     """`KeepTokens` in plain torch, which cannot write to addresses."""
-    if addresses is not None:
+    if batch.output_addresses is not None:
         raise ValueError("output rows on the device need the Triton kernels")
+    if batch.cu_logits is not None:
+        return  # behind a draft the host feeds the next token
     # A row of bad logits ends here; token 0 only fills its place in a step under way.
-    last_token[slots] = tokens.clamp(min=0)
+    last_token[batch.sample_slots] = tokens.clamp(min=0)
 
 
 def fused_keep() -> KeepTokens | None:
@@ -31,14 +31,17 @@ def fused_keep() -> KeepTokens | None:
     except ImportError:
         return None
 
-    def keep(
-        tokens: torch.Tensor,
-        slots: torch.Tensor,
-        last_token: torch.Tensor,
-        addresses: torch.Tensor | None,
-    ) -> None:
+    def keep(tokens: torch.Tensor, batch: StepBatch, last_token: torch.Tensor) -> None:
+        drafted = batch.cu_logits is not None
         accept_tokens(
-            tokens, slots=slots, last_token=last_token, output_addresses=addresses, validate=False
+            tokens,
+            batch.input_ids[batch.logit_rows] if drafted else None,
+            batch.cu_logits,
+            max_positions=batch.max_logits,
+            slots=batch.sample_slots,
+            last_token=last_token,
+            output_addresses=batch.output_addresses,
+            validate=False,
         )
 
     return keep

@@ -6,6 +6,7 @@ import torch
 
 from flipfast.attention import AttentionBackend, AttentionShape, load_attention
 from flipfast.engine.cuda_graphs import CudaRecorder
+from flipfast.engine.drafting import Drafting
 from flipfast.engine.engine import Engine
 from flipfast.engine.keep import KeepTokens, fused_keep, keep_tokens
 from flipfast.engine.lifecycle import LoadedModel
@@ -76,7 +77,11 @@ def load_engine(
     )
     cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
     scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
-    engine = Engine(runner, scheduler, end_ids=end_ids, overlap=device.type == "cuda")
+    overlap = device.type == "cuda"
+    # A repetition penalty looks at the tokens before, which a draft would only guess.
+    drafts = options.drafting and repetition_penalty == 1.0
+    drafting = Drafting(overlap=overlap) if drafts else None
+    engine = Engine(runner, scheduler, end_ids=end_ids, overlap=overlap, drafting=drafting)
     return LoadedModel(engine, runner, checkpoint)
 
 

@@ -12,8 +12,7 @@ from flipfast.engine.batch import StepBatch, build_batch, to_device
 from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
 from flipfast.engine.sampler import penalize, prepare_draws, sample
-from flipfast.engine.scheduler import StepPlan
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.scheduler import Chunk, StepPlan
 
 if TYPE_CHECKING:
     from flipfast.models.decoder import Decoder
@@ -25,21 +24,28 @@ class StepResult:
     """Output tokens of a step on their way to the host.
 
     Attributes:
-        sequences: whose tokens, one each.
-        tokens: (n,) int64 on the host, valid once `arrived` has happened.
+        chunks: those that sample.
+        tokens: (n,) int64 on the host, valid once `arrived` has happened: what was chosen behind
+            the last known token of each chunk and behind each token of its draft.
         arrived: None where the device is the host.
     """
 
-    sequences: list[Sequence]
+    chunks: list[Chunk]
     tokens: torch.Tensor
     arrived: torch.cuda.Event | None
 
-    def wait(self) -> list[int]:
-        """The tokens, BAD_LOGITS where a row's logits were not finite."""
+    def wait(self) -> list[list[int]]:
+        """Each chunk's output tokens, as many as its draft was right and one more.
+
+        The last one is BAD_LOGITS where its logits were not finite.
+        """
         if self.arrived is not None:
             self.arrived.synchronize()
-        out: list[int] = self.tokens.tolist()
-        return out
+        chosen = iter(self.tokens.tolist())
+        return [
+            _verified(chunk, [next(chosen) for _ in range(1 + len(chunk.draft))])
+            for chunk in self.chunks
+        ]
 
 
 class ModelRunner:
@@ -115,25 +121,29 @@ class ModelRunner:
             hidden = self._forward(
                 batch.input_ids, batch.positions, batch.metadata, batch.logit_rows
             )
-        sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        chunks = [chunk for chunk in plan.chunks if chunk.samples]
         if self._penalty != 1.0:
             self._note_seen(plan, batch)
-        tokens = self._choose(hidden, sequences, batch)
-        if sequences:
-            self._keep(tokens, batch.sample_slots, self._last_token, batch.output_addresses)
-        return self._send(sequences, tokens)
+        tokens = self._choose(hidden, chunks, batch)
+        if chunks:
+            self._keep(tokens, batch, self._last_token)
+        return self._send(chunks, tokens)
 
-    def _choose(
-        self, hidden: torch.Tensor, sequences: list[Sequence], batch: StepBatch
-    ) -> torch.Tensor:
-        """Output tokens (n,) int64, BAD_LOGITS for a row without usable logits."""
-        draws = prepare_draws(sequences, self.device)
+    def _choose(self, hidden: torch.Tensor, chunks: list[Chunk], batch: StepBatch) -> torch.Tensor:
+        """What follows each logit row (n,) int64, BAD_LOGITS where there are no usable logits."""
+        draws = prepare_draws(chunks, self.device)
         if draws is None and self._penalty == 1.0:
             return self.decoder.best(hidden)
-        logits = self.decoder.logits(hidden)
-        if self._penalty != 1.0:
-            penalize(logits, self._seen[batch.sample_slots], self._penalty)
-        return sample(logits, self._ops.argmax(logits), draws)
+        tokens = []
+        most = self.decoder.max_logit_rows
+        for start in range(0, len(hidden), most):
+            logits = self.decoder.logits(hidden[start : start + most])
+            if self._penalty != 1.0:  # then there are no drafts, and as many rows as slots
+                slots = batch.sample_slots[start : start + most]
+                penalize(logits, self._seen[slots], self._penalty)
+            within = None if draws is None else draws.within(start, start + most)
+            tokens.append(sample(logits, self._ops.argmax(logits), within))
+        return torch.cat(tokens)
 
     def _forward(
         self,
@@ -164,13 +174,24 @@ class ModelRunner:
             known = torch.tensor(sequence.known_tokens(0, sequence.n_tokens))
             self._seen[sequence.slot] = False
             self._seen[sequence.slot, to_device(known, self.device)] = True
-        self._seen[batch.sample_slots, batch.input_ids[batch.logit_rows]] = True
+        slots = torch.tensor([chunk.sequence.slot for chunk in plan.chunks])
+        n_rows = torch.tensor([chunk.n for chunk in plan.chunks])
+        rows = to_device(slots.repeat_interleave(n_rows), self.device)
+        self._seen[rows, batch.input_ids] = True
 
-    def _send(self, sequences: list[Sequence], tokens: torch.Tensor) -> StepResult:
+    def _send(self, chunks: list[Chunk], tokens: torch.Tensor) -> StepResult:
         if self.device.type == "cpu":
-            return StepResult(sequences, tokens, None)
+            return StepResult(chunks, tokens, None)
         host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-        return StepResult(sequences, host, arrived)
+        return StepResult(chunks, host, arrived)
+
+
+def _verified(chunk: Chunk, chosen: list[int]) -> list[int]:
+    """What was chosen, up to the first token that the draft did not have."""
+    for at, token in enumerate(chunk.draft):
+        if chosen[at] != token:
+            return chosen[: at + 1]
+    return chosen

@@ -30,6 +30,7 @@ class EngineOptions:
         max_tokens: tokens a step; a longer prompt is computed in chunks.
         prefix_cache: whether prompts share the pages of a common start.
         cuda_graphs: whether decode steps are recorded and replayed, on CUDA.
+        drafting: whether a step tries tokens that may well come next, where that is faster.
 
     Raises:
         ConfigError: a value outside its range.
@@ -44,6 +45,7 @@ class EngineOptions:
     max_tokens: int | None = None
     prefix_cache: bool = True
     cuda_graphs: bool = True
+    drafting: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_seqs", "max_tokens"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 import torch
 
 from flipfast.engine.batch import to_device
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.scheduler import Chunk
 from flipfast.sampling import uniform
 
 BAD_LOGITS = -1  # in place of a token, where a row's logits are not finite
@@ -18,35 +19,70 @@ _BYTES_A_NUMBER = 64  # of a tile: sorted scores, their order, sums in float64
 
 @dataclass(frozen=True)
 class Draws:
-    """What the sampled rows of a step need; a greedy row has no part in it.
+    """What the sampled rows of some logits need; a greedy row has no part in it.
 
     Attributes:
-        rows: (n,) int64, rows of the logits.
+        places: which rows of the logits, rising.
+        rows: (n,) int64, the same on the device.
         temperature, top_p: (n, 1) float32.
         top_k: (n, 1) int64, 0 for all tokens.
         uniform: (n, 1) float64, in [0, 1).
     """
 
+    places: list[int]
     rows: torch.Tensor
     temperature: torch.Tensor
     top_p: torch.Tensor
     top_k: torch.Tensor
     uniform: torch.Tensor
 
+    def within(self, start: int, end: int) -> Draws | None:
+        """Those of the rows from start to end (exclusive), counted from start."""
+        few = slice(bisect_left(self.places, start), bisect_left(self.places, end))
+        places = [place - start for place in self.places[few]]
+        return (
+            Draws(
+                places,
+                self.rows[few] - start,
+                self.temperature[few],
+                self.top_p[few],
+                self.top_k[few],
+                self.uniform[few],
+            )
+            if places
+            else None
+        )
 
-def prepare_draws(sequences: SequenceOf[Sequence], device: torch.device) -> Draws | None:
-    """The draws of a step's output tokens, already counted in n_sampled; None if all are greedy."""
-    rows = [i for i, sequence in enumerate(sequences) if sequence.sampling.temperature > 0]
-    if not rows:
+
+def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | None:
+    """The draws of a step's output tokens; None if all are greedy.
+
+    A token that follows a draft is drawn by the number that it would have without the draft. So a
+    drafted token is kept with the probability that the model gives it, which is what rejection
+    sampling asks for (Leviathan et al. 2023), and whether there was a draft never shows.
+
+    Args:
+        chunks: those that sample, their first output token counted in n_sampled.
+        device: of the logits.
+    """
+    drawn = []
+    row = 0
+    for chunk in chunks:
+        sequence, n_rows = chunk.sequence, 1 + len(chunk.draft)
+        if sequence.sampling.temperature > 0:
+            drawn += [(row + i, sequence, sequence.n_sampled - 1 + i) for i in range(n_rows)]
+        row += n_rows
+    if not drawn:
         return None
-    drawn = [sequences[i] for i in rows]
-    params = [sequence.sampling for sequence in drawn]
-    numbers = [uniform(s.seed, s.n_sampled - 1) for s in drawn]
+    rows = [row for row, _, _ in drawn]
+    params = [sequence.sampling for _, sequence, _ in drawn]
+    numbers = [uniform(sequence.seed, position) for _, sequence, position in drawn]
 
     def column(values: list[float] | list[int], dtype: torch.dtype) -> torch.Tensor:
         return to_device(torch.tensor(values, dtype=dtype)[:, None], device)
 
     return Draws(
+        places=rows,
         rows=to_device(torch.tensor(rows), device),
         temperature=column([p.temperature for p in params], torch.float32),
         top_p=column([p.top_p for p in params], torch.float32),
@@ -56,7 +92,7 @@ def prepare_draws(sequences: SequenceOf[Sequence], device: torch.device) -> Draw
 
 
 def sample(logits: torch.Tensor, best: torch.Tensor, draws: Draws | None) -> torch.Tensor:
-    """Output tokens of a step.
+    """What follows each row of logits.
 
     Args:
         logits: (n, vocabulary) float32.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field, replace
 
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sequence import Sequence
@@ -18,12 +19,22 @@ class Chunk:
         start: position of the first one.
         n: how many.
         samples: whether the last one's logits give an output token.
+        epoch: of the sequence.
+        draft: tokens that run behind these, in case they are what comes next; the host must know
+            all n tokens then.
     """
 
     sequence: Sequence
     start: int
     n: int
     samples: bool
+    epoch: int
+    draft: SequenceOf[int] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens to run, the draft included."""
+        return self.n + len(self.draft)
 
 
 @dataclass
@@ -39,6 +50,16 @@ class StepPlan:
     chunks: list[Chunk] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     registered: list[int] = field(default_factory=list)
+
+    @property
+    def drafted(self) -> bool:
+        """Whether there are drafts in it."""
+        return any(chunk.draft for chunk in self.chunks)
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens of the step, drafts included."""
+        return sum(chunk.n_rows for chunk in self.chunks)
 
 
 @dataclass
@@ -115,6 +136,29 @@ class Scheduler:
             self._admit(plan, budget)
         return plan
 
+    def room_for_drafts(self, plan: StepPlan) -> int:
+        """How many more tokens a plan may get."""
+        return self._token_limit - plan.n_rows
+
+    def add_draft(self, plan: StepPlan, index: int, draft: SequenceOf[int]) -> None:
+        """Let a planned chunk go on with drafted tokens, as far as there are pages to spare.
+
+        A draft that was right is kept by `settle`, and its pages serve what comes next in any case.
+        """
+        chunk = plan.chunks[index]
+        sequence, size = chunk.sequence, self.cache.page_size
+        # Running sequences may soon want a page each: drafts must not make one give way.
+        spare = max(self.cache.pool.n_available - len(self.running), 0)
+        draft = draft[: (len(sequence.pages) + spare) * size - sequence.n_computed]
+        self._take_pages(sequence, len(draft))
+        sequence.n_computed += len(draft)
+        plan.chunks[index] = replace(chunk, draft=draft)
+
+    def settle(self, sequence: Sequence) -> None:
+        """Correct the books of a sequence whose draft has been looked at; the host has it all."""
+        sequence.n_sampled = len(sequence.output_ids)
+        sequence.n_computed = min(sequence.n_computed, sequence.n_tokens - 1)
+
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence that has ended, or is to be dropped, out of the books."""
         if sequence.slot >= 0:
@@ -127,14 +171,14 @@ class Scheduler:
         """Undo a plan whose step has failed: its sequences wait again, in their old order."""
         self.cache.forget(plan.registered)
         for chunk in reversed(plan.chunks):
-            if chunk.samples:
+            if chunk.samples and chunk.epoch == chunk.sequence.epoch:
                 chunk.sequence.n_sampled -= 1
             self._send_back(chunk.sequence)
 
     def shrink(self, plan: StepPlan) -> None:
         """Plan at most half as much at a time as in a plan that failed."""
         self._seq_limit = max(1, len(plan.chunks) // 2)
-        self._token_limit = max(1, sum(chunk.n for chunk in plan.chunks) // 2)
+        self._token_limit = max(1, plan.n_rows // 2)
 
     def restore_limits(self) -> None:
         """Plan as much at a time as was asked for; so does the first sequence after a pause."""
@@ -189,7 +233,8 @@ class Scheduler:
             self._count(chunk, plan)
 
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
-        return Chunk(sequence, sequence.n_computed, n, samples=n == sequence.n_left)
+        samples = n == sequence.n_left
+        return Chunk(sequence, sequence.n_computed, n, samples=samples, epoch=sequence.epoch)
 
     def _count(self, chunk: Chunk, plan: StepPlan) -> None:
         """Write a chunk into the books."""

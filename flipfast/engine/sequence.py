@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from flipfast.sampling import SamplingParams
+from flipfast.watching import Verdict, Watcher
 
 _TOKEN_BYTES = 4
+_USUAL = Verdict()
 
 
 @dataclass(eq=False)
@@ -21,6 +24,8 @@ class Sequence:
         prompt_ids: token ids, at least one.
         sampling: how output tokens are chosen.
         seed: of the sampling.
+        drafts: what the output may repeat; see `InversionRequest`.
+        watcher: may end the output, or write into it.
         output_ids: output tokens that have reached the host, without an end token.
         n_sampled: output tokens, those of a step under way included.
         n_computed: tokens whose keys and values are in pages, a step under way included.
@@ -28,6 +33,8 @@ class Sequence:
         node: prefix-cache node of the last of the prompt's full pages that is registered.
         n_registered: pages that the prefix cache knows.
         slot: row of the device's state, -1 outside the running set.
+        draft_handle: under which the drafter knows it.
+        epoch: how often it was written into; what a step sampled in an earlier one is void.
         finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
         error: what went wrong.
         output_row: int32 (max_new_tokens,), contiguous, on the runner's device, filled with the
@@ -39,6 +46,8 @@ class Sequence:
     prompt_ids: list[int]
     sampling: SamplingParams
     seed: int = 0
+    drafts: tuple[SequenceOf[int], ...] = ()
+    watcher: Watcher | None = None
     output_ids: list[int] = field(default_factory=list)
     n_sampled: int = 0
     n_computed: int = 0
@@ -46,6 +55,8 @@ class Sequence:
     node: int = 0
     n_registered: int = 0
     slot: int = -1
+    draft_handle: int | None = None
+    epoch: int = 0
     finish_reason: str | None = None
     error: str | None = None
     output_row: torch.Tensor | None = None
@@ -53,6 +64,8 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self._prompt_bytes = np.asarray(self.prompt_ids, dtype="<i4").tobytes()
+        if self.watcher is not None:
+            self._write(self.watcher.start())
 
     @property
     def n_prompt(self) -> int:
@@ -87,11 +100,30 @@ class Sequence:
         width = page_size * _TOKEN_BYTES
         return self._prompt_bytes[index * width : (index + 1) * width]
 
-    def accept(self, token: int) -> None:
-        """Take an output token that has reached the host."""
-        self.output_ids.append(token)
-        if len(self.output_ids) == self.sampling.max_new_tokens:
+    def accept(self, token: int, end_ids: frozenset[int]) -> None:
+        """Take a sampled token that has reached the host, as its watcher wants it."""
+        verdict = _USUAL
+        if self.watcher is not None:
+            n_left = self.sampling.max_new_tokens - len(self.output_ids) - 1
+            verdict = self.watcher.see(token, n_left) or _USUAL
+        ends = verdict.ends
+        if verdict.written is not None:
+            self._write(verdict.written)
+        elif token in end_ids:
+            ends = True
+        else:
+            self.output_ids.append(token)
+        if ends:
+            self.finish_reason = "stop"
+        elif len(self.output_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
+
+    def _write(self, tokens: SequenceOf[int]) -> None:
+        """Add tokens that nobody sampled; a step that went on behind other ones is void."""
+        self.n_computed = min(self.n_computed, self.n_prompt + len(self.output_ids))
+        self.output_ids += tokens[: self.sampling.max_new_tokens - len(self.output_ids)]
+        self.n_sampled = len(self.output_ids)
+        self.epoch += 1
 
     def fail(self, error: str) -> None:
         """End with an error."""

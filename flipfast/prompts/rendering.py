@@ -42,6 +42,9 @@ class PromptRenderer:
     The pieces of the template are tokenized once, apart from the texts, so the prefix before
     the first text is token-identical in every prompt.
 
+    Attributes:
+        encoder: of texts that are no prompts by themselves.
+
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
         template: the prompt's texts.
@@ -68,8 +71,8 @@ class PromptRenderer:
         self._thinking = thinking
         self._max_prompt_tokens = max_prompt_tokens
         self._max_response_tokens = max_response_tokens
-        self._encoder = TextEncoder(tokenizer)
-        self._gap = self._encoder.encode_text(_GAP)
+        self.encoder = TextEncoder(tokenizer)
+        self._gap = self.encoder.encode_text(_GAP)
         self._without_context = self._pieces(template.user)
         self._with_context = (
             self._pieces(template.user_with_context) if template.user_with_context else None
@@ -85,7 +88,7 @@ class PromptRenderer:
         Raises:
             ConfigError: there is a context and the template has no place for it.
         """
-        texts = {_RESPONSE: self._encoder.encode_text(response)}
+        texts = {_RESPONSE: self.encoder.encode_text(response)}
         pieces = self._without_context
         if context:
             if self._with_context is None:
@@ -94,7 +97,7 @@ class PromptRenderer:
                     f"{len(context)} characters was given: use style='conversation'"
                 )
             pieces = self._with_context
-            texts[_CONTEXT] = self._encoder.encode_text(context)
+            texts[_CONTEXT] = self.encoder.encode_text(context)
         fitted = self._fit(texts, room=self._room(pieces))
         ids = [i for piece in pieces for i in (fitted[piece] if isinstance(piece, str) else piece)]
         return RenderedPrompt(ids, cut=fitted != texts)
@@ -122,7 +125,7 @@ class PromptRenderer:
                 f"message it is given: {text[:200]!r}"
             )
         pieces: list[list[int] | str] = [
-            part if i % 2 else self._encoder.encode_template(part, first=i == 0)
+            part if i % 2 else self.encoder.encode_template(part, first=i == 0)
             for i, part in enumerate(parts)
         ]
         if not self._tokenizer.chat_template:

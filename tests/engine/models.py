@@ -92,13 +92,17 @@ def run(
     seen: list[torch.Tensor] = []
 
     def choose(hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
-        seen[:] = [runner.decoder.logits(hidden).clone()]
+        parts = hidden.split(runner.decoder.max_logit_rows)
+        seen[:] = [torch.cat([runner.decoder.logits(part).clone() for part in parts])]
         return plain_choose(hidden, *rest)
 
     def spy(plan: Any) -> Any:
         result = plain_run(plan)
-        for row, sequence in zip(seen[0], result.sequences, strict=True):
-            bits[id(sequence)].append(row.cpu().numpy().tobytes())
+        rows = iter(seen[0])
+        for chunk, emitted in zip(result.chunks, result.wait(), strict=True):
+            drafted = [next(rows) for _ in range(1 + len(chunk.draft))]
+            kept = torch.stack(drafted[: len(emitted)])
+            bits[id(chunk.sequence)].append(kept.cpu().numpy().tobytes())
         return result
 
     runner._choose, runner.run = choose, spy  # type: ignore[method-assign]

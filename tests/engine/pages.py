@@ -9,7 +9,9 @@ from collections.abc import Sequence as SequenceOf
 import torch
 
 from flipfast.engine.batch import build_batch
+from flipfast.engine.drafting import Drafting
 from flipfast.engine.engine import Engine
+from flipfast.engine.keep import keep_tokens
 from flipfast.engine.model_runner import StepResult
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import BAD_LOGITS
@@ -73,14 +75,15 @@ class PageRunner:
             pages = meta.block_tables[i].long()[torch.arange(length) // self.page_size]
             found = self.slots[pages * self.page_size + torch.arange(length) % self.page_size]
             history = found.tolist()
-            row += chunk.n
+            row += chunk.n_rows
             assert int(meta.cu_seqlens_q[i + 1]) == row
             if chunk.samples:
                 bad = BAD in chunk.sequence.prompt_ids
-                tokens.append(BAD_LOGITS if bad else next_token(history))
+                ends = range(length - len(chunk.draft), length + 1)
+                tokens += [BAD_LOGITS if bad else next_token(history[:end]) for end in ends]
         result = torch.tensor(tokens, dtype=torch.int64)
-        self.last_token[batch.sample_slots] = result.clamp(min=0)
-        return StepResult([c.sequence for c in plan.chunks if c.samples], result, None)
+        keep_tokens(result, batch, self.last_token)
+        return StepResult([chunk for chunk in plan.chunks if chunk.samples], result, None)
 
 
 class PagedEngine:
@@ -95,6 +98,7 @@ class PagedEngine:
         max_tokens: int = 32,
         overlap: bool = False,
         prefix_cache: bool = True,
+        drafting: bool = False,
     ) -> None:
         self.cache = PrefixCache(n_pages, page_size, enabled=prefix_cache)
         self.scheduler = Scheduler(self.cache, max_seqs=max_seqs, max_tokens=max_tokens)
@@ -104,6 +108,7 @@ class PagedEngine:
             self.scheduler,
             end_ids=frozenset({END}),
             overlap=overlap,
+            drafting=Drafting(overlap=overlap) if drafting else None,
         )
 
     def check_books(self) -> None:

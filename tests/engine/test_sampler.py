@@ -7,6 +7,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from flipfast.engine.sampler import BAD_LOGITS, penalize, prepare_draws, sample
+from flipfast.engine.scheduler import Chunk
 from flipfast.engine.sequence import Sequence
 from flipfast.ops.torch_ops import TorchOps
 from flipfast.sampling import SamplingParams, uniform
@@ -37,7 +38,8 @@ def rows(n: int) -> tuple[torch.Tensor, list[Sequence]]:
 
 
 def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
-    return sample(logits, OPS.argmax(logits), prepare_draws(sequences, logits.device))
+    chunks = [Chunk(sequence, 0, 1, samples=True, epoch=0) for sequence in sequences]
+    return sample(logits, OPS.argmax(logits), prepare_draws(chunks, logits.device))
 
 
 def expected(logits: torch.Tensor, sequence: Sequence) -> int:

@@ -1,0 +1,102 @@
+"""Which tokens a step tries in advance, and whether that is worth its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flipfast._core import Drafter
+from flipfast.engine.scheduler import Scheduler, StepPlan
+from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_costs import Prices, StepCosts
+
+MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
+_PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # before any have been seen
+_SAFE = 1.1  # a draft must promise so much more than it costs
+_LONGEST_PAUSE = 64  # steps
+
+
+class Drafting:
+    """Extends plans by tokens that may well come next (Leviathan et al. 2023).
+
+    Proposed is what follows in the request's drafts, its prompt, its own output or earlier outputs
+    where the last tokens stood before. A token is tried while its chance of being right, estimated
+    from how such proposals have fared, is above what makes its row in the step worth the time that
+    it saves later; both are learnt as the engine runs. On a device that saturates with the plain
+    step hardly any token passes, and drafting stops by itself.
+
+    Args:
+        overlap: whether steps overlap with planning; a draft does away with that, as it goes on
+            from tokens that the host must have, so that it is only tried anew after a pause where
+            it was not worth it.
+    """
+
+    def __init__(self, *, overlap: bool) -> None:
+        self.costs = StepCosts()
+        self._drafter = Drafter(MAX_DRAFT)
+        self._overlap = overlap
+        self._pause = 0
+        self._next_pause = 1
+
+    def wanted(self) -> bool:
+        """Whether the next step should know all tokens, for drafts to go on from them."""
+        self._pause -= 1
+        return self._pause < 0
+
+    def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
+        """Add drafts to the chunks of a plan that sample; the host must know all their tokens."""
+        places = [i for i, chunk in enumerate(plan.chunks) if chunk.samples]
+        room = scheduler.room_for_drafts(plan)
+        if not places or room <= 0:
+            return
+        sequences = [plan.chunks[i].sequence for i in places]
+        prices = self.costs.prices() or _PRICES
+        drafts, chances = self._propose(sequences, prices.break_even(len(sequences)) * _SAFE)
+        gain = prices.saved(len(sequences)) * chances.sum() - prices.row * len(chances)
+        worth_it = gain > prices.drafted
+        if self._overlap:
+            self._next_pause = 1 if worth_it else min(2 * self._next_pause, _LONGEST_PAUSE)
+            self._pause = 0 if worth_it else self._next_pause
+        if worth_it:
+            for place, draft in zip(places, drafts, strict=True):
+                if draft and room > 0:
+                    scheduler.add_draft(plan, place, draft[:room])
+                    room -= len(plan.chunks[place].draft)
+
+    def learn(self, heard: SequenceOf[tuple[Sequence, list[int]]]) -> None:
+        """Take note of output tokens that have been added to sequences."""
+        known = [(s.draft_handle, tokens) for s, tokens in heard if s.draft_handle is not None]
+        if known:
+            lengths = [len(tokens) for _, tokens in known]
+            self._drafter.extend(
+                np.array([handle for handle, _ in known], dtype=np.int64),
+                np.array([token for _, tokens in known for token in tokens], dtype=np.int32),
+                np.cumsum([0, *lengths], dtype=np.int64),
+            )
+
+    def forget(self, sequence: Sequence) -> None:
+        """Drop what is kept for a sequence; if it has come to its end, later ones learn from it."""
+        if sequence.draft_handle is not None:
+            done = sequence.finish_reason in ("stop", "length")
+            self._drafter.close(sequence.draft_handle, learn=done)
+            sequence.draft_handle = None
+
+    def _propose(
+        self, sequences: list[Sequence], threshold: float
+    ) -> tuple[list[list[int]], NDArray[np.float32]]:
+        """A draft for each sequence, and the chances of all their tokens."""
+        for sequence in sequences:
+            if sequence.draft_handle is None:
+                sources = [list(draft) for draft in (*sequence.drafts, sequence.prompt_ids)]
+                sequence.draft_handle = self._drafter.open(sources, sequence.output_ids)
+        tokens, offsets, chances = self._drafter.propose(
+            np.array([s.draft_handle for s in sequences], dtype=np.int64),
+            np.array([s.sampling.max_new_tokens - s.n_sampled for s in sequences], dtype=np.int32),
+            np.full(len(sequences), threshold, dtype=np.float32),
+        )
+        bounds = offsets.tolist()
+        flat = tokens.tolist()
+        return [flat[i:j] for i, j in pairwise(bounds)], chances
