@@ -1,4 +1,4 @@
-// flipfast._core: the only file that knows pybind11.
+// flipfast._core: Python's view of the text core. Only files of this name know pybind11.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -12,6 +12,9 @@
 namespace py = pybind11;
 
 namespace flipfast {
+
+void bind_drafter(py::module_& module);  // draft/bindings.cc
+
 namespace {
 
 Text view(PyObject* string) {
@@ -91,4 +94,5 @@ PYBIND11_MODULE(_core, m) {
   m.def("word_hashes", &flipfast::py_word_hashes, py::arg("texts"),
         "The distinct words of each text as hashes: int64 hashes, sorted by text and hash, int32 "
         "copies, int32 offsets (N + 1,), int32 words of each text (N,). GIL released.");
+  flipfast::bind_drafter(m);
 }

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,3 +11,75 @@ def word_hashes(
 ) -> tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]
 ]: ...
+
+class Drafter:
+    """Proposes the next tokens of growing outputs: an output often repeats what is at hand.
+
+    Each next token of a draft comes from the likeliest source: one of those given for the output,
+    what the output has written itself, or what closed outputs have written. How likely each is
+    right is learned from what becomes of the proposals. Any thread may call it; the GIL is
+    released.
+
+    Args:
+        max_draft: most tokens of a draft, at least 1.
+    """
+
+    def __init__(self, max_draft: int) -> None: ...
+    def open(self, sources: Sequence[Sequence[int]], start: Sequence[int] = ...) -> int:
+        """A handle for an output.
+
+        Args:
+            sources: token sequences that it may repeat, likeliest first; they are copied. -1
+                stands for the output's start: the draft for an empty output is what follows it.
+            start: tokens that the output begins with.
+
+        Raises:
+            ValueError: a negative token, but for the -1 of a source.
+        """
+
+    def extend(
+        self,
+        handles: npt.NDArray[np.int64],
+        tokens: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+    ) -> None:
+        """Tell what outputs have got since: handles[i] tokens[offsets[i]:offsets[i + 1]].
+
+        Args:
+            handles: (n,).
+            tokens: (offsets[-1],).
+            offsets: (n + 1,), rising from 0.
+
+        Raises:
+            ValueError: an unknown handle, a negative token or shapes that do not fit; nothing is
+                changed then.
+        """
+
+    def propose(
+        self,
+        handles: npt.NDArray[np.int64],
+        limits: npt.NDArray[np.int32],
+        thresholds: npt.NDArray[np.float32],
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Draft the next tokens of each output.
+
+        Args:
+            handles: (n,).
+            limits: (n,), most tokens of each draft.
+            thresholds: (n,); a token is drafted if it and all before it in the draft are accepted
+                with at least this chance, as far as is known.
+
+        Returns:
+            int32 tokens (T,), one draft behind the other, int64 offsets (n + 1,) of the drafts and
+            float32 chances (T,) that a token and all before it are accepted.
+
+        Raises:
+            ValueError: an unknown handle or shapes that do not fit.
+        """
+
+    def close(self, handle: int, learn: bool) -> None:
+        """Forget an output; with learn, others may repeat it.
+
+        Raises:
+            ValueError: an unknown handle.
+        """
