@@ -56,6 +56,8 @@ JSON = [
 class OnDevice(NativeInverter):
     """A native inverter whose outputs are scripted: what FlipReward sees of one on a GPU."""
 
+    drafts = False
+
     def __init__(self, tokenizer: Any, answers: dict[str, str], reason: str = "stop") -> None:
         self.tokenizer = tokenizer
         self.context_length = 4096

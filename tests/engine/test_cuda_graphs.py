@@ -47,8 +47,8 @@ def test_recorded_steps_give_what_plain_ones_give(
 ) -> None:
     # Sequences of many lengths end at different steps, so that batches shrink on the way.
     ids = prompts([1 + 9 * i for i in range(n)], SMALL["vocab_size"])
-    plain = load(folder, max_seqs=20, dtype="float32", deterministic=deterministic)
-    model = load(folder, max_seqs=20, dtype="float32", deterministic=deterministic)
+    plain = load(folder, max_seqs=20, dtype="float32", deterministic=deterministic, drafting=False)
+    model = load(folder, max_seqs=20, dtype="float32", deterministic=deterministic, drafting=False)
     expected = run(plain, ids, PARAMS)
     sizes = recorded(model)
     results = run(model, ids, PARAMS)
