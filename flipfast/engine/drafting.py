@@ -35,7 +35,7 @@ class Drafting:
     """
 
     def __init__(self, *, overlap: bool) -> None:
-        self.costs = StepCosts()
+        self._costs = StepCosts()
         self._drafter = Drafter(MAX_DRAFT)
         self._overlap = overlap
         self._pause = 0
@@ -53,7 +53,7 @@ class Drafting:
         if not places or room <= 0:
             return
         sequences = [plan.chunks[i].sequence for i in places]
-        prices = self.costs.prices() or _PRICES
+        prices = self._costs.prices() or _PRICES
         drafts, chances = self._propose(sequences, prices.break_even(len(sequences)) * _SAFE)
         gain = prices.saved(len(sequences)) * chances.sum() - prices.row * len(chances)
         worth_it = gain > prices.drafted
@@ -65,6 +65,12 @@ class Drafting:
                 if draft and room > 0:
                     scheduler.add_draft(plan, place, draft[:room])
                     room -= len(plan.chunks[place].draft)
+
+    def took(self, plan: StepPlan, seconds: float) -> None:
+        """Take note of what a step cost."""
+        # Without overlap a step with drafts differs from one without by nothing but its rows.
+        drafted = self._overlap and plan.drafted
+        self._costs.observe(len(plan.chunks), plan.n_rows, drafted, seconds)
 
     def learn(self, heard: SequenceOf[tuple[Sequence, list[int]]]) -> None:
         """Take note of output tokens that have been added to sequences."""

@@ -257,8 +257,7 @@ class Engine:
         """Tell the drafts how long a step took; of overlapping ones, behind the one before."""
         now = time.perf_counter()
         if self._drafting is not None:
-            n_rows, seconds = step.plan.n_rows, now - max(step.began, self._arrived)
-            self._drafting.costs.observe(len(step.plan.chunks), n_rows, step.plan.drafted, seconds)
+            self._drafting.took(step.plan, now - max(step.began, self._arrived))
         self._arrived = now
 
     def _hand_out(self, result: StepResult, tokens: list[list[int]]) -> list[Sequence]:

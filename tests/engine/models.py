@@ -79,12 +79,13 @@ def run(
     prompt_ids: list[list[int]],
     params: SamplingParams,
     disturb: Callable[[], None] = lambda: None,
+    drafts: Callable[[list[int]], tuple[SequenceOf[int], ...]] = lambda prompt: (),
 ) -> list[tuple[list[int], str | None, bytes]]:
     """For each prompt the output, why it ended, and the bits of all its logits.
 
-    `disturb` is called before every step.
+    `disturb` is called before every step, `drafts` gives a prompt's.
     """
-    sequences = [Sequence(ids, params, seed=sum(ids)) for ids in prompt_ids]
+    sequences = [Sequence(ids, params, sum(ids), drafts(ids)) for ids in prompt_ids]
     bits: dict[int, list[bytes]] = {id(sequence): [] for sequence in sequences}
     runner = model._runner
     assert runner is not None
