@@ -15,7 +15,8 @@ from flipfast.engine.step_costs import Prices, StepCosts
 
 MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
 _PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # before any have been seen
-_SAFE = 1.1  # a draft must promise so much more than it costs
+_SAFE = 1.5  # a draft must promise so much more than it costs
+_LEAST_CHANCE = 0.1  # below, an estimate is no more than a guess
 _LONGEST_PAUSE = 64  # steps
 
 
@@ -54,7 +55,8 @@ class Drafting:
             return
         sequences = [plan.chunks[i].sequence for i in places]
         prices = self._costs.prices() or _PRICES
-        drafts, chances = self._propose(sequences, prices.break_even(len(sequences)) * _SAFE)
+        threshold = max(prices.break_even(len(sequences)) * _SAFE, _LEAST_CHANCE)
+        drafts, chances = self._propose(sequences, threshold)
         gain = prices.saved(len(sequences)) * chances.sum() - prices.row * len(chances)
         worth_it = gain > prices.drafted
         if self._overlap:
