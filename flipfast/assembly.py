@@ -57,7 +57,7 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     hints = _hints(folder)
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
-    inverter = inverter or _load(config, folder)
+    inverter = inverter or load_inverter(model=folder, **loading_options(config))
     renderer = PromptRenderer(
         inverter.tokenizer,
         template,
@@ -117,19 +117,22 @@ def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:
     )
 
 
-def _load(config: FlipConfig, folder: str) -> Inverter:
-    return load_inverter(
-        config.backend,
-        folder,
-        device=config.device,
-        dtype=config.dtype,
-        batch_size=config.batch_size,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-        native={
+def loading_options(config: FlipConfig) -> dict[str, Any]:
+    """What decides how a model is loaded, besides its name, as `load_inverter` takes it.
+
+    Rewards whose configurations have the same model and equal ones can share an inverter.
+    """
+    return {
+        "backend": config.backend,
+        "device": config.device,
+        "dtype": config.dtype,
+        "batch_size": config.batch_size,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+        "native": {
             "deterministic": config.deterministic,
             "attention": config.attention,
             "memory": config.memory,
             "drafting": config.drafting,
         },
-    )
+    }

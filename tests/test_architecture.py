@@ -17,7 +17,7 @@ LAYERS = [
     {"models"},
     {"engine", "watchers"},
     {"backends"},
-    {"device_scoring", "progress", "samples"},
+    {"agreement", "device_scoring", "progress", "samples"},
     {"assembly", "running"},
     {"reward"},
     {"profiling", "training"},

@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_options(demo)
     demo.set_defaults(command=_demo)
+    agree = commands.add_parser("agree", help="compare the rewards of several configurations")
+    _add_agree_options(agree)
+    _add_model_options(agree)
+    agree.set_defaults(command=_agree)
     tune = commands.add_parser("tune", help="measure the GPU kernels' configurations")
     _add_tune_options(tune)
     tune.set_defaults(command=_tune)
@@ -108,6 +112,24 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("trust-remote-code", "run code that comes with the model", action="store_true")
 
 
+def _add_agree_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "groups", nargs="?", metavar="GROUPS.jsonl", help="rows; default: the package's groups"
+    )
+    how: dict[str, Any] = {"metavar": "KEY=VALUE[,...]"}
+    parser.add_argument("--base", default="", help="options of the first reward", **how)
+    parser.add_argument(
+        "--variant",
+        action="append",
+        required=True,
+        dest="variants",
+        help="options of a reward that is compared with it; once for each",
+        **how,
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the rewards against the first")
+    parser.add_argument("--json-out", metavar="FILE.json", help="write figures and all rewards")
+
+
 def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="measure the shapes of this folder or hub name")
     parser.add_argument(
@@ -136,6 +158,13 @@ def _demo(**arguments: Any) -> None:
     from flipfast.cli.demo import show_demo
 
     show_demo(arguments.pop("groups"), options=arguments)
+
+
+def _agree(**arguments: Any) -> None:
+    from flipfast.cli.agree import show_agreement
+
+    own = {name: arguments.pop(name) for name in ("base", "variants", "plot", "json_out")}
+    show_agreement(arguments.pop("groups"), **own, options=arguments)
 
 
 def _tune(**arguments: Any) -> None:

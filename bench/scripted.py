@@ -1,0 +1,174 @@
+"""Outputs written beforehand: what drafting costs and saves where a given share of it is right.
+
+The engine plans, runs and verifies as always, and every pass computes all that it would; only what
+it chooses in the end is replaced by the next tokens of a script. So a model of random weights can
+be timed as if it wrote something that drafts foresee.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from bench.shapes import random_requests
+from flipfast.engine.drafting import Drafting
+from flipfast.engine.loading import load_engine
+from flipfast.engine.model_runner import StepResult
+from flipfast.engine.options import EngineOptions
+from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
+from flipfast.engine.sequence import Sequence
+from flipfast.models.checkpoint import read_model
+from flipfast.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class Script:
+    """Prompts and what each of them is answered with.
+
+    Attributes:
+        prompts: token ids.
+        outputs: token ids, all of one length.
+    """
+
+    prompts: list[list[int]]
+    outputs: list[list[int]]
+
+    def guesses(self, acceptance: float) -> list[list[int]]:
+        """The outputs with each token, by itself, right at this probability, else another one."""
+        rng = random.Random(repr(acceptance))
+        return [
+            [token if rng.random() < acceptance else token + 1 for token in output]
+            for output in self.outputs
+        ]
+
+
+def random_script(n: int, *, n_prompt: int, n_shared: int, n_out: int, vocab: int) -> Script:
+    """n prompts that share their first n_shared tokens, and outputs of n_out tokens."""
+    requests = random_requests(n, n_prompt=n_prompt, n_shared=n_shared, vocab=vocab - 1)
+    rng = random.Random(1)
+    outputs = [[rng.randrange(vocab - 1) for _ in range(n_out)] for _ in requests]
+    return Script([list(request.prompt_ids) for request in requests], outputs)
+
+
+class FixedDrafts(Drafting):
+    """Drafts of one length, whatever becomes of them.
+
+    Args:
+        guesses: for each seed of a sequence, what its drafts are taken from.
+        length: tokens of a draft.
+        overlap: see Drafting.
+    """
+
+    def __init__(self, guesses: SequenceOf[SequenceOf[int]], length: int, *, overlap: bool) -> None:
+        super().__init__(overlap=overlap)
+        self._guesses = guesses
+        self._length = length
+
+    def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
+        """Add a draft to each chunk that samples."""
+        room = scheduler.room_for_drafts(plan)
+        for place, chunk in enumerate(plan.chunks):
+            sequence = chunk.sequence
+            n = min(self._length, sequence.sampling.max_new_tokens - sequence.n_sampled, room)
+            if chunk.samples and n > 0:
+                at = sequence.n_sampled - 1
+                scheduler.add_draft(plan, place, self._guesses[sequence.seed][at : at + n])
+                room -= len(plan.chunks[place].draft)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What it took to write a script.
+
+    Attributes:
+        seconds: of all.
+        passes: in which a prompt got output tokens, mean of the prompts.
+        drafted, accepted: tokens.
+    """
+
+    seconds: float
+    passes: float
+    drafted: int
+    accepted: int
+
+
+class ScriptedModel:
+    """A loaded model that writes what a script has.
+
+    Args:
+        folder: of its checkpoint.
+        options: of EngineOptions.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        spec, checkpoint = read_model(str(folder))
+        self.vocab_size = spec.vocab_size
+        self._model = load_engine(spec, checkpoint, EngineOptions(**options), end_ids=frozenset())
+        runner = self._model._runner
+        assert runner is not None
+        self._overlap = runner.device.type == "cuda"
+        self._compute = runner.run
+        runner.run = self._step  # type: ignore[method-assign]
+        self._outputs: list[list[int]] = []
+
+    def write(
+        self, script: Script, *, acceptance: float | None = None, length: int | None = None
+    ) -> Run:
+        """Have a script written, from an empty prefix cache.
+
+        Args:
+            script: what to write.
+            acceptance: the probability that a drafted token is right; None for no drafts at all.
+            length: of every draft; None leaves it to the engine, which is offered the guesses as
+                a request's drafts.
+
+        Raises:
+            AssertionError: an output is not the script's.
+        """
+        guesses = None if acceptance is None else script.guesses(acceptance)
+        engine, params = self._model.engine, SamplingParams(max_new_tokens=len(script.outputs[0]))
+        engine._drafting = self._drafting(guesses, length)
+        engine.forget_prefixes()
+        self._outputs = script.outputs
+        offered = [()] * len(script.prompts) if guesses is None else [([-1, *g],) for g in guesses]
+        sequences = [
+            Sequence(prompt, params, seed=i, drafts=drafts)
+            for i, (prompt, drafts) in enumerate(zip(script.prompts, offered, strict=True))
+        ]
+        before, started = engine.counters, perf_counter()
+        engine.generate(sequences)
+        seconds, after = perf_counter() - started, engine.counters
+        assert [sequence.output_ids for sequence in sequences] == script.outputs
+        return Run(
+            seconds,
+            (after.sampling_passes - before.sampling_passes) / len(sequences),
+            after.drafted_tokens - before.drafted_tokens,
+            after.accepted_tokens - before.accepted_tokens,
+        )
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._model.close()
+
+    def _drafting(self, guesses: list[list[int]] | None, length: int | None) -> Drafting | None:
+        if guesses is None:
+            return None
+        if length is None:
+            return Drafting(overlap=self._overlap)
+        return FixedDrafts(guesses, length, overlap=self._overlap)
+
+    def _step(self, plan: StepPlan) -> StepResult:
+        result = self._compute(plan)
+        tokens = [token for chunk in result.chunks for token in self._next(chunk)]
+        return replace(result, tokens=torch.tensor(tokens))
+
+    def _next(self, chunk: Chunk) -> list[int]:
+        """The script's tokens behind the known ones of a chunk and behind each of its draft."""
+        at = chunk.sequence.n_sampled - 1
+        return self._outputs[chunk.sequence.seed][at : at + 1 + len(chunk.draft)]
