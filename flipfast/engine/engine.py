@@ -309,7 +309,7 @@ class Engine:
         self._failed_steps += 1
         if out_of_memory and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        if len(plan.chunks) != 1 or plan.chunks[0].n > _SMALLEST_CHUNK:
+        if len(plan.chunks) != 1 or plan.chunks[0].n > _SMALLEST_CHUNK or plan.drafted:
             self._scheduler.shrink(plan)
             return []
         guilty = plan.chunks[0].sequence

@@ -25,6 +25,8 @@ PARTS = (
     ("flipfast.reward", "FlipReward.score", "rest", False),
     ("flipfast.prompts.rendering", "PromptRenderer.render", "prompts", False),
     ("flipfast.engine.scheduler", "Scheduler.plan", "plan", False),
+    ("flipfast.engine.drafting", "Drafting.extend", "drafts", False),
+    ("flipfast.engine.drafting", "Drafting.learn", "drafts", False),
     ("flipfast.engine.model_runner", "ModelRunner.run", "step, rest", True),
     ("flipfast.engine.model_runner", "StepResult.wait", "wait for tokens", False),
     ("flipfast.reward", "extract_instruction", "parsing", False),
