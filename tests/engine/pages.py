@@ -18,6 +18,7 @@ from flipfast.engine.sampler import BAD_LOGITS
 from flipfast.engine.scheduler import Scheduler, StepPlan
 from flipfast.engine.sequence import Sequence
 from flipfast.sampling import SamplingParams
+from flipfast.watching import Watcher
 
 VOCAB = 50
 END = 1
@@ -122,8 +123,10 @@ class PagedEngine:
         assert sorted(self.scheduler._slots) == list(range(self.scheduler.max_seqs))
 
 
-def sequence(prompt: SequenceOf[int], max_new_tokens: int = 8) -> Sequence:
-    return Sequence(list(prompt), SamplingParams(max_new_tokens=max_new_tokens))
+def sequence(
+    prompt: SequenceOf[int], max_new_tokens: int = 8, watcher: Watcher | None = None
+) -> Sequence:
+    return Sequence(list(prompt), SamplingParams(max_new_tokens=max_new_tokens), watcher=watcher)
 
 
 def random_prompts(rng: random.Random, n: int, longest: int) -> list[list[int]]:
