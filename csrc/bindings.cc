@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "metrics/overlap.h"
+#include "text/extract.h"
 #include "text/normalize.h"
 #include "text/word_hash.h"
 
@@ -83,6 +84,24 @@ py::tuple py_word_hashes(const py::tuple& texts) {
                         as_array(words.n_words));
 }
 
+void feed_scanner(ObjectScanner* scanner, const py::bytes& data) {
+  scanner->feed(PyBytes_AS_STRING(data.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(data.ptr())));
+}
+
+void bind_scanner(py::module_& module) {
+  const auto as_index = [](size_t at) {
+    return at == ObjectScanner::kNone ? py::ssize_t{-1} : static_cast<py::ssize_t>(at);
+  };
+  py::class_<ObjectScanner>(module, "ObjectScanner",
+                            "Follows a growing output up to where its instruction is closed.")
+      .def(py::init<>())
+      .def("feed", &feed_scanner, py::arg("data"))
+      .def_property_readonly("closed", &ObjectScanner::closed)
+      .def_property_readonly("dead", &ObjectScanner::dead)
+      .def_property_readonly("start", [=](const ObjectScanner& s) { return as_index(s.start()); })
+      .def_property_readonly("end", [=](const ObjectScanner& s) { return as_index(s.end()); });
+}
+
 }  // namespace
 }  // namespace flipfast
 
@@ -95,4 +114,5 @@ PYBIND11_MODULE(_core, m) {
         "The distinct words of each text as hashes: int64 hashes, sorted by text and hash, int32 "
         "copies, int32 offsets (N + 1,), int32 words of each text (N,). GIL released.");
   flipfast::bind_drafter(m);
+  flipfast::bind_scanner(m);
 }

@@ -83,3 +83,33 @@ class Drafter:
         Raises:
             ValueError: an unknown handle.
         """
+
+class ObjectScanner:
+    """Follows a model's output, as it grows, up to where its instruction is closed for good.
+
+    It follows only a clean leading object: JSON's white space, closed think blocks and one ``` or
+    ```json fence, then a brace and pairs of strings, all valid for `json.loads` so far. Any other
+    byte makes it give up, and so does a value that only shows the format ("...", "<x>", nothing).
+    The first value under a key that spells "inferred instruction" counts, other keys with
+    "instruction" do not. Models forget to escape quotes, so that the quote at a value's end counts
+    once a `}`, or a comma with a whole next key and its colon, has followed.
+
+    Attributes:
+        closed: whether the value is closed: nothing that follows can matter.
+        dead: whether it has given up.
+        start: the byte where the value begins, behind its opening quote; -1 before it.
+        end: the byte of the quote that ends it, -1 before it; final once it is closed.
+    """
+
+    def __init__(self) -> None: ...
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes; the result does not hang on how an output is cut into pieces."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def dead(self) -> bool: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...

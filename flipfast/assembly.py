@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 from flipfast.config import EMBEDDED, FlipConfig
+from flipfast.errors import ConfigError
 from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.drafts import DraftWriter
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import PromptTemplate, get_template
+from flipfast.watchers.early_stop import EarlyStop
+from flipfast.watchers.forced_json import JsonWriter
+from flipfast.watching import Watcher
 
 if TYPE_CHECKING:
     from flipfast.device_scoring import DeviceScorer
@@ -31,6 +36,7 @@ class Parts:
         sampling: how output tokens are chosen.
         parser: reads the model's outputs.
         scorer: scores them on the device they are on; None where the host does.
+        watch: gives the watcher of an output, or None for none.
     """
 
     inverter: Inverter
@@ -40,6 +46,7 @@ class Parts:
     sampling: SamplingParams
     parser: str
     scorer: DeviceScorer | None
+    watch: Callable[[], Watcher | None]
 
 
 def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
@@ -68,12 +75,14 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     for prefix in renderer.prefixes():
         inverter.keep_prefix(prefix)
     parser = config.parser if template.wants_json else "plain"
-    scorer = _scorer(inverter, parser, template)
+    watch = _watch(config, inverter, renderer, sampling, parser)
+    # Not all tokens of a forced output are sampled on the device.
+    scorer = None if config.json == "forced" else _scorer(inverter, parser)
     drafts = None
     if config.drafting and inverter.drafts:
         end_id = inverter.tokenizer.eos_token_id
         drafts = DraftWriter(renderer.encoder, end_id, wants_json=template.wants_json)
-    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer)
+    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer, watch)
 
 
 def _model_folder(model: str) -> str:
@@ -98,13 +107,47 @@ def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
     return get_template(config.style or recommended or "standalone", config.target)
 
 
-def _scorer(inverter: Inverter, parser: str, template: PromptTemplate) -> DeviceScorer | None:
+def _scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
     if inverter.token_device is None:
         return None
     from flipfast.device_scoring import device_scorer  # needs triton, which is there now
 
-    texts = (template.system, template.user, template.user_with_context)
-    return device_scorer(inverter, parser, [text for text in texts if text is not None])
+    return device_scorer(inverter, parser)
+
+
+def _watch(
+    config: FlipConfig,
+    inverter: Inverter,
+    renderer: PromptRenderer,
+    sampling: SamplingParams,
+    parser: str,
+) -> Callable[[], Watcher | None]:
+    if config.json == "forced":
+        return _json_writer(inverter, renderer, sampling, parser)
+    if not (config.early_stop and inverter.watches and parser == "robust"):
+        return lambda: None
+
+    def early_stop() -> EarlyStop | None:
+        tokens, flaw = inverter.token_bytes  # here, since it takes its time once
+        return EarlyStop(tokens) if flaw is None else None
+
+    return early_stop
+
+
+def _json_writer(
+    inverter: Inverter, renderer: PromptRenderer, sampling: SamplingParams, parser: str
+) -> JsonWriter:
+    if parser == "plain":
+        raise ConfigError("json='forced' needs a style that asks for JSON, such as 'standalone'")
+    if not inverter.watches:
+        backend = type(inverter).__module__.rpartition(".")[2]
+        raise ConfigError(f"json='forced' needs backend='native': {backend!r} does not have it")
+    tokens, flaw = inverter.token_bytes
+    if flaw is not None:
+        raise ConfigError(f"json='forced' does not go with this tokenizer: {flaw}")
+    return JsonWriter(
+        renderer.encoder, inverter.decode, tokens, inverter.end_ids, sampling.max_new_tokens
+    )
 
 
 def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:

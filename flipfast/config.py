@@ -10,6 +10,7 @@ from flipfast.errors import ConfigError
 
 EMBEDDED = "embedded"
 _PARSERS = ("robust", "reference")
+_JSON = ("free", "forced")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class FlipConfig:
         prompts_dir: a folder with the FLIP authors' prompt files, used instead of our wording.
         parser: "robust", or "reference" for the published parser with its quirks. A direct
             prompt asks for no JSON: its output is the instruction.
+        json: "free", or "forced": the engine writes the literal parts of the object that a JSON
+            style asks for, and the model what stands in its two strings. Every output parses, the
+            reasoning takes at most half of the tokens that the literals leave, and a cut
+            instruction has the status "truncated". This changes what is computed: rewards are
+            not those of "free". Needs the native engine and a style that asks for JSON.
         on_failure: the reward where no instruction could be inferred; None leaves the row out of
             the group's mean in TRL, 0.0 is what the published code gives.
         max_new_tokens: longest output, in tokens. None takes 512 as published, 128 for a
@@ -47,6 +53,8 @@ class FlipConfig:
             takes the best that the device has.
         memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
             a share of the memory that is free; None takes what suits the device.
+        early_stop: end an output of a JSON style where its instruction is closed, on the native
+            engine and with the robust parser. The rewards are the same, the outputs shorter.
         drafting: let the native engine try tokens in advance that may well come next, where that is
             faster. The results are the same bits with and without.
         cache_rewards: results of so many inversions are kept for later calls, where the same
@@ -65,6 +73,7 @@ class FlipConfig:
     target: str = "instruction"
     prompts_dir: str | None = None
     parser: str = "robust"
+    json: str = "free"
     on_failure: float | None = None
     max_new_tokens: int | None = None
     max_response_tokens: int | None = None
@@ -80,6 +89,7 @@ class FlipConfig:
     deterministic: bool = True
     attention: str | None = None
     memory: float | None = None
+    early_stop: bool = True
     drafting: bool = True
     cache_rewards: int = 0
     progress: bool = False
@@ -89,6 +99,10 @@ class FlipConfig:
     def __post_init__(self) -> None:
         if self.parser not in _PARSERS:
             raise ConfigError(f"unknown parser {self.parser!r}: use one of {', '.join(_PARSERS)}")
+        if self.json not in _JSON:
+            raise ConfigError(f"json must be one of {', '.join(_JSON)}, not {self.json!r}")
+        if self.json == "forced" and self.thinking:
+            raise ConfigError("json='forced' leaves no room for thinking=True: drop one of the two")
         if self.on_failure is not None and not math.isfinite(self.on_failure):
             raise ConfigError(f"on_failure must be None or a finite number, not {self.on_failure}")
         if self.samples > 1 and self.temperature <= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +10,10 @@ import torch
 from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.backends.native import NativeInverter
 from flipfast.metrics.reference_words import reference_words
-from flipfast.metrics.token_bytes import token_bytes, verify
 from flipfast.parsing.token_spans import span_automaton
 from flipfast_kernels.spans import EMPTY, UNDECIDED, SpanAutomaton, find_spans
 from flipfast_kernels.word_f1 import word_f1
 from flipfast_kernels.word_tables import TokenTable, build_token_table
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,24 +94,18 @@ class DeviceScorer:
         ]
 
 
-def device_scorer(inverter: Inverter, parser: str, texts: Sequence[str]) -> DeviceScorer | None:
-    """The scorer of an inverter; None where its tokens do not stay on a device, or where its
-    tokenizer's decoding is not what the table holds, which is logged.
+def device_scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
+    """The scorer of an inverter; None where its tokens do not stay on a device, or where their
+    bytes are not known.
 
     Args:
         inverter: any.
         parser: "plain", "robust" or "reference".
-        texts: real ones, to try the tokenizer on.
     """
     if not isinstance(inverter, NativeInverter) or inverter.token_device is None:
         return None
-    try:
-        tokens = token_bytes(inverter.tokenizer, inverter.vocab_size)
-        reason = verify(inverter.tokenizer, tokens, texts)
-    except ValueError as error:
-        reason = str(error)
-    if reason is not None:
-        _log.warning("rewards are scored from decoded texts: %s", reason)
+    tokens, flaw = inverter.token_bytes
+    if flaw is not None:
         return None
     device = inverter.token_device
     return DeviceScorer(

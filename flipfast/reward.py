@@ -220,6 +220,7 @@ class FlipReward:
                 prompt.token_ids,
                 _seed(self.config.seed, k, prompt.token_ids),
                 drafts.get(row.instruction, ()),
+                self._parts.watch(),
             )
             for row, prompt in runnable
             for k in range(n_samples)
@@ -256,8 +257,9 @@ class FlipReward:
             sample.status = "empty" if score.empty else "ok"
             sample.scores = [score.f1, score.precision, score.recall]
             sample.inferred = lambda: self._extract(inversion)[0]
-        ended = inversion.finish_reason == "stop"
-        if self._parts.parser == "plain" and not sample.failed and not ended:
+        # Such outputs are the instruction to their end, whatever the parser makes of them.
+        to_its_end = self._parts.parser == "plain" or self.config.json == "forced"
+        if to_its_end and not sample.failed and inversion.finish_reason != "stop":
             sample.status = "truncated"
         return sample
 

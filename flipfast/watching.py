@@ -13,10 +13,12 @@ class Verdict:
     Attributes:
         written: tokens that take its place, without being sampled; None keeps it.
         ends: whether the output ends behind them, as if the model had ended it.
+        reason: the output's finish_reason then: "stop", or "length" where it was cut.
     """
 
     written: list[int] | None = None
     ends: bool = False
+    reason: str = "stop"
 
 
 class Watcher(Protocol):

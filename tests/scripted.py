@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.engine.sequence import Sequence as EngineSequence
+from flipfast.watching import Watcher
 
 
 class ScriptedInverter(Inverter):
@@ -39,3 +41,26 @@ class ScriptedInverter(Inverter):
         if isinstance(answer, Inversion):
             return answer
         return Inversion(self.tokenizer.encode(answer), answer, "stop")
+
+
+class WatchedInverter(ScriptedInverter):
+    """Says its answers token by token, as far as the requests' watchers let it."""
+
+    watches = True
+
+    def _inversion(self, request: InversionRequest) -> Inversion:
+        answer = super()._inversion(request)
+        assert self.sampling is not None
+        output, reason = watched(request.watcher, answer.output_ids, self.sampling)
+        return Inversion(output, self.decode(output), reason)
+
+
+def watched(
+    watcher: Watcher | None, tokens: Sequence[int], sampling: SamplingParams
+) -> tuple[list[int], str]:
+    """The output, and its finish_reason, of a model that samples these tokens."""
+    sequence = EngineSequence([0], sampling, watcher=watcher)
+    for token in tokens:
+        if sequence.finish_reason is None:
+            sequence.accept(token, frozenset())
+    return sequence.output_ids, sequence.finish_reason or "stop"

@@ -154,11 +154,19 @@ def test_a_failed_row_keeps_its_error(tokenizer: Any) -> None:
     assert batch.inferred[0] == ""
 
 
+def test_forced_outputs_are_scored_on_the_host(tokenizer: Any) -> None:
+    class Forced(OnDevice):
+        end_ids = frozenset()
+
+    reward = FlipReward(inverter=Forced(tokenizer, JSON), style="standalone", json="forced")
+    assert reward._parts.scorer is None  # not all of their tokens are on the device
+
+
 def test_a_tokenizer_that_is_not_understood_is_decoded(
     tokenizer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "flipfast.device_scoring.token_bytes",
+        "flipfast.metrics.token_bytes.token_bytes",
         lambda *_: [b"x"] * (len(tokenizer) + 7),
     )
     with caplog.at_level(logging.WARNING):

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from flipfast import FlipReward, InputError
+from flipfast.backends import Inverter
 from flipfast.backends.native import NativeInverter
 from flipfast.training.evaluate import evaluate_world
 from flipfast.training.world import World
@@ -94,6 +96,53 @@ def test_it_reads_the_json_styles(reward: FlipReward) -> None:
             [s.instruction for s in samples], [s.response for s in samples]
         )
         assert batch.status.count("ok") >= 10
+
+
+def test_stopped_outputs_give_the_same_rewards(reward: FlipReward) -> None:
+    native = reward.inverter
+    assert isinstance(native, NativeInverter)
+    rng, world = Random(11), World(held_out=True)
+    samples = [world.good(rng) for _ in range(12)]
+    batches, sampled = [], []
+    for early_stop in (False, True):
+        scorer = FlipReward(inverter=native, style="conversation", early_stop=early_stop)
+        before = native.counters.output_tokens
+        batches.append(
+            scorer.score([s.instruction for s in samples], [s.response for s in samples])
+        )
+        sampled.append(native.counters.output_tokens - before)
+    assert batches[0].rewards == batches[1].rewards
+    assert batches[0].inferred == batches[1].inferred
+    assert batches[1].status.count("ok") >= 10
+    assert sampled[1] < sampled[0]  # at least the end token is not waited for
+
+
+@pytest.mark.parametrize("options", [{}, {"max_new_tokens": 40}, {"temperature": 1.5, "seed": 3}])
+def test_forced_outputs_are_objects(
+    reward: FlipReward, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, world = Random(12), World(held_out=True)
+    samples = [world.good(rng) for _ in range(24)]
+    outputs: list[str] = []
+    monkeypatch.setattr(
+        NativeInverter,
+        "decode",
+        lambda self, ids: outputs.append(Inverter.decode(self, ids)) or outputs[-1],
+    )
+    scorer = FlipReward(inverter=reward.inverter, style="standalone", json="forced", **options)
+    outputs.clear()
+    whole = scorer.score([s.instruction for s in samples], [s.response for s in samples])
+    assert len(outputs) == len(samples)
+    for output in outputs:
+        assert list(json.loads(output)) == ["REASONING", "INFERRED INSTRUCTION"]
+    assert set(whole.status) <= {"ok", "truncated", "empty"}
+    assert "truncated" in whole.status or "max_new_tokens" not in options
+    mixed = rng.sample(range(len(samples)), 7)
+    part = scorer.score(
+        [samples[i].instruction for i in mixed], [samples[i].response for i in mixed]
+    )
+    assert part.inferred == [whole.inferred[i] for i in mixed]
+    assert part.rewards == [whole.rewards[i] for i in mixed]
 
 
 def test_the_demo_shows_a_table() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flipfast.metrics.token_bytes import TokenBytes, verified_token_bytes
 from flipfast.sampling import SamplingParams
 from flipfast.watching import Watcher
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Inversion", "InversionRequest", "Inverter", "SamplingParams"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,22 @@ class Inverter(ABC):
     def watches(self) -> bool:
         """Whether requests' watchers are heeded."""
         return False
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an output, on inverters that have `watches`."""
+        return frozenset()
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """What each token adds to an output's text; worked out when it is first asked for."""
+        found = verified_token_bytes(self.tokenizer, self.vocab_size)
+        if found.flaw is not None:
+            _log.warning(
+                "no output is stopped early and rewards are scored from decoded texts: %s",
+                found.flaw,
+            )
+        return found
 
     @property
     def weights_version(self) -> int:

@@ -117,6 +117,11 @@ class NativeInverter(Inverter):
         return True
 
     @property
+    def end_ids(self) -> frozenset[int]:
+        """Those of the model's generation config."""
+        return self._model.engine.end_ids
+
+    @property
     def weights_version(self) -> int:
         """How often `update_weights` has been called."""
         return self._version

@@ -86,6 +86,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("target", "infer the instruction or the system prompt", choices=TARGETS)
     option("prompts-dir", "folder with the FLIP authors' prompt files")
     option("parser", "how outputs are read", choices=("robust", "reference"))
+    option("json", "forced: the engine writes the object's literals", choices=("free", "forced"))
     option("on-failure", "reward where nothing could be inferred; default null", type=float)
     option("max-new-tokens", "longest output", type=int)
     option("max-response-tokens", "a longer response loses its middle", type=int)
@@ -107,6 +108,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         default=argparse.SUPPRESS,
         help="let the bits of a reward depend on the batch, where that is faster",
+    )
+    parser.add_argument(
+        "--no-early-stop",
+        dest="early_stop",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="let outputs run on behind the instruction",
     )
     option("revision", "branch, tag or commit of a hub model")
     option("trust-remote-code", "run code that comes with the model", action="store_true")

@@ -99,6 +99,11 @@ class Engine:
         self._passes = self._drafted = self._accepted = 0
 
     @property
+    def end_ids(self) -> frozenset[int]:
+        """Token ids that end an output."""
+        return self._end_ids
+
+    @property
     def drafts(self) -> bool:
         """Whether steps try tokens in advance."""
         return self._drafting is not None

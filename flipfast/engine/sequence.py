@@ -114,7 +114,7 @@ class Sequence:
         else:
             self.output_ids.append(token)
         if ends:
-            self.finish_reason = "stop"
+            self.finish_reason = verdict.reason
         elif len(self.output_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
 

@@ -14,6 +14,12 @@ _REPLACE = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
 _FUSE = {"type": "Fuse"}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
+# Of the kind that models write.
+_TRIALS = (
+    '{"REASONING": "3 caf\xe9s:\\n- \u201cx\u201d", "INFERRED INSTRUCTION": "Don\'t explain"}',
+    '```json\n{\n  "a": "\u4f60\u597d"\n}\n```\n\nThat is all \u2014 well...',
+)
+
 
 def _byte_letters() -> dict[int, int | str]:
     """From the letters that GPT-2 writes bytes with to characters of those values.
@@ -31,6 +37,18 @@ def _byte_letters() -> dict[int, int | str]:
 _BYTE_LETTERS = _byte_letters()
 
 
+class TokenBytes(NamedTuple):
+    """What each id of a vocabulary adds to the decoded text.
+
+    Attributes:
+        table: as `token_bytes` gives it.
+        flaw: why the table must not be used; None where it may.
+    """
+
+    table: list[bytes | None]
+    flaw: str | None
+
+
 class _Kind(NamedTuple):
     """How a tokenizer's decoder works.
 
@@ -44,6 +62,18 @@ class _Kind(NamedTuple):
     decoder: str
     falls_back: bool = False
     why: str = ""
+
+
+def verified_token_bytes(tokenizer: Any, vocab_size: int) -> TokenBytes:
+    """The bytes of every id, compared with the tokenizer's own decoding.
+
+    Takes about a second for 256,000 ids. Arguments as for `token_bytes`.
+    """
+    try:
+        table = token_bytes(tokenizer, vocab_size)
+        return TokenBytes(table, verify(tokenizer, table, _TRIALS))
+    except ValueError as error:
+        return TokenBytes([], str(error))
 
 
 def token_bytes(tokenizer: Any, vocab_size: int | None = None) -> list[bytes | None]:

@@ -3,6 +3,7 @@
 import json
 import re
 
+from flipfast._core import ObjectScanner
 from flipfast.parsing.fields import find_instruction
 from flipfast.parsing.keys import key_rank
 from flipfast.parsing.strings import QUOTES
@@ -26,10 +27,16 @@ _OBJECT_START = re.compile(rf"\s*[{{\[][\s{{\[]*[{QUOTES}]")
 def parse_robust(text: str) -> tuple[str, str]:
     """Return (instruction, status) from one model output.
 
-    A clean JSON object, in a code fence or behind a think block at most, is "ok". Otherwise the
-    key is looked for in the text as it is, and where there is none the whole text is taken, unless
-    it shows signs of the object that was asked for. Statuses as in `extract_instruction`.
+    A clean JSON object, in a code fence or behind a think block at most, is "ok". Of such an object
+    at the start of the text only the beginning has to be clean: once the value is closed for good,
+    as `ObjectScanner` sees it, nothing that follows changes the result, so that an output may be
+    stopped there. Otherwise the key is looked for in the text as it is, and where there is none
+    the whole text is taken, unless it shows signs of the object that was asked for. Statuses as in
+    `extract_instruction`.
     """
+    closed = _closed_value(text)
+    if closed is not None:
+        return closed, "ok"
     body, reasoning_only = drop_leading_think(text)
     found = parse_fields(body)
     if found:
@@ -40,6 +47,17 @@ def parse_robust(text: str) -> tuple[str, str]:
 def parse_fields(body: str) -> tuple[str, str] | None:
     """Return (instruction, status) where a text has a key for the instruction, else None."""
     return _from_object(body) or find_instruction(body)
+
+
+def _closed_value(text: str) -> str | None:
+    """The instruction in a clean beginning of an object, where that settles it."""
+    data = text.encode("utf-8", "surrogatepass")
+    scanner = ObjectScanner()
+    scanner.feed(data)
+    if not scanner.closed:
+        return None
+    quoted = data[scanner.start - 1 : scanner.end + 1]
+    return str(json.loads(quoted.decode("utf-8", "surrogatepass")))
 
 
 def _from_object(body: str) -> tuple[str, str] | None:

@@ -141,8 +141,10 @@ def test_an_interruption_keeps_the_finished_rows(
 
 def test_options_reach_the_reward(source: Any, scripted: Any, capsys: Any) -> None:
     arguments = ["--temperature", "0.5", "--seed", "3", "--on-failure", "0", "--thinking"]
+    arguments += ["--json", "free", "--no-early-stop"]
     assert main(["score", source(ROWS[1]), *arguments]) == 0
-    assert scripted == [{"temperature": 0.5, "seed": 3, "on_failure": 0.0, "thinking": True}]
+    expected = {"temperature": 0.5, "seed": 3, "on_failure": 0.0, "thinking": True}
+    assert scripted == [{**expected, "json": "free", "early_stop": False}]
     assert json.loads(capsys.readouterr().out)["rewards"] == [1.0, 0.0, 0.0]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from flipfast.metrics.token_bytes import token_bytes, verify
+from flipfast.metrics.token_bytes import token_bytes, verified_token_bytes, verify
 from tests.metrics.trained_tokenizers import END, KINDS, TOOL, tokenizer
 
 TEXTS = [
@@ -72,6 +72,22 @@ def test_a_wrong_byte_is_found(kind):
     unknown = [*data[:at], None, *data[at + 1 :]]
     assert verify(made, unknown, []) is None
     assert verify(made, unknown, ["a river"]) is None  # rows that have it are not decided
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_may_be_used(kind):
+    made = tokenizer(kind)
+    assert verified_token_bytes(made, len(made)) == (token_bytes(made), None)
+
+
+def test_a_table_that_may_not_be_used(monkeypatch):
+    made = tokenizer("gpt2")
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, "a"))
+    found = verified_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend), 2)
+    assert found == ([None, None], "the tokenizer has no decoder")
+    wrong = [data and data + b"s" for data in token_bytes(made)]
+    monkeypatch.setattr("flipfast.metrics.token_bytes.token_bytes", lambda *_: wrong)
+    assert "do not decode to the bytes" in verified_token_bytes(made, len(made)).flaw
 
 
 def test_real_texts_decode_to_their_bytes(shared_file):

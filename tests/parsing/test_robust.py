@@ -83,7 +83,10 @@ CLEAN = [
     '{"Instruction": "What is x?", "instruction_language": "German"}',
     '{"instruction": "no", "Inferred instructions": "What is x?"}',
     '{"INFERRED INSTRUCTION": null, "inferred instruction": "What is x?"}',
-    '{"Inferred_Instruction": "no", "INFERRED INSTRUCTION": "What is x?"}',
+    '{"Inferred_Instruction": "What is x?", "INFERRED INSTRUCTION": "no"}',
+    '{"Inferred_Instruction": "...", "INFERRED INSTRUCTION": "What is x?"}',
+    '{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}\n\nI hope this helps!',
+    '{"INFERRED INSTRUCTION": "What is x?", "REASONING": "it was cut',
 ]
 MENDED = [
     'Here it is:\n{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}\n\nI hope this helps!',
@@ -161,10 +164,11 @@ def test_text_of_a_mended_value(output, expected):
     ("output", "expected"),
     [
         (FORMAT + '\n{"REASONING": "r", "INFERRED INSTRUCTION": "x"}', ("x", "recovered")),
-        ('{"REASONING": "r", "INFERRED INSTRUCTION": "x"}\n' + FORMAT, ("x", "recovered")),
+        ('{"REASONING": "r", "INFERRED INSTRUCTION": "x"}\n' + FORMAT, ("x", "ok")),
         (FORMAT + '\n{"REASONING": "r", "INFERRED INSTRUCTION": "x', ("x", "truncated")),
-        ('{"inferred instruction": "a"} or {"inferred instruction": "b"}', ("b", "recovered")),
-        ('{"inferred instruction": "a"} or {"inferred instruction": "b', ("a", "recovered")),
+        ('{"inferred instruction": "a"} or {"inferred instruction": "b"}', ("a", "ok")),
+        ('So {"inferred instruction": "a"} {"inferred instruction": "b"}', ("b", "recovered")),
+        ('So {"inferred instruction": "a"} {"inferred instruction": "b', ("a", "recovered")),
         ('{"INFERRED INSTRUCTION": "a",} {"instruction": "b"}', ("a", "recovered")),
         ('{"INFERRED INSTRUCTION": "<text>"} {"INFERRED INSTRUCTION": "a"}', ("a", "recovered")),
         (

@@ -1,0 +1,1 @@
+"""Watchers of growing outputs (see `flipfast.watching`); one module a purpose."""
