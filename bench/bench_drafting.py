@@ -21,7 +21,7 @@ from bench.scripted import Run, Script, ScriptedModel, random_script
 from bench.shapes import EMBEDDED, QWEN3, save_random_model
 
 ACCEPTANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best
+LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best, from a cold start
 
 Round = tuple[dict[float, Run], float]
 
