@@ -58,10 +58,12 @@ class PrefixCache:
         self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
 
     def match(self, sequence: Sequence) -> list[int]:
-        """Pages that hold the start of the prompt, never all of its tokens."""
+        """Full pages that hold the start of the prompt, never all of its tokens."""
+        n_full = sequence.n_reusable // self.page_size
+        if sequence.source is not None:
+            return sequence.source.pages[:n_full]
         node, pages = ROOT, []
-        longest = min(sequence.n_tokens - 1, sequence.n_prompt)
-        for index in range(longest // self.page_size):
+        for index in range(n_full):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))
             if page is None:
                 break
@@ -70,15 +72,24 @@ class PrefixCache:
         return pages
 
     def attach(self, sequence: Sequence, pages: list[int]) -> None:
-        """Give a sequence the pages that `match` found for it."""
+        """Give a sequence the pages that `match` found for it.
+
+        Where they are its leader's, it counts what the leader's next page holds of the prompt as
+        computed, too: that is for the caller to copy.
+        """
         for page in pages:
             self._kept.pop(page, None)
             self._kept_pinned.pop(page, None)
             self.pool.share(page)
         sequence.pages = list(pages)
-        sequence.n_computed = len(pages) * self.page_size
-        sequence.n_registered = len(pages)
-        sequence.node = self._nodes[pages[-1]].number if pages else ROOT
+        source = sequence.source
+        if source is not None:
+            sequence.n_computed = sequence.n_reusable
+            sequence.n_registered, sequence.node = source.n_registered, source.node
+        else:
+            sequence.n_computed = len(pages) * self.page_size
+            sequence.n_registered = len(pages)
+            sequence.node = self._nodes[pages[-1]].number if pages else ROOT
 
     def n_kept(self, pages: SequenceOf[int]) -> int:
         """How many of these pages nobody holds."""

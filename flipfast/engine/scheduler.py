@@ -45,11 +45,13 @@ class StepPlan:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
         registered: pages that became known to the prefix cache with it.
+        copies: (from, to) page numbers, to be copied before anything else.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     registered: list[int] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def drafted(self) -> bool:
@@ -68,12 +70,14 @@ class SchedulerCounters:
 
     Attributes:
         prompt_tokens: of all admitted prompts; a preempted one counts again.
-        prefix_tokens: of these, taken from the prefix cache.
+        prefix_tokens: of these, found in pages.
+        copied_pages: partly filled pages that a sequence took over from its leader.
         preemptions: sequences that lost their pages and had to start again.
     """
 
     prompt_tokens: int = 0
     prefix_tokens: int = 0
+    copied_pages: int = 0
     preemptions: int = 0
 
 
@@ -84,6 +88,9 @@ class Scheduler:
     left as far as the budget goes: one for a decoding sequence, a chunk of the prompt otherwise.
     Waiting ones follow while there is budget and room for their whole prompt. Where a running
     sequence finds no page, the one admitted last gives its pages up and starts again later.
+
+    A sequence whose leader is running waits until the leader's prompt is in pages. Then it shares
+    the full ones and gets a copy of the last one, as both go on writing there.
 
     Args:
         cache: pages and known prefixes.
@@ -106,6 +113,11 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
+    @property
+    def unfinished(self) -> list[Sequence]:
+        """All sequences, those that wait for their leaders included."""
+        return [*self.running, *self.waiting, *(f for s in self.running for f in s.followers)]
+
     def refusal(self, n_tokens: int) -> str | None:
         """Why a sequence of that many tokens, output included, can never run; None if it can."""
         pages = self._n_pages(n_tokens)
@@ -126,6 +138,7 @@ class Scheduler:
     def plan(self) -> StepPlan:
         """The next step, empty if nothing can run now; its books are as if it had run."""
         plan = StepPlan()
+        self._call_followers()
         preemptions = self.counters.preemptions
         budget = self._plan_running(plan)
         for chunk in plan.chunks:
@@ -166,6 +179,8 @@ class Scheduler:
             self._vacate(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        elif sequence.leader is not None and sequence in sequence.leader.followers:
+            sequence.leader.followers.remove(sequence)
 
     def roll_back(self, plan: StepPlan) -> None:
         """Undo a plan whose step has failed: its sequences wait again, in their old order."""
@@ -211,6 +226,12 @@ class Scheduler:
         """
         while self.waiting and budget and len(self.running) < self._seq_limit:
             sequence = self.waiting[0]
+            leader = sequence.leader
+            if leader is not None and leader.slot >= 0 and not leader.prefilled:
+                leader.followers.append(self.waiting.popleft())
+                continue
+            if sequence.source is None and self._n_promised >= self._seq_limit:
+                return
             pages = self.cache.match(sequence)
             needed = self._n_pages(sequence.n_tokens) - len(pages)
             # Kept pages that it would share are no longer there to be taken. Sequences that run
@@ -226,11 +247,38 @@ class Scheduler:
             self.running.append(sequence)
             plan.admitted.append(sequence)
             self._take_pages(sequence, sequence.n_left)
+            self._plan_copy(sequence, plan)
             n = min(sequence.n_left, budget)
             budget -= n
             chunk = self._chunk(sequence, n)
             plan.chunks.append(chunk)
             self._count(chunk, plan)
+
+    def _call_followers(self) -> None:
+        """Put those whose leader's prompt has been run at the head of the queue."""
+        for sequence in reversed(self.running):
+            if not sequence.prefilled and sequence.n_computed >= sequence.n_prompt:
+                sequence.prefilled = True
+                self._queue_followers(sequence)
+
+    def _queue_followers(self, leader: Sequence) -> None:
+        self.waiting.extendleft(reversed(leader.followers))
+        leader.followers = []
+
+    @property
+    def _n_promised(self) -> int:
+        """Sequences that run or will as soon as their leader's prompt has been run.
+
+        If others took their places, the leader and its last page could be gone when they come.
+        """
+        return sum(1 + len(sequence.followers) for sequence in self.running)
+
+    def _plan_copy(self, sequence: Sequence, plan: StepPlan) -> None:
+        """Have the page copied that its leader has filled in part."""
+        index, n_filled = divmod(sequence.n_computed, self.cache.page_size)
+        if sequence.source is not None and n_filled:
+            plan.copies.append((sequence.source.pages[index], sequence.pages[index]))
+            self.counters.copied_pages += 1
 
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
         samples = n == sequence.n_left
@@ -258,10 +306,11 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _vacate(self, sequence: Sequence) -> None:
+        self._queue_followers(sequence)  # without it they run like others
         self.cache.pool.release(sequence.pages)
         self._slots.append(sequence.slot)
         sequence.pages, sequence.slot = [], -1
-        sequence.n_computed = 0
+        sequence.n_computed, sequence.prefilled = 0, False
 
     def _n_pages(self, n_tokens: int) -> int:
         return -(-n_tokens // self.cache.page_size)

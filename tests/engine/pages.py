@@ -60,6 +60,9 @@ class PageRunner:
         self.longest_step = 0
 
     def run(self, plan: StepPlan) -> StepResult:
+        pages = self.slots.view(-1, self.page_size)
+        for source, target in plan.copies:
+            pages[target] = pages[source]
         batch = build_batch(plan, self.page_size, self.device)
         if any(self.fail_when & set(chunk.sequence.prompt_ids) for chunk in plan.chunks):
             raise self.error
