@@ -132,7 +132,7 @@ class AttentionBackend(ABC):
             cache: what `allocate` gave for the layer, pages along the first dimension; a backend
                 that lays them out otherwise overrides this.
             sources: (n,) int64, page numbers, any number of times each.
-            targets: (n,) int64, page numbers, none twice and none of them a source.
+            targets: (n,) int64, page numbers, none twice; all sources are read before.
         """
         for pages in cache:
             pages.index_copy_(0, targets, pages.index_select(0, sources))

@@ -29,8 +29,8 @@ class EngineCounters:
         steps: model passes.
         sampling_passes: of these, summed over the sequences that took part and got output tokens.
         prompt_tokens: of all admitted prompts; a preempted one counts again.
-        prefix_tokens: of these, taken from the prefix cache or from another sample's pages.
-        copied_pages: pages that samples of a prompt took over in part.
+        prefix_tokens: of these, taken from the prefix cache.
+        copied_pages: cached pages that held the rest of a prompt and were copied.
         computed_tokens: rows of all passes.
         output_tokens: sampled.
         drafted_tokens: run in case they would be sampled.

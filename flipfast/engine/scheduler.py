@@ -45,7 +45,8 @@ class StepPlan:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
         registered: pages that became known to the prefix cache with it.
-        copies: (from, to) page numbers, to be copied before anything else.
+        copies: (from, to) page numbers, to be copied before anything is written, all at once: a
+            page may be copied and then overwritten.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -71,7 +72,7 @@ class SchedulerCounters:
     Attributes:
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, found in pages.
-        copied_pages: partly filled pages that a sequence took over from its leader.
+        copied_pages: pages that held the rest of a sequence's prompt and were copied for it.
         preemptions: sequences that lost their pages and had to start again.
     """
 
@@ -90,7 +91,7 @@ class Scheduler:
     sequence finds no page, the one admitted last gives its pages up and starts again later.
 
     A sequence whose leader is running waits until the leader's prompt is in pages. Then it shares
-    the full ones and gets a copy of the last one, as both go on writing there.
+    the full ones and gets a copy of the last one, behind the prompt in which each goes on.
 
     Args:
         cache: pages and known prefixes.
@@ -230,29 +231,45 @@ class Scheduler:
             if leader is not None and leader.slot >= 0 and not leader.prefilled:
                 leader.followers.append(self.waiting.popleft())
                 continue
-            if sequence.source is None and self._n_promised >= self._seq_limit:
-                return
             pages = self.cache.match(sequence)
-            needed = self._n_pages(sequence.n_tokens) - len(pages)
-            # Kept pages that it would share are no longer there to be taken. Sequences that run
-            # will soon want a page each: leave them one, or they would preempt this one at once.
-            spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
-            if needed > spare and self.running:
+            if not self._has_room(sequence, pages):
                 return
             self.waiting.popleft()
-            self.cache.attach(sequence, pages)
-            self.counters.prompt_tokens += sequence.n_prompt
-            self.counters.prefix_tokens += sequence.n_computed
-            sequence.slot = self._slots.pop()
-            self.running.append(sequence)
-            plan.admitted.append(sequence)
-            self._take_pages(sequence, sequence.n_left)
-            self._plan_copy(sequence, plan)
+            self._start(sequence, pages, plan)
             n = min(sequence.n_left, budget)
             budget -= n
             chunk = self._chunk(sequence, n)
             plan.chunks.append(chunk)
             self._count(chunk, plan)
+
+    def _has_room(self, sequence: Sequence, pages: list[int]) -> bool:
+        """Whether a sequence may join, given the pages that it would share."""
+        promised = sum(1 + len(running.followers) for running in self.running)
+        if sequence.leader is None and promised >= self._seq_limit:
+            return False  # followers come first, so that few prompts are in pages at a time
+        needed = self._n_pages(sequence.n_tokens) - len(pages)
+        # Kept pages that it would share are no longer there to be taken. Sequences that run will
+        # soon want a page each: leave them one, or they would preempt this one at once.
+        spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
+        return needed <= spare or not self.running
+
+    def _start(self, sequence: Sequence, pages: list[int], plan: StepPlan) -> None:
+        """Give a sequence a slot and all the pages that its tokens need so far."""
+        self.cache.attach(sequence, pages)
+        sequence.slot = self._slots.pop()
+        self.running.append(sequence)
+        plan.admitted.append(sequence)
+        self._take_pages(sequence, sequence.n_left)
+        # The page with the rest of the prompt may be given up for another sequence of this step,
+        # which writes there after the copy; what this step is yet to write cannot be copied.
+        source = self.cache.match_rest(sequence)
+        if source is not None and source not in plan.registered:
+            target = sequence.pages[sequence.n_reusable // self.cache.page_size]
+            plan.copies.append((source, target))
+            sequence.n_computed = sequence.n_reusable
+            self.counters.copied_pages += 1
+        self.counters.prompt_tokens += sequence.n_prompt
+        self.counters.prefix_tokens += sequence.n_computed
 
     def _call_followers(self) -> None:
         """Put those whose leader's prompt has been run at the head of the queue."""
@@ -264,21 +281,6 @@ class Scheduler:
     def _queue_followers(self, leader: Sequence) -> None:
         self.waiting.extendleft(reversed(leader.followers))
         leader.followers = []
-
-    @property
-    def _n_promised(self) -> int:
-        """Sequences that run or will as soon as their leader's prompt has been run.
-
-        If others took their places, the leader and its last page could be gone when they come.
-        """
-        return sum(1 + len(sequence.followers) for sequence in self.running)
-
-    def _plan_copy(self, sequence: Sequence, plan: StepPlan) -> None:
-        """Have the page copied that its leader has filled in part."""
-        index, n_filled = divmod(sequence.n_computed, self.cache.page_size)
-        if sequence.source is not None and n_filled:
-            plan.copies.append((sequence.source.pages[index], sequence.pages[index]))
-            self.counters.copied_pages += 1
 
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
         samples = n == sequence.n_left

@@ -26,9 +26,10 @@ class Sequence:
         seed: of the sampling.
         drafts: what the output may repeat; see `InversionRequest`.
         watcher: may end the output, or write into it.
-        leader: a sequence with the same prompt whose pages this one may go on from.
+        leader: a sequence with the same prompt that runs it for this one, too.
+        leads: whether it is anyone's leader.
         followers: of which it is the leader and that wait for its prompt to have been run.
-        prefilled: whether its pages hold the whole prompt, by steps before the one being planned.
+        prefilled: whether its prompt has been run, in steps before the one being planned.
         output_ids: output tokens that have reached the host, without an end token.
         n_sampled: output tokens, those of a step under way included.
         n_computed: tokens whose keys and values are in pages, a step under way included.
@@ -52,6 +53,7 @@ class Sequence:
     drafts: tuple[SequenceOf[int], ...] = ()
     watcher: Watcher | None = None
     leader: Sequence | None = None
+    leads: bool = False
     followers: list[Sequence] = field(default_factory=list)
     prefilled: bool = False
     output_ids: list[int] = field(default_factory=list)
@@ -95,16 +97,8 @@ class Sequence:
 
     @property
     def n_reusable(self) -> int:
-        """Tokens whose keys and values another sequence with this prompt may bring.
-
-        One token has to run for its logits.
-        """
+        """Tokens of the prompt that need not run if they are in pages: one has to, for logits."""
         return min(self.n_tokens - 1, self.n_prompt)
-
-    @property
-    def source(self) -> Sequence | None:
-        """The leader, where its pages hold the prompt now."""
-        return self.leader if self.leader is not None and self.leader.prefilled else None
 
     def known_tokens(self, start: int, end: int) -> list[int]:
         """Token ids at positions start to end (exclusive), as far as the host has them."""
@@ -154,4 +148,5 @@ def lead_samples(sequences: SequenceOf[Sequence]) -> None:
     leaders: dict[bytes, Sequence] = {}
     for sequence in sequences:
         leader = leaders.setdefault(sequence._prompt_bytes, sequence)
-        sequence.leader = None if leader is sequence else leader
+        if leader is not sequence:
+            sequence.leader, leader.leads = leader, True
