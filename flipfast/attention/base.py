@@ -125,6 +125,18 @@ class AttentionBackend(ABC):
             out: (n_tokens, n_heads * head_dim), contiguous, overwritten and returned.
         """
 
+    def copy_pages(self, cache: LayerCache, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy whole pages of a layer to other ones.
+
+        Args:
+            cache: what `allocate` gave for the layer, pages along the first dimension; a backend
+                that lays them out otherwise overrides this.
+            sources: (n,) int64, page numbers, any number of times each.
+            targets: (n,) int64, page numbers, none twice; all sources are read before.
+        """
+        for pages in cache:
+            pages.index_copy_(0, targets, pages.index_select(0, sources))
+
     def page_bytes(self) -> int:
         """Bytes of one page of keys and values, one layer."""
         s = self.shape

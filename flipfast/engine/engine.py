@@ -15,7 +15,7 @@ from flipfast.engine.fair_lock import FairLock
 from flipfast.engine.model_runner import ModelRunner, StepResult
 from flipfast.engine.sampler import BAD_LOGITS
 from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.sequence import Sequence, lead_samples
 from flipfast.errors import FlipfastError
 
 _SMALLEST_CHUNK = 32  # tokens of a lone prompt whose step fails for good
@@ -30,6 +30,7 @@ class EngineCounters:
         sampling_passes: of these, summed over the sequences that took part and got output tokens.
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, taken from the prefix cache.
+        copied_pages: cached pages that held the rest of a prompt and were copied.
         computed_tokens: rows of all passes.
         output_tokens: sampled.
         drafted_tokens: run in case they would be sampled.
@@ -45,6 +46,7 @@ class EngineCounters:
     sampling_passes: int
     prompt_tokens: int
     prefix_tokens: int
+    copied_pages: int
     computed_tokens: int
     output_tokens: int
     drafted_tokens: int
@@ -117,6 +119,7 @@ class Engine:
             sampling_passes=self._passes,
             prompt_tokens=totals.prompt_tokens,
             prefix_tokens=totals.prefix_tokens,
+            copied_pages=totals.copied_pages,
             computed_tokens=self._computed,
             output_tokens=self._outputs,
             drafted_tokens=self._drafted,
@@ -133,6 +136,7 @@ class Engine:
     ) -> None:
         """Run sequences to their end; what came of them is in each one's own fields.
 
+        Of those with the same prompt the first runs it, and the others go on from its pages.
         Sequences of other threads run along in the same steps. If this is interrupted, its
         sequences leave the engine, with finish_reason "cancelled".
 
@@ -142,6 +146,7 @@ class Engine:
         """
         ended: deque[Sequence] = deque()
         n_open = len(sequences)
+        lead_samples(sequences)
         try:
             for sequence in sequences:
                 sequence.on_end = ended.append
@@ -181,7 +186,7 @@ class Engine:
     def cancel_all(self) -> None:
         """Drop every sequence that has not ended."""
         with self._lock:
-            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            for sequence in self._scheduler.unfinished:
                 self.cancel(sequence)
             self._take_in()
 
@@ -229,7 +234,8 @@ class Engine:
         with self._lock:
             self._take_in()
             if not self._scheduler.idle:
-                running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
+                running = len(self._scheduler.running)
+                waiting = len(self._scheduler.unfinished) - running
                 raise FlipfastError(
                     f"cannot {purpose} with {running} requests running and {waiting} waiting: "
                     "wait for them, or cancel them"

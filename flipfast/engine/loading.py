@@ -144,6 +144,7 @@ def _n_pages(
     seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
     # The workspace is there already, so that a share of the free memory no longer holds it.
     fixed = sampling_bytes(spec.vocab_size) + logits_bytes(spec, ops, seqs)
+    fixed += seqs * attention.page_bytes()  # pages on the way from a leader to its followers
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size
     if options.memory is not None and options.memory > 1:

@@ -113,6 +113,7 @@ class ModelRunner:
             plan: at least one chunk; what earlier steps sampled for its sequences is taken from
                 the device.
         """
+        self._copy_pages(plan.copies)
         batch = build_batch(plan, self._attention.page_size, self.device)
         batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
         if self._graphs is not None and self._graphs.fits(batch):
@@ -128,6 +129,12 @@ class ModelRunner:
         if chunks:
             self._keep(tokens, batch, self._last_token)
         return self._send(chunks, tokens)
+
+    def _copy_pages(self, copies: list[tuple[int, int]]) -> None:
+        if copies:
+            pairs = to_device(torch.tensor(copies).T.contiguous(), self.device)
+            for cache in self._caches:
+                self._attention.copy_pages(cache, pairs[0], pairs[1])
 
     def _choose(self, hidden: torch.Tensor, chunks: list[Chunk], batch: StepBatch) -> torch.Tensor:
         """What follows each logit row (n,) int64, BAD_LOGITS where there are no usable logits."""

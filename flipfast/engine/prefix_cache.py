@@ -30,7 +30,7 @@ class PrefixCache:
     may read it already, because each layer writes the whole step's keys and values before any
     query reads them. Pages that no sequence holds are kept and given up least recently used
     first; a child is never used without its parents, so that leaves go before them. Pinned pages
-    go last.
+    go last. Of a leader's prompt the last page is known, too, though it is full only in part.
 
     Args:
         n_pages: of the pool.
@@ -58,10 +58,9 @@ class PrefixCache:
         self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
 
     def match(self, sequence: Sequence) -> list[int]:
-        """Pages that hold the start of the prompt, never all of its tokens."""
+        """Full pages that hold the start of the prompt, never all of its tokens."""
         node, pages = ROOT, []
-        longest = min(sequence.n_tokens - 1, sequence.n_prompt)
-        for index in range(longest // self.page_size):
+        for index in range(sequence.n_reusable // self.page_size):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))
             if page is None:
                 break
@@ -79,6 +78,16 @@ class PrefixCache:
         sequence.n_computed = len(pages) * self.page_size
         sequence.n_registered = len(pages)
         sequence.node = self._nodes[pages[-1]].number if pages else ROOT
+
+    def match_rest(self, sequence: Sequence) -> int | None:
+        """The page with the rest of the prompt, behind those that were just attached.
+
+        It may be copied, not shared: whoever holds it may be writing behind the prompt.
+        """
+        n_full, n_rest = divmod(sequence.n_reusable, self.page_size)
+        if sequence.n_registered < n_full or not n_rest:
+            return None
+        return self._pages.get((sequence.node, sequence.page_key(n_full, self.page_size)))
 
     def n_kept(self, pages: SequenceOf[int]) -> int:
         """How many of these pages nobody holds."""
@@ -100,6 +109,12 @@ class PrefixCache:
             # Where another sequence has computed the same page, its node goes on for both.
             sequence.node = self._nodes[page].number
         sequence.n_registered = max(sequence.n_registered, full)
+        if sequence.leads and sequence.n_computed >= sequence.n_prompt:
+            # The last page, filled in part: its key is shorter than those of full pages.
+            key = (sequence.node, sequence.page_key(full, self.page_size))
+            if key[1] and key not in self._pages:
+                self._add(key, sequence.pages[full])
+                new.append(sequence.pages[full])
         return new
 
     def forget(self, pages: SequenceOf[int]) -> None:

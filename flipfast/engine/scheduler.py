@@ -45,11 +45,14 @@ class StepPlan:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
         registered: pages that became known to the prefix cache with it.
+        copies: (from, to) page numbers, to be copied before anything is written, all at once: a
+            page may be copied and then overwritten.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     registered: list[int] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def drafted(self) -> bool:
@@ -68,12 +71,14 @@ class SchedulerCounters:
 
     Attributes:
         prompt_tokens: of all admitted prompts; a preempted one counts again.
-        prefix_tokens: of these, taken from the prefix cache.
+        prefix_tokens: of these, found in pages.
+        copied_pages: pages that held the rest of a sequence's prompt and were copied for it.
         preemptions: sequences that lost their pages and had to start again.
     """
 
     prompt_tokens: int = 0
     prefix_tokens: int = 0
+    copied_pages: int = 0
     preemptions: int = 0
 
 
@@ -84,6 +89,9 @@ class Scheduler:
     left as far as the budget goes: one for a decoding sequence, a chunk of the prompt otherwise.
     Waiting ones follow while there is budget and room for their whole prompt. Where a running
     sequence finds no page, the one admitted last gives its pages up and starts again later.
+
+    A sequence whose leader is running waits until the leader's prompt is in pages. Then it shares
+    the full ones and gets a copy of the last one, behind the prompt in which each goes on.
 
     Args:
         cache: pages and known prefixes.
@@ -106,6 +114,11 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
+    @property
+    def unfinished(self) -> list[Sequence]:
+        """All sequences, those that wait for their leaders included."""
+        return [*self.running, *self.waiting, *(f for s in self.running for f in s.followers)]
+
     def refusal(self, n_tokens: int) -> str | None:
         """Why a sequence of that many tokens, output included, can never run; None if it can."""
         pages = self._n_pages(n_tokens)
@@ -126,6 +139,7 @@ class Scheduler:
     def plan(self) -> StepPlan:
         """The next step, empty if nothing can run now; its books are as if it had run."""
         plan = StepPlan()
+        self._call_followers()
         preemptions = self.counters.preemptions
         budget = self._plan_running(plan)
         for chunk in plan.chunks:
@@ -166,6 +180,8 @@ class Scheduler:
             self._vacate(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        elif sequence.leader is not None and sequence in sequence.leader.followers:
+            sequence.leader.followers.remove(sequence)
 
     def roll_back(self, plan: StepPlan) -> None:
         """Undo a plan whose step has failed: its sequences wait again, in their old order."""
@@ -211,26 +227,60 @@ class Scheduler:
         """
         while self.waiting and budget and len(self.running) < self._seq_limit:
             sequence = self.waiting[0]
+            leader = sequence.leader
+            if leader is not None and leader.slot >= 0 and not leader.prefilled:
+                leader.followers.append(self.waiting.popleft())
+                continue
             pages = self.cache.match(sequence)
-            needed = self._n_pages(sequence.n_tokens) - len(pages)
-            # Kept pages that it would share are no longer there to be taken. Sequences that run
-            # will soon want a page each: leave them one, or they would preempt this one at once.
-            spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
-            if needed > spare and self.running:
+            if not self._has_room(sequence, pages):
                 return
             self.waiting.popleft()
-            self.cache.attach(sequence, pages)
-            self.counters.prompt_tokens += sequence.n_prompt
-            self.counters.prefix_tokens += sequence.n_computed
-            sequence.slot = self._slots.pop()
-            self.running.append(sequence)
-            plan.admitted.append(sequence)
-            self._take_pages(sequence, sequence.n_left)
+            self._start(sequence, pages, plan)
             n = min(sequence.n_left, budget)
             budget -= n
             chunk = self._chunk(sequence, n)
             plan.chunks.append(chunk)
             self._count(chunk, plan)
+
+    def _has_room(self, sequence: Sequence, pages: list[int]) -> bool:
+        """Whether a sequence may join, given the pages that it would share."""
+        promised = sum(1 + len(running.followers) for running in self.running)
+        if sequence.leader is None and promised >= self._seq_limit:
+            return False  # followers come first, so that few prompts are in pages at a time
+        needed = self._n_pages(sequence.n_tokens) - len(pages)
+        # Kept pages that it would share are no longer there to be taken. Sequences that run will
+        # soon want a page each: leave them one, or they would preempt this one at once.
+        spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
+        return needed <= spare or not self.running
+
+    def _start(self, sequence: Sequence, pages: list[int], plan: StepPlan) -> None:
+        """Give a sequence a slot and all the pages that its tokens need so far."""
+        self.cache.attach(sequence, pages)
+        sequence.slot = self._slots.pop()
+        self.running.append(sequence)
+        plan.admitted.append(sequence)
+        self._take_pages(sequence, sequence.n_left)
+        # The page with the rest of the prompt may be given up for another sequence of this step,
+        # which writes there after the copy; what this step is yet to write cannot be copied.
+        source = self.cache.match_rest(sequence)
+        if source is not None and source not in plan.registered:
+            target = sequence.pages[sequence.n_reusable // self.cache.page_size]
+            plan.copies.append((source, target))
+            sequence.n_computed = sequence.n_reusable
+            self.counters.copied_pages += 1
+        self.counters.prompt_tokens += sequence.n_prompt
+        self.counters.prefix_tokens += sequence.n_computed
+
+    def _call_followers(self) -> None:
+        """Put those whose leader's prompt has been run at the head of the queue."""
+        for sequence in reversed(self.running):
+            if not sequence.prefilled and sequence.n_computed >= sequence.n_prompt:
+                sequence.prefilled = True
+                self._queue_followers(sequence)
+
+    def _queue_followers(self, leader: Sequence) -> None:
+        self.waiting.extendleft(reversed(leader.followers))
+        leader.followers = []
 
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
         samples = n == sequence.n_left
@@ -258,10 +308,11 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _vacate(self, sequence: Sequence) -> None:
+        self._queue_followers(sequence)  # without it they run like others
         self.cache.pool.release(sequence.pages)
         self._slots.append(sequence.slot)
         sequence.pages, sequence.slot = [], -1
-        sequence.n_computed = 0
+        sequence.n_computed, sequence.prefilled = 0, False
 
     def _n_pages(self, n_tokens: int) -> int:
         return -(-n_tokens // self.cache.page_size)

@@ -26,6 +26,10 @@ class Sequence:
         seed: of the sampling.
         drafts: what the output may repeat; see `InversionRequest`.
         watcher: may end the output, or write into it.
+        leader: a sequence with the same prompt that runs it for this one, too.
+        leads: whether it is anyone's leader.
+        followers: of which it is the leader and that wait for its prompt to have been run.
+        prefilled: whether its prompt has been run, in steps before the one being planned.
         output_ids: output tokens that have reached the host, without an end token.
         n_sampled: output tokens, those of a step under way included.
         n_computed: tokens whose keys and values are in pages, a step under way included.
@@ -48,6 +52,10 @@ class Sequence:
     seed: int = 0
     drafts: tuple[SequenceOf[int], ...] = ()
     watcher: Watcher | None = None
+    leader: Sequence | None = None
+    leads: bool = False
+    followers: list[Sequence] = field(default_factory=list)
+    prefilled: bool = False
     output_ids: list[int] = field(default_factory=list)
     n_sampled: int = 0
     n_computed: int = 0
@@ -86,6 +94,11 @@ class Sequence:
     def sampled_out(self) -> bool:
         """Whether its last permitted token has been sampled, or is being sampled."""
         return self.n_sampled >= self.sampling.max_new_tokens
+
+    @property
+    def n_reusable(self) -> int:
+        """Tokens of the prompt that need not run if they are in pages: one has to, for logits."""
+        return min(self.n_tokens - 1, self.n_prompt)
 
     def known_tokens(self, start: int, end: int) -> list[int]:
         """Token ids at positions start to end (exclusive), as far as the host has them."""
@@ -128,3 +141,12 @@ class Sequence:
     def fail(self, error: str) -> None:
         """End with an error."""
         self.finish_reason, self.error = "error", error
+
+
+def lead_samples(sequences: SequenceOf[Sequence]) -> None:
+    """Make the first sequence of each prompt the leader of those behind it with the same prompt."""
+    leaders: dict[bytes, Sequence] = {}
+    for sequence in sequences:
+        leader = leaders.setdefault(sequence._prompt_bytes, sequence)
+        if leader is not sequence:
+            sequence.leader, leader.leads = leader, True

@@ -227,6 +227,34 @@ def test_other_dtypes_and_strides_are_taken(dtype):
     assert torch.equal(result, expected)
 
 
+def attended_in_page(backend, cache, query, page, length):
+    """The last query of a sequence that lies in one page."""
+    index = [torch.tensor(values).int() for values in ([0, 1], [length], [[page]])]
+    step = AttentionMetadata(*index, torch.tensor([page * PAGE + length - 1]), 1, length)
+    out = torch.empty(1, 4 * 64)
+    options = {"scale": 0.125, "window": None, "softcap": None}
+    return backend.attend(query[-1:], cache, step, out, **options)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_a_copied_page_is_read_alike(dtype):
+    backend = Backend(shape(dtype=dtype))
+    cache = backend.allocate(6)
+    for pages in cache:
+        pages.fill_(float("nan"))
+    sequences = [Sequence.random(shape(), 20, seed=seed) for seed in range(2)]
+    for page, s in zip((1, 4), sequences, strict=True):
+        backend.write(s.k, s.v, cache, page * PAGE + torch.arange(20))
+    expected = [
+        attended_in_page(backend, cache, sequences[k].q, page, 20) for page, k in [(1, 0), (4, 1)]
+    ]
+    # Page 4 is read before it is written to.
+    backend.copy_pages(cache, torch.tensor([1, 4, 1]), torch.tensor([4, 2, 5]))
+    for page, k in [(1, 0), (4, 0), (5, 0), (2, 1)]:
+        result = attended_in_page(backend, cache, sequences[k].q, page, 20)
+        assert torch.equal(result, expected[k])
+
+
 def test_page_bytes_are_those_of_the_cache():
     for dtype in (F32, BF16):
         for head_dim in (8, 80, 128):

@@ -73,6 +73,9 @@ def test_triton_backend_writes_and_attends():
     backend.write(kv[:, :2], kv[:, 2:4], cache, slots)
     assert torch.equal(cache[1][2, 8], kv[0, 2:4])
     assert torch.equal(cache[0][1, 2], kv[2, :2])
+    backend.copy_pages(cache, torch.tensor([2, 1], device=HERE), torch.tensor([3, 2], device=HERE))
+    assert torch.equal(cache[1][3, 8], kv[0, 2:4])
+    assert torch.equal(cache[0][2, 2], kv[2, :2])
     for window, softcap in ((None, None), (5, 3.0)):
         difference = attended(backend, step, window, softcap) - expected(step, window, softcap)
         assert difference.abs().max() < 2e-6

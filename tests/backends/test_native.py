@@ -78,6 +78,20 @@ def test_samples_are_those_of_the_transformers_backend(
     assert native.generate(requests, sampled) == other.generate(requests, sampled)
 
 
+def test_samples_of_a_prompt_run_it_once(model_folder: Any, random_prompts: Any) -> None:
+    sampled = SamplingParams(max_new_tokens=6, temperature=0.9)
+    prompts = random_prompts([40, 70])
+    requests = [InversionRequest(list(p), seed=k) for k in range(4) for p in prompts]
+    inverter = load(model_folder("llama"))
+    results = inverter.generate(requests, sampled)
+    assert len({tuple(result.output_ids) for result in results}) > 6
+    counters = inverter.counters
+    assert counters.copied_pages == 2 * 3
+    assert counters.prefix_tokens == 3 * (39 + 69)
+    inverter.forget_prefixes()
+    assert results == [inverter.generate([request], sampled)[0] for request in requests]
+
+
 def test_the_repetition_penalty_of_the_folder_is_kept(
     model_folder: Any, random_prompts: Any, generate_alone: Any, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import transformers
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
 from flipfast.engine.options import EngineOptions
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.sequence import Sequence, lead_samples
 from flipfast.models.checkpoint import read_model
 from flipfast.sampling import SamplingParams
 
@@ -80,12 +80,18 @@ def run(
     params: SamplingParams,
     disturb: Callable[[], None] = lambda: None,
     drafts: Callable[[list[int]], tuple[SequenceOf[int], ...]] = lambda prompt: (),
+    seeds: SequenceOf[int] | None = None,
 ) -> list[tuple[list[int], str | None, bytes]]:
     """For each prompt the output, why it ended, and the bits of all its logits.
 
-    `disturb` is called before every step, `drafts` gives a prompt's.
+    `disturb` is called before every step, `drafts` gives a prompt's. With `seeds`, one each, equal
+    prompts run once.
     """
     sequences = [Sequence(ids, params, sum(ids), drafts(ids)) for ids in prompt_ids]
+    if seeds is not None:
+        for sequence, seed in zip(sequences, seeds, strict=True):
+            sequence.seed = seed
+        lead_samples(sequences)
     bits: dict[int, list[bytes]] = {id(sequence): [] for sequence in sequences}
     runner = model._runner
     assert runner is not None

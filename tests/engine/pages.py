@@ -61,6 +61,10 @@ class PageRunner:
         self.longest_step = 0
 
     def run(self, plan: StepPlan) -> StepResult:
+        pages = self.slots.view(-1, self.page_size)
+        copied = [pages[source].clone() for source, _ in plan.copies]
+        for (_, target), content in zip(plan.copies, copied, strict=True):
+            pages[target] = content
         batch = build_batch(plan, self.page_size, self.device)
         if any(self.fail_when & set(chunk.sequence.prompt_ids) for chunk in plan.chunks):
             raise self.error

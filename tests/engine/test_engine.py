@@ -74,7 +74,8 @@ def test_a_whole_prompt_in_the_cache_still_runs_one_token() -> None:
         seq = sequence(prompt, 3)
         paged.engine.generate([seq])
         assert outcome(seq) == expected(seq)
-    assert paged.engine.counters.prefix_tokens == 12
+    assert paged.engine.counters.prefix_tokens == 15
+    assert paged.engine.counters.computed_tokens == 16 + 2 + 1 + 2
 
 
 def test_pinned_pages_are_given_up_last() -> None:

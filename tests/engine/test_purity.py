@@ -128,6 +128,46 @@ def test_bits_survive_preemption(
     assert differing(model, alone, prompt_ids, params, disturb=send_someone_back) == []
 
 
+SAMPLES = [ids for ids in prompts([20, 47, 64], WIDE["vocab_size"], stem=40) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def samples_alone(folder: Path, place: dict[str, str]) -> Results:
+    model = load(folder, **place, prefix_cache=False, max_seqs=1)
+    return [run(model, [ids], SAMPLED, seeds=[seed])[0] for seed, ids in enumerate(SAMPLES)]
+
+
+@pytest.mark.parametrize(
+    ("options", "share_sent_back"),
+    [({}, 0.0), ({"max_seqs": 4, "max_tokens": 19}, 0.0), ({"max_tokens": 30}, 0.7)],
+    ids=["whole", "chunks", "preemption"],
+)
+def test_bits_of_a_sample_do_not_depend_on_its_leader(
+    folder: Path,
+    place: dict[str, str],
+    samples_alone: Results,
+    options: dict[str, Any],
+    share_sent_back: float,
+) -> None:
+    model = load(folder, **place, **options)
+    scheduler, rng = model.engine._scheduler, random.Random(0)
+
+    def send_someone_back() -> None:
+        if scheduler.running and rng.random() < share_sent_back:
+            scheduler._send_back(rng.choice(scheduler.running))
+
+    assert run(model, SAMPLES, SAMPLED, send_someone_back, range(len(SAMPLES))) == samples_alone
+    assert len({tuple(output) for output, *_ in samples_alone}) > 6
+    counters = model.engine.counters
+    if share_sent_back:
+        assert counters.copied_pages > 6
+    else:
+        assert counters.copied_pages == 6  # each prompt's two followers
+        n_prefill = sum(len(ids) for ids in SAMPLES[::3])
+        n_decode = len(SAMPLES) * SAMPLED.max_new_tokens + counters.drafted_tokens
+        assert counters.computed_tokens <= n_prefill + n_decode
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bits_do_not_depend_on_the_threads(
     folder: Path, prompt_ids: list[list[int]], dtype: str
