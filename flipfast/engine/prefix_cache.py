@@ -58,9 +58,9 @@ class PrefixCache:
         self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
 
     def match(self, sequence: Sequence) -> list[int]:
-        """Pages that hold the start of the prompt, never all of its tokens."""
+        """Pages that hold the start of the prompt, never all of its tokens, nor rows to score."""
         node, pages = ROOT, []
-        longest = min(sequence.n_tokens - 1, sequence.n_prompt)
+        longest = min(sequence.n_tokens - 1, sequence.first_scored)
         for index in range(longest // self.page_size):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))
             if page is None:
