@@ -70,6 +70,9 @@ def embed(
     /,
 ) -> None: ...
 def argmax(logits: int, stride: int, n: int, d: int, out: int, /) -> None: ...
+def log_prob(
+    logits: int, stride: int, n: int, d: int, best: int, targets: int, out: int, /
+) -> None: ...
 
 class PageCache:
     def __init__(

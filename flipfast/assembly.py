@@ -65,16 +65,21 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
     inverter = inverter or load_inverter(model=folder, **loading_options(config))
+    generates = config.scoring == "generate"
+    if not (generates or inverter.has_likelihoods):
+        raise _needs_native("scoring='likelihood'", inverter)
     renderer = PromptRenderer(
         inverter.tokenizer,
         template,
         thinking=config.thinking,
-        max_prompt_tokens=inverter.context_length - sampling.max_new_tokens,
+        max_prompt_tokens=inverter.context_length - (sampling.max_new_tokens if generates else 0),
         max_response_tokens=config.max_response_tokens or hints.get("max_response_tokens"),
     )
     for prefix in renderer.prefixes():
         inverter.keep_prefix(prefix)
     parser = config.parser if template.wants_json else "plain"
+    if not generates:
+        return Parts(inverter, template, renderer, None, sampling, parser, None, lambda: None)
     watch = _watch(config, inverter, renderer, sampling, parser)
     # Not all tokens of a forced output are sampled on the device.
     scorer = None if config.json == "forced" else _scorer(inverter, parser)
@@ -140,14 +145,18 @@ def _json_writer(
     if parser == "plain":
         raise ConfigError("json='forced' needs a style that asks for JSON, such as 'standalone'")
     if not inverter.watches:
-        backend = type(inverter).__module__.rpartition(".")[2]
-        raise ConfigError(f"json='forced' needs backend='native': {backend!r} does not have it")
+        raise _needs_native("json='forced'", inverter)
     tokens, flaw = inverter.token_bytes
     if flaw is not None:
         raise ConfigError(f"json='forced' does not go with this tokenizer: {flaw}")
     return JsonWriter(
         renderer.encoder, inverter.decode, tokens, inverter.end_ids, sampling.max_new_tokens
     )
+
+
+def _needs_native(option: str, inverter: Inverter) -> ConfigError:
+    backend = type(inverter).__module__.rpartition(".")[2]
+    return ConfigError(f"{option} needs backend='native': {backend!r} does not have it")
 
 
 def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:

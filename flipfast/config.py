@@ -11,6 +11,7 @@ from flipfast.errors import ConfigError
 EMBEDDED = "embedded"
 _PARSERS = ("robust", "reference")
 _JSON = ("free", "forced")
+_SCORINGS = ("generate", "likelihood")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class FlipConfig:
             engine and with the robust parser. The rewards are the same, the outputs shorter.
         drafting: let the native engine try tokens in advance that may well come next, where that is
             faster. The results are the same bits with and without.
+        scoring: "generate" is the FLIP reward: F1 with the instruction that the model writes.
+            "likelihood" is another reward, which costs one pass and no decoding: the mean
+            log-probability of the true instruction's tokens behind the prompt, at most 0. In the
+            styles that ask for JSON they stand right behind `{"INFERRED INSTRUCTION": "`, with
+            JSON's escapes and without reasoning before them. What the model would have put in the
+            place of each token, given the true ones before it, makes `inferred`, `precision`,
+            `recall` and `forced_f1`. Native engine only; max_new_tokens and parser play no part.
+        likelihood_baseline: subtract from it the same mean under the prompt with an empty response:
+            what the response adds, of either sign. Computed once for an instruction and context.
         cache_rewards: results of so many inversions are kept for later calls, where the same
             response in the same context comes up again; 0 for none. `update_weights` drops them.
         progress: show a progress bar on standard error while a batch is scored.
@@ -91,6 +101,8 @@ class FlipConfig:
     memory: float | None = None
     early_stop: bool = True
     drafting: bool = True
+    scoring: str = "generate"
+    likelihood_baseline: bool = False
     cache_rewards: int = 0
     progress: bool = False
     revision: str | None = None
@@ -110,12 +122,28 @@ class FlipConfig:
                 f"samples={self.samples} with temperature={self.temperature} would give the same "
                 "sample again and again: raise the temperature"
             )
+        self._check_scoring()
         if self.cache_rewards < 0:
             raise ConfigError(f"cache_rewards must be 0 or more, not {self.cache_rewards}")
         for name in ("max_new_tokens", "max_response_tokens", "batch_size", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
+
+    def _check_scoring(self) -> None:
+        if self.scoring not in _SCORINGS:
+            known = ", ".join(_SCORINGS)
+            raise ConfigError(f"unknown scoring {self.scoring!r}: use one of {known}")
+        if self.scoring == "generate":
+            if self.likelihood_baseline:
+                raise ConfigError("likelihood_baseline=True goes with scoring='likelihood' alone")
+            return
+        for name in ("temperature", "samples", "thinking", "json"):
+            usual, value = getattr(FlipConfig, name), getattr(self, name)
+            if value != usual:
+                raise ConfigError(
+                    f"scoring='likelihood' writes nothing: leave {name} at {usual!r}, not {value!r}"
+                )
 
     def with_options(self, options: dict[str, Any]) -> FlipConfig:
         """Return a copy with some options changed.

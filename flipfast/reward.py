@@ -15,6 +15,7 @@ from flipfast.assembly import assemble
 from flipfast.backends import Inversion, InversionRequest, Inverter
 from flipfast.config import FlipConfig
 from flipfast.errors import InputError
+from flipfast.likelihood import LikelihoodScorer
 from flipfast.parsing import extract_instruction
 from flipfast.progress import progress_bar
 from flipfast.prompts.conversation import (
@@ -23,7 +24,7 @@ from flipfast.prompts.conversation import (
     split_messages,
     split_system,
 )
-from flipfast.running import RequestRunner, Results
+from flipfast.running import RequestRunner, RunCounts
 from flipfast.samples import CUT, Row, Sample, agreement, score_rows
 from flipfast.scores import Lazy, ScoreBatch, ScoreStats
 
@@ -73,6 +74,8 @@ class FlipReward:
         self._runner = RequestRunner(
             parts.inverter, parts.sampling, parts.scorer, self.config.cache_rewards
         )
+        generates = self.config.scoring == "generate"
+        self._likelihood = None if generates else LikelihoodScorer(parts, self.config)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
@@ -188,15 +191,17 @@ class FlipReward:
         self, read: Callable[..., tuple[str, str, str | None]], *columns: Sequence[Any]
     ) -> list[Row]:
         """Read and render every row; bad input becomes the row's error."""
-        rows = []
+        make = self._row if self._likelihood is None else self._likelihood.row
+        rows: list[Row] = []
         for entries in zip(*columns, strict=True):
             try:
-                instruction, response, context = read(*entries)
+                rows.append(make(*read(*entries)))
             except InputError as error:
                 rows.append(Row(samples=[Sample(error=str(error))]))
-            else:
-                rows.append(Row(instruction, self._parts.renderer.render(response, context)))
         return rows
+
+    def _row(self, instruction: str, response: str, context: str | None) -> Row:
+        return Row(instruction, self._parts.renderer.render(response, context))
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
         response = final_answer(completion_text(completion))
@@ -212,6 +217,21 @@ class FlipReward:
         started: float,
         on_progress: Callable[[int], None] | None = None,
     ) -> ScoreBatch:
+        n_samples = self.config.samples
+        n_runs = n_samples * sum(row.prompt is not None for row in rows)
+        run = self._generate if self._likelihood is None else self._likelihood.score
+        with progress_bar(n_runs, shown=self.config.progress) as advance:
+
+            def on_done(n_done: int) -> None:
+                advance(n_done)
+                if on_progress is not None:
+                    on_progress(n_done // n_samples)
+
+            counts = run(rows, on_done)
+        return self._batch(rows, counts, started)
+
+    def _generate(self, rows: list[Row], on_done: Callable[[int], None]) -> RunCounts:
+        """Infer the instructions of all rows that have a prompt."""
         runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
         n_samples = self.config.samples
         drafts = self._drafts(row.instruction for row, _ in runnable)
@@ -226,21 +246,14 @@ class FlipReward:
             for k in range(n_samples)
         ]
         instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
-        with progress_bar(len(requests), shown=self.config.progress) as advance:
-
-            def on_done(n_done: int) -> None:
-                advance(n_done)
-                if on_progress is not None:
-                    on_progress(n_done // n_samples)
-
-            results = self._runner.run(requests, instructions, on_done)
+        results = self._runner.run(requests, instructions, on_done)
         samples = map(self._read, results.inversions, results.scores)
         for row, prompt in runnable:
             row.samples = [next(samples) for _ in range(n_samples)]
             if prompt.cut:
                 for sample in row.samples:
                     sample.status += CUT
-        return self._batch(rows, results, started)
+        return results
 
     def _drafts(self, instructions: Iterable[str]) -> dict[str, tuple[list[int], ...]]:
         write = self._parts.drafts
@@ -269,7 +282,7 @@ class FlipReward:
             text = self._parts.inverter.decode(inversion.output_ids)
         return extract_instruction(text, self._parts.parser)
 
-    def _batch(self, rows: list[Row], results: Results, started: float) -> ScoreBatch:
+    def _batch(self, rows: list[Row], counts: RunCounts, started: float) -> ScoreBatch:
         scores = score_rows(rows, self.config.on_failure)
         shown = [row.shown for row in rows]
         n_prompt = [len(row.prompt.token_ids) if row.prompt else 0 for row in rows]
@@ -287,14 +300,15 @@ class FlipReward:
             errors=[sample.error for sample in shown],
             reward_std=[score.std for score in scores] if several else None,
             agreement=Lazy(partial(agreement, row) for row in rows) if several else None,
+            forced_f1=None if self._likelihood is None else [score.f1 for score in scores],
             stats=ScoreStats(
                 n_rewards=len(rows),
                 n_failed=sum(sample.failed for sample in shown),
-                n_folded=results.n_folded,
-                n_cached=results.n_cached,
+                n_folded=counts.n_folded,
+                n_cached=counts.n_cached,
                 seconds=seconds,
                 rewards_per_s=len(rows) / seconds,
-                tokens_per_s=results.n_tokens / seconds,
+                tokens_per_s=counts.n_tokens / seconds,
             ),
         )
 

@@ -8,33 +8,42 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
 
 if TYPE_CHECKING:
     from flipfast.device_scoring import DeviceScore, DeviceScorer
 
-_Found = dict[bytes, Inversion]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Results:
-    """What came of a call's requests.
+class RunCounts:
+    """What a call's requests took.
 
     Attributes:
-        inversions: one a request.
-        scores: one a request, None where the text is needed for it.
         n_folded: requests that shared another's run in this call.
         n_cached: requests, folded ones aside, that an earlier call had run.
         n_tokens: prompt and output tokens of those that were run.
     """
 
-    inversions: list[Inversion]
-    scores: list[DeviceScore | None]
     n_folded: int
     n_cached: int
     n_tokens: int
+
+
+@dataclass(frozen=True)
+class Results(RunCounts):
+    """What came of a call's requests.
+
+    Attributes:
+        inversions: one a request.
+        scores: one a request, None where the text is needed for it.
+    """
+
+    inversions: list[Inversion]
+    scores: list[DeviceScore | None]
 
 
 class RequestRunner:
@@ -61,7 +70,7 @@ class RequestRunner:
         self._inverter = inverter
         self._sampling = sampling
         self._scorer = scorer
-        self._cache = _Cache(cache_size)
+        self._cache = ResultCache[Inversion](cache_size)
 
     def run(
         self,
@@ -97,7 +106,8 @@ class RequestRunner:
             for at, score in zip(wanted, given, strict=True):
                 scores[at] = score
         found.update(zip(fresh, new, strict=True))
-        self._cache.put({key: found[key] for key in distinct}, version)
+        good = {key: found[key] for key in distinct if found[key].finish_reason != "error"}
+        self._cache.put(good, version)
         outputs = sum(len(inversion.output_ids) for inversion in new)
         return Results(
             inversions=[found[key] for key in keys],
@@ -119,16 +129,16 @@ class RequestRunner:
         return inversions, [None] * len(pairs)
 
 
-class _Cache:
+class ResultCache(Generic[Result]):
     """Results of one version of the weights, at most `size` of them, for any thread."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._version = 0
-        self._kept: OrderedDict[bytes, Inversion] = OrderedDict()
+        self._kept: OrderedDict[bytes, Result] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, keys: Iterable[bytes], version: int) -> _Found:
+    def get(self, keys: Iterable[bytes], version: int) -> dict[bytes, Result]:
         """Those of the keys that are here, which count as used."""
         with self._lock:
             if version != self._version:
@@ -139,14 +149,12 @@ class _Cache:
                 self._kept.move_to_end(key)
             return found
 
-    def put(self, results: Mapping[bytes, Inversion], version: int) -> None:
-        """Keep results but failures; those of another version than the last `get` are too old."""
+    def put(self, results: Mapping[bytes, Result], version: int) -> None:
+        """Keep results; those of another version than the last `get` are too old."""
         with self._lock:
             if version != self._version:
                 return
-            for key, inversion in results.items():
-                if inversion.finish_reason != "error":
-                    self._kept[key] = inversion
+            self._kept.update(results)
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)
 

@@ -24,6 +24,7 @@ class Sample:
         error: what was wrong, for status "error".
         n_output_tokens: length of the model's output.
         scores: F1, precision and recall, where they are known without the text.
+        reward: where it is not the F1.
     """
 
     inferred: str | Callable[[], str] = ""
@@ -31,6 +32,7 @@ class Sample:
     error: str | None = None
     n_output_tokens: int = 0
     scores: list[float] | None = None
+    reward: float | None = None
 
     @property
     def text(self) -> str:
@@ -71,6 +73,7 @@ class RowScores:
     is nothing to take them of."""
 
     reward: float | None
+    f1: float | None
     precision: float | None
     recall: float | None
     std: float | None
@@ -100,10 +103,14 @@ def agreement(row: Row) -> float | None:
 def _scores(row: Row, on_failure: float | None) -> RowScores:
     table = [(sample.failed, sample.scores or [0.0] * 3) for sample in row.samples]
     good = [triple for failed, triple in table if not failed]
-    rewards = [on_failure if failed else triple[0] for failed, triple in table]
+    rewards = [
+        on_failure if failed else triple[0] if sample.reward is None else sample.reward
+        for sample, (failed, triple) in zip(row.samples, table, strict=True)
+    ]
     counted = [reward for reward in rewards if reward is not None]
     return RowScores(
         reward=fmean(counted) if counted else None,
+        f1=fmean(triple[0] for triple in good) if good else None,
         precision=fmean(triple[1] for triple in good) if good else None,
         recall=fmean(triple[2] for triple in good) if good else None,
         std=pstdev(counted) if counted else None,

@@ -19,7 +19,8 @@ SCORE_KEYS = (
     "n_output_tokens",
     "error",
 )
-SAMPLE_KEYS = ("reward_std", "agreement")  # the same, where rows have several samples
+# Fields that only some batches have: where rows have several samples, or nothing is generated.
+EXTRA_KEYS = ("reward_std", "agreement", "forced_f1")
 
 
 class Lazy(Sequence[Entry], Generic[Entry]):
@@ -88,7 +89,7 @@ class ScoreBatch:
 
     Attributes:
         rewards: word F1 of inferred and true instruction, in [0, 1]; `on_failure` where there is
-            no inferred instruction.
+            no inferred instruction. With scoring="likelihood" what FlipConfig says there.
         precision: share of the inferred words that the instruction has; None for a failure.
         recall: share of the instruction's words that were inferred; None for a failure.
         inferred: the inferred instruction, "" for a failure; read like a list. On a GPU rewards
@@ -106,6 +107,8 @@ class ScoreBatch:
         agreement: mean word F1 between the inferred instructions of a row's samples, over all
             pairs; None for a row with fewer than two. With one sample a row there is no such list.
             Worked out when it is read, as it needs the texts.
+        forced_f1: with scoring="likelihood", word F1 of `inferred` and the true instruction; None
+            for a failure. Else there is no such list.
 
     With several samples a row, reward, precision and recall are means over them (a failed sample
     counts as `on_failure`, or not at all where that is None), inferred and status are those of
@@ -123,13 +126,15 @@ class ScoreBatch:
     stats: ScoreStats
     reward_std: list[float | None] | None = None
     agreement: Lazy[float | None] | None = None
+    forced_f1: list[float | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     def to_dicts(self) -> list[dict[str, object]]:
-        """One dict a row, with SCORE_KEYS as its keys, and SAMPLE_KEYS if there are such lists."""
-        columns = [getattr(self, field.name) for field in fields(self) if field.name != "stats"]
-        keys = (*SCORE_KEYS, *SAMPLE_KEYS) if self.reward_std is not None else SCORE_KEYS
-        columns = columns[: len(keys)]
+        """One dict a row, with SCORE_KEYS as its keys, and those EXTRA_KEYS that have lists."""
+        names = [field.name for field in fields(self)][: len(SCORE_KEYS)]
+        extra = [name for name in EXTRA_KEYS if getattr(self, name) is not None]
+        keys = [*SCORE_KEYS, *extra]
+        columns = [getattr(self, name) for name in (*names, *extra)]
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -19,6 +19,7 @@ LAYERS = [
     {"backends"},
     {"agreement", "device_scoring", "progress", "samples"},
     {"assembly", "running"},
+    {"likelihood"},
     {"reward"},
     {"profiling", "training"},
     {"cli"},

@@ -124,7 +124,7 @@ def test_results_that_new_weights_overtook_are_not_kept(inverter: Versioned) -> 
 
 def test_no_requests(inverter: Versioned) -> None:
     _, results = run(inverter, [])
-    assert results == Results([], [], 0, 0, 0)
+    assert results == Results(n_folded=0, n_cached=0, n_tokens=0, inversions=[], scores=[])
 
 
 def test_the_reward_counts_both(make_tokenizer: Any) -> None:  # noqa: F811

@@ -162,6 +162,14 @@ void argmax(Address logits, ptrdiff_t stride, int n, int d, Address out) {
   for_rows(current().rows.argmax, args, n, d);
 }
 
+void log_prob(Address logits, ptrdiff_t stride, int n, int d, Address best, Address targets,
+              Address out) {
+  const LogProbArgs args = {at<float>(logits),    stride,        d, at<int64_t>(best),
+                            at<int64_t>(targets), at<float>(out)};
+  check_range("target", args.targets, n, d);
+  for_rows(current().rows.log_prob, args, n, d);
+}
+
 class PageCache {
  public:
   PageCache(Address keys, Address values, int n_pages, bool bfloat16, int kv_heads, int head_dim)
@@ -236,6 +244,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("gated", &gated, Unlocked());
   m.def("embed", &embed, Unlocked());
   m.def("argmax", &argmax, Unlocked());
+  m.def("log_prob", &log_prob, Unlocked());
 
   py::class_<PageCache>(m, "PageCache", "Key and value pages of one layer, owned by the caller.")
       .def(py::init<Address, Address, int, bool, int, int>())

@@ -142,6 +142,15 @@ struct ArgmaxArgs {
   int64_t* out;  // -1 where the row holds a NaN or has no finite maximum
 };
 
+struct LogProbArgs {
+  const float* logits;
+  ptrdiff_t stride;
+  int n;
+  const int64_t* best;  // as argmax gives it
+  const int64_t* targets;
+  float* out;  // NaN where best is -1
+};
+
 // Each over rows begin to end.
 struct RowKernels {
   void (*rms_norm)(const NormArgs&, int begin, int end);
@@ -150,6 +159,7 @@ struct RowKernels {
   void (*embed)(const EmbedArgs&, int begin, int end);
   void (*add)(const AddArgs&, int begin, int end);
   void (*argmax)(const ArgmaxArgs&, int begin, int end);
+  void (*log_prob)(const LogProbArgs&, int begin, int end);
 };
 
 struct Kernels {

@@ -1,4 +1,4 @@
-// Operations on one row after another: norms, rotation, gates, embedding, arg-max.
+// Operations on one row after another: norms, rotation, gates, embedding, arg-max, probability.
 //
 // A row is summed in a fixed pattern of lanes, so its bits depend on its own numbers alone.
 #pragma once
@@ -186,7 +186,41 @@ void argmax(const ArgmaxArgs& args, int begin, int end) {
   }
 }
 
-constexpr RowKernels kRowKernels = {rms_norm, norm_rope, gated, embed, add, argmax};
+// Sum of e**(x - top): lanes in float32 over a block of numbers, blocks in float64.
+FLIPFAST_INLINE double sum_exp(const float* x, int64_t n, float top) {
+  constexpr int kBlock = 1024;
+  double total = 0.0;
+  for (int64_t start = 0; start < n; start += kBlock) {
+    const int size = static_cast<int>(n - start < kBlock ? n - start : kBlock);
+    Vec sums = {};
+    each_vector(size, [&](int i, int lanes) {
+      Vec v = splat(-kInfinity);  // adds nothing behind the end
+      __builtin_memcpy(&v, x + start + i, static_cast<size_t>(lanes) * sizeof(float));
+      sums += exp(v - top);
+    });
+    total += static_cast<double>(sum(sums));
+  }
+  return total;
+}
+
+// Log-probability of each row's target (log-sum-exp below the largest logit, whose own term, 1, is
+// left out of the sum: a log-probability near 0 keeps its relative precision).
+void log_prob(const LogProbArgs& args, int begin, int end) {
+  for (int row = begin; row < end; ++row) {
+    const float* const x = args.logits + row * args.stride;
+    const int64_t best = args.best[row];
+    if (best < 0) {
+      args.out[row] = __builtin_nanf("");
+      continue;
+    }
+    const float top = x[best];
+    const double rest = sum_exp(x, best, top) + sum_exp(x + best + 1, args.n - best - 1, top);
+    const double below = static_cast<double>(x[args.targets[row]]) - static_cast<double>(top);
+    args.out[row] = static_cast<float>(below - __builtin_log1p(rest));
+  }
+}
+
+constexpr RowKernels kRowKernels = {rms_norm, norm_rope, gated, embed, add, argmax, log_prob};
 
 }  // namespace
 }  // namespace flipfast::cpu::FLIPFAST_LEVEL

@@ -8,7 +8,14 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.backends.base import (
+    Inversion,
+    InversionRequest,
+    Inverter,
+    Likelihood,
+    LikelihoodRequest,
+    SamplingParams,
+)
 from flipfast.errors import ConfigError, MissingDependencyError
 from flipfast.models.errors import UnsupportedModelError
 
@@ -16,6 +23,8 @@ __all__ = [
     "Inversion",
     "InversionRequest",
     "Inverter",
+    "Likelihood",
+    "LikelihoodRequest",
     "SamplingParams",
     "available_backends",
     "load_inverter",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flipfast.errors import ConfigError
 from flipfast.metrics.token_bytes import TokenBytes, verified_token_bytes
 from flipfast.sampling import SamplingParams
 from flipfast.watching import Watcher
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Inversion", "InversionRequest", "Inverter", "SamplingParams"]
+__all__ = [
+    "Inversion",
+    "InversionRequest",
+    "Inverter",
+    "Likelihood",
+    "LikelihoodRequest",
+    "SamplingParams",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +69,35 @@ class Inversion:
     def failed(cls, error: str) -> Inversion:
         """The result of a request that could not be run, and why."""
         return cls([], "", "error", error)
+
+
+@dataclass(frozen=True)
+class LikelihoodRequest:
+    """Tokens behind a prompt, of which the probability is wanted.
+
+    Args:
+        prompt_ids: token ids of the whole prompt, special tokens included.
+        target_ids: token ids of what follows it, at least one.
+    """
+
+    prompt_ids: Sequence[int]
+    target_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What the model thinks of a request's target tokens, each behind those before it.
+
+    Args:
+        logprobs: natural logarithms of their probabilities; no temperature and no penalty plays a
+            part in them.
+        best_ids: the likeliest token in the place of each.
+        error: what went wrong, the lists are then empty; else None.
+    """
+
+    logprobs: list[float]
+    best_ids: list[int]
+    error: str | None = None
 
 
 class Inverter(ABC):
@@ -110,6 +147,11 @@ class Inverter(ABC):
         return found
 
     @property
+    def has_likelihoods(self) -> bool:
+        """Whether `likelihoods` is there."""
+        return False
+
+    @property
     def weights_version(self) -> int:
         """Changes when the weights do: results of another version are those of another model."""
         return 0
@@ -133,6 +175,30 @@ class Inverter(ABC):
                 len(requests) at the end.
         """
 
+    def likelihoods(
+        self,
+        requests: Sequence[LikelihoodRequest],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Likelihood]:
+        """How likely given tokens are behind prompts, in one pass each and without decoding.
+
+        A result depends on its own request and the model. A request that cannot be run gets an
+        error; the others still run.
+
+        Args:
+            requests: any number, in any order and of any length.
+            on_progress: as for `generate`.
+
+        Returns:
+            One result a request, in the order of the requests.
+
+        Raises:
+            ConfigError: the backend has no such thing.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot tell how likely given tokens are: use backend='native'"
+        )
+
     def decode(self, output_ids: Sequence[int]) -> str:
         """The text of output tokens, special tokens left out."""
         text = self.tokenizer.decode(
@@ -155,15 +221,24 @@ class Inverter(ABC):
 
     def refusal(self, request: InversionRequest, sampling: SamplingParams) -> str | None:
         """Why a request cannot be run, with the offending numbers; None if it can."""
-        ids = request.prompt_ids
+        ids, n_new = request.prompt_ids, sampling.max_new_tokens
         if not len(ids):
             return "the prompt is empty: it needs at least one token"
+        return self._misfit(ids, n_new, f"{len(ids)} prompt tokens and {n_new} new tokens")
+
+    def likelihood_refusal(self, request: LikelihoodRequest) -> str | None:
+        """Why a request of `likelihoods` cannot be run, with the numbers; None if it can."""
+        ids, targets = request.prompt_ids, request.target_ids
+        for name, part in (("prompt", ids), ("target", targets)):
+            if not len(part):
+                return f"the {name} is empty: it needs at least one token"
+        shown = f"{len(ids)} prompt tokens and {len(targets)} target tokens"
+        return self._misfit([*ids, *targets], 0, shown)
+
+    def _misfit(self, ids: Sequence[int], n_new: int, shown: str) -> str | None:
         outside = next((token_id for token_id in ids if not 0 <= token_id < self.vocab_size), None)
         if outside is not None:
             return f"token id {outside} is outside the model's vocabulary of {self.vocab_size}"
-        if len(ids) + sampling.max_new_tokens > self.context_length:
-            return (
-                f"{len(ids)} prompt tokens and {sampling.max_new_tokens} new tokens do not fit "
-                f"the model's context of {self.context_length} tokens"
-            )
+        if len(ids) + n_new > self.context_length:
+            return f"{shown} do not fit the model's context of {self.context_length} tokens"
         return None

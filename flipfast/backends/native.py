@@ -11,7 +11,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from flipfast.backends._generation import end_ids, read_generation_config, unserved_processor
 from flipfast.backends._loading import quiet
-from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.backends.base import (
+    Inversion,
+    InversionRequest,
+    Inverter,
+    Likelihood,
+    LikelihoodRequest,
+    SamplingParams,
+)
 from flipfast.engine.engine import EngineCounters
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
@@ -174,15 +181,9 @@ class NativeInverter(Inverter):
         on_progress: Callable[[int], None] | None,
         tokens: torch.Tensor | None,
     ) -> list[Inversion]:
-        self._model.require_usable()
-        refusals = [self.refusal(request, sampling) for request in requests]
-        results = [None if why is None else Inversion.failed(why) for why in refusals]
-        n_done = sum(result is not None for result in results)
-        report = on_progress or (lambda n_done: None)
-        if n_done:
-            report(n_done)
-        sequences = {
-            i: EngineSequence(
+        cases = [
+            self.refusal(request, sampling)
+            or EngineSequence(
                 list(request.prompt_ids),
                 sampling,
                 request.seed,
@@ -191,19 +192,49 @@ class NativeInverter(Inverter):
                 output_row=None if tokens is None else tokens[i],
             )
             for i, request in enumerate(requests)
-            if results[i] is None
-        }
+        ]
+        self._run(cases, on_progress)
+        return [_inversion(case) for case in cases]
+
+    @property
+    def has_likelihoods(self) -> bool:
+        """Always."""
+        return True
+
+    def likelihoods(
+        self,
+        requests: Sequence[LikelihoodRequest],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Likelihood]:
+        """How likely given tokens are behind prompts; see `Inverter.likelihoods`.
+
+        Requests run beside those of `generate`; starts of prompts are shared with all.
+        """
+        cases = [
+            self.likelihood_refusal(request)
+            or EngineSequence.scoring(request.prompt_ids, request.target_ids)
+            for request in requests
+        ]
+        self._run(cases, on_progress)
+        return [_likelihood(case) for case in cases]
+
+    def _run(
+        self, cases: list[str | EngineSequence], on_progress: Callable[[int], None] | None
+    ) -> None:
+        """Run sequences to their end; in the place of one that cannot be run stands the reason."""
+        self._model.require_usable()
+        sequences = [case for case in cases if isinstance(case, EngineSequence)]
+        n_done = len(cases) - len(sequences)
+        report = on_progress or (lambda n_done: None)
+        if n_done:
+            report(n_done)
 
         def on_finished(_: EngineSequence) -> None:
             nonlocal n_done
             n_done += 1
             report(n_done)
 
-        self._model.engine.generate(list(sequences.values()), on_finished)
-        return [
-            _inversion(sequences[i]) if result is None else result
-            for i, result in enumerate(results)
-        ]
+        self._model.engine.generate(sequences, on_finished)
 
     def keep_prefix(self, token_ids: Sequence[int]) -> None:
         """Keep this start of prompts in the prefix cache for longer than others."""
@@ -231,12 +262,31 @@ class NativeInverter(Inverter):
         self._model.close()
 
 
-def _inversion(sequence: EngineSequence) -> Inversion:
-    if sequence.finish_reason == "cancelled":
-        return Inversion.failed("the request was cancelled: the engine was closed meanwhile")
-    if sequence.finish_reason == "error":
-        return Inversion.failed(sequence.error or "the engine gave no reason")
-    return Inversion(sequence.output_ids, None, sequence.finish_reason or "length")
+def _inversion(case: str | EngineSequence) -> Inversion:
+    error = _error(case)
+    if error is not None:
+        return Inversion.failed(error)
+    assert isinstance(case, EngineSequence)
+    return Inversion(case.output_ids, None, case.finish_reason or "length")
+
+
+def _likelihood(case: str | EngineSequence) -> Likelihood:
+    error = _error(case)
+    if error is not None:
+        return Likelihood([], [], error)
+    assert isinstance(case, EngineSequence)
+    return Likelihood(case.log_probs, case.best_ids)
+
+
+def _error(case: str | EngineSequence) -> str | None:
+    """Why a request has no result; None if it has one."""
+    if isinstance(case, str):
+        return case
+    if case.finish_reason == "cancelled":
+        return "the request was cancelled: the engine was closed meanwhile"
+    if case.finish_reason == "error":
+        return case.error or "the engine gave no reason"
+    return None
 
 
 def _tokenizer(

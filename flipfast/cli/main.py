@@ -95,6 +95,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("top-k", "sample from the likeliest tokens only", type=int)
     option("samples", "inversions a response, with a temperature", type=int)
     option("seed", "of the sampling", type=int)
+    option(
+        "scoring", "F1 with what is generated, or likelihood", choices=("generate", "likelihood")
+    )
+    option("likelihood-baseline", "less the likelihood without the response", action="store_true")
     option("thinking", "leave the model's thinking on", action="store_true")
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "of the model", choices=("float32", "bfloat16", "float16"))

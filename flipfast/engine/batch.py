@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from flipfast.attention.base import AttentionMetadata
-from flipfast.engine.scheduler import StepPlan
+from flipfast.engine.scheduler import Chunk, StepPlan
 from flipfast.engine.sequence import Sequence
 
 _INT32 = 4  # bytes
@@ -31,6 +31,9 @@ class StepBatch:
         cu_logits: (n_samples + 1,) int32, where each sampling sequence's logit_rows start, and
             their number; None where each has one.
         max_logits: most of them that a sequence has.
+        scored_rows: (n_scored,) int64, the rows that give the probability of a target, chunk behind
+            chunk; None where no sequence has targets.
+        targets: (n_scored,) int64, the targets.
         sample_slots: (n_samples,) int64, the slots of the sampling sequences.
         output_addresses: (n_samples,) int64, where on the device an int32 copy of each sequence's
             output tokens goes, 0 for nowhere; None where no sequence wants one.
@@ -44,9 +47,18 @@ class StepBatch:
     logit_rows: torch.Tensor
     cu_logits: torch.Tensor | None
     max_logits: int
+    scored_rows: torch.Tensor | None
+    targets: torch.Tensor | None
     sample_slots: torch.Tensor
     output_addresses: torch.Tensor | None
     metadata: AttentionMetadata
+
+    @property
+    def head_rows(self) -> torch.Tensor:
+        """The rows that the head is asked about: the logit_rows, then the scored_rows."""
+        if self.scored_rows is None:
+            return self.logit_rows
+        return torch.cat([self.logit_rows, self.scored_rows])
 
 
 def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBatch:
@@ -82,6 +94,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
     logit_rows = np.arange(cu_logits[-1]) + np.repeat(ends[sampling] - cu_logits[1:], n_logits)
     addresses = [_output_address(chunks[i].sequence) for i in sampling]
     seq_lens = starts + n_tokens
+    scored_rows, targets = _scored(chunks, ends.tolist())
 
     def put(values: Any, dtype: type[np.signedinteger[Any]]) -> torch.Tensor:
         return to_device(torch.from_numpy(np.asarray(values, dtype=dtype)), device)
@@ -94,6 +107,8 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
         logit_rows=put(logit_rows, np.int64),
         cu_logits=put(cu_logits, np.int32) if len(logit_rows) > len(sampling) else None,
         max_logits=int(n_logits.max(initial=1)),
+        scored_rows=put(scored_rows, np.int64) if targets else None,
+        targets=put(targets, np.int64) if targets else None,
         sample_slots=put([chunks[i].sequence.slot for i in sampling], np.int64),
         output_addresses=put(addresses, np.int64) if any(addresses) else None,
         metadata=AttentionMetadata(
@@ -105,6 +120,18 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
             max_seq_len=int(seq_lens.max()),
         ),
     )
+
+
+def _scored(chunks: list[Chunk], ends: list[int]) -> tuple[list[int], list[int]]:
+    """Rows of a step that give a target's probability, and the targets."""
+    rows: list[int] = []
+    targets: list[int] = []
+    for chunk, end in zip(chunks, ends, strict=True):
+        if chunk.n_scored:
+            last = chunk.start + chunk.n - chunk.sequence.first_scored
+            rows += range(end - chunk.n_scored, end)
+            targets += chunk.sequence.targets[last - chunk.n_scored : last]
+    return rows, targets
 
 
 def _output_address(sequence: Sequence) -> int:

@@ -1,4 +1,4 @@
-"""The engine: sequences in, output tokens out."""
+"""The engine: sequences in, output tokens out, or the probabilities of given ones."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class EngineCounters:
         copied_pages: cached pages that held the rest of a prompt and were copied.
         computed_tokens: rows of all passes.
         output_tokens: sampled.
+        scored_tokens: whose probabilities were asked for, and found.
         drafted_tokens: run in case they would be sampled.
         accepted_tokens: of these, sampled indeed.
         preemptions: sequences that lost their pages and were computed again.
@@ -49,6 +50,7 @@ class EngineCounters:
     copied_pages: int
     computed_tokens: int
     output_tokens: int
+    scored_tokens: int
     drafted_tokens: int
     accepted_tokens: int
     preemptions: int
@@ -98,7 +100,7 @@ class Engine:
         self._ahead = 1 if overlap else 0  # steps that may be under way while one is planned
         self._lock = FairLock()
         self._steps = self._computed = self._outputs = self._failed_steps = 0
-        self._passes = self._drafted = self._accepted = 0
+        self._passes = self._scored = self._drafted = self._accepted = 0
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -122,6 +124,7 @@ class Engine:
             copied_pages=totals.copied_pages,
             computed_tokens=self._computed,
             output_tokens=self._outputs,
+            scored_tokens=self._scored,
             drafted_tokens=self._drafted,
             accepted_tokens=self._accepted,
             preemptions=totals.preemptions,
@@ -168,8 +171,7 @@ class Engine:
     def add(self, sequence: Sequence) -> bool:
         """Queue a sequence; False if it can never run, and has ended with an error."""
         with self._lock:
-            n_tokens = sequence.n_prompt + sequence.sampling.max_new_tokens
-            reason = self._scheduler.refusal(n_tokens)
+            reason = self._scheduler.refusal(sequence.n_most)
             if reason is not None:
                 sequence.fail(reason)
                 return False
@@ -272,7 +274,7 @@ class Engine:
         self._arrived = now
 
     def _hand_out(self, result: StepResult, tokens: list[list[int]]) -> list[Sequence]:
-        """Give a step's tokens to their sequences; returns those that have ended."""
+        """Give a step's results to their sequences; returns those that have ended."""
         heard = []
         for chunk, emitted in zip(result.chunks, tokens, strict=True):
             sequence = chunk.sequence
@@ -281,8 +283,21 @@ class Engine:
         if self._drafting is not None:
             self._drafting.learn(heard)
         ended = [sequence for sequence, _ in heard if sequence.finish_reason is not None]
+        ended += self._take_scores(result)
         for sequence in ended:
             self._end(sequence)
+        return ended
+
+    def _take_scores(self, result: StepResult) -> list[Sequence]:
+        """Give a step's scores to their sequences; returns those that have all of theirs."""
+        ended: list[Sequence] = []
+        for chunk, log_probs, best_ids in result.wait_for_scores():
+            sequence = chunk.sequence
+            if sequence.finish_reason is None:
+                self._scored += len(log_probs)
+                sequence.take_scores(chunk.start + chunk.n - chunk.n_scored, log_probs, best_ids)
+                if sequence.finish_reason is not None:
+                    ended.append(sequence)
         return ended
 
     def _accept(self, chunk: Chunk, emitted: list[int]) -> list[int]:
@@ -293,11 +308,7 @@ class Engine:
         for token in emitted:
             self._outputs += 1
             if token == BAD_LOGITS:
-                sequence.fail(
-                    f"the model's logits are not finite at output token "
-                    f"{len(sequence.output_ids)}; another dtype may help (float32, or bfloat16 "
-                    "instead of float16)"
-                )
+                sequence.fail_on_logits(f"output token {len(sequence.output_ids)}")
             else:
                 sequence.accept(token, self._end_ids)
             if sequence.finish_reason is not None or sequence.epoch != epoch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Output tokens of a step on their way to the host.
+    """What a step found out, on its way to the host.
 
     Attributes:
         chunks: those that sample.
         tokens: (n,) int64 on the host, valid once `arrived` has happened: what was chosen behind
             the last known token of each chunk and behind each token of its draft.
         arrived: None where the device is the host.
+        scored: chunks with rows that were scored.
+        scores: (2, n) float64 on the host, valid as the tokens are: the log-probability of the
+            target of each row, and the likeliest token, both whole in this dtype; None for no rows.
     """
 
     chunks: list[Chunk]
     tokens: torch.Tensor
     arrived: torch.cuda.Event | None
+    scored: list[Chunk] = field(default_factory=list)
+    scores: torch.Tensor | None = None
 
     def wait(self) -> list[list[int]]:
         """Each chunk's output tokens, as many as its draft was right and one more.
@@ -45,6 +50,18 @@ class StepResult:
         return [
             _verified(chunk, [next(chosen) for _ in range(1 + len(chunk.draft))])
             for chunk in self.chunks
+        ]
+
+    def wait_for_scores(self) -> list[tuple[Chunk, list[float], list[int]]]:
+        """Each scored chunk with its log-probabilities and its likeliest tokens."""
+        if self.scores is None:
+            return []
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        parts = self.scores.split([chunk.n_scored for chunk in self.scored], dim=1)
+        return [
+            (chunk, part[0].tolist(), part[1].long().tolist())
+            for chunk, part in zip(self.scored, parts, strict=True)
         ]
 
 
@@ -120,15 +137,19 @@ class ModelRunner:
             hidden = self._graphs.run(batch)
         else:
             hidden = self._forward(
-                batch.input_ids, batch.positions, batch.metadata, batch.logit_rows
+                batch.input_ids, batch.positions, batch.metadata, batch.head_rows
             )
         chunks = [chunk for chunk in plan.chunks if chunk.samples]
         if self._penalty != 1.0:
             self._note_seen(plan, batch)
-        tokens = self._choose(hidden, chunks, batch)
+        n_logits = len(batch.logit_rows)
+        tokens = self._choose(hidden[:n_logits], chunks, batch)
         if chunks:
             self._keep(tokens, batch, self._last_token)
-        return self._send(chunks, tokens)
+        scores = self._score(hidden[n_logits:], batch)
+        scored = [chunk for chunk in plan.chunks if chunk.n_scored]
+        tokens, scores, arrived = self._send(tokens, scores)
+        return StepResult(chunks, tokens, arrived, scored, scores)
 
     def _copy_pages(self, copies: list[tuple[int, int]]) -> None:
         if copies:
@@ -151,6 +172,13 @@ class ModelRunner:
             within = None if draws is None else draws.within(start, start + most)
             tokens.append(sample(logits, self._ops.argmax(logits), within))
         return torch.cat(tokens)
+
+    def _score(self, hidden: torch.Tensor, batch: StepBatch) -> torch.Tensor | None:
+        """`StepResult.scores`, on the device."""
+        if batch.targets is None:
+            return None
+        log_probs, best = self.decoder.score(hidden, batch.targets)
+        return torch.stack([log_probs.double(), best.double()])
 
     def _forward(
         self,
@@ -186,14 +214,21 @@ class ModelRunner:
         rows = to_device(slots.repeat_interleave(n_rows), self.device)
         self._seen[rows, batch.input_ids] = True
 
-    def _send(self, chunks: list[Chunk], tokens: torch.Tensor) -> StepResult:
+    def _send(
+        self, tokens: torch.Tensor, scores: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
+        """Copies on the host, and what tells that they have arrived."""
         if self.device.type == "cpu":
-            return StepResult(chunks, tokens, None)
-        host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
+            return tokens, scores, None
+        tokens, scores = _to_host(tokens), None if scores is None else _to_host(scores)
         arrived = torch.cuda.Event()
         arrived.record()
-        return StepResult(chunks, host, arrived)
+        return tokens, scores, arrived
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
 
 
 def _verified(chunk: Chunk, chosen: list[int]) -> list[int]:

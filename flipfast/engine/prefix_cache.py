@@ -58,7 +58,7 @@ class PrefixCache:
         self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
 
     def match(self, sequence: Sequence) -> list[int]:
-        """Full pages that hold the start of the prompt, never all of its tokens."""
+        """Full pages that hold the start of the prompt, as far as it need not run."""
         node, pages = ROOT, []
         for index in range(sequence.n_reusable // self.page_size):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))

@@ -36,6 +36,13 @@ class Chunk:
         """Tokens to run, the draft included."""
         return self.n + len(self.draft)
 
+    @property
+    def n_scored(self) -> int:
+        """How many rows, the last ones, give the probability of a target."""
+        if not self.sequence.targets:
+            return 0
+        return min(self.n, max(self.start + self.n - self.sequence.first_scored, 0))
+
 
 @dataclass
 class StepPlan:
@@ -204,7 +211,7 @@ class Scheduler:
         """Chunks for running sequences; returns the budget that is left."""
         budget = self._token_limit
         for sequence in list(self.running):
-            if sequence.slot < 0 or sequence.sampled_out:  # preempted just now, or all but done
+            if sequence.slot < 0 or sequence.all_planned:  # preempted just now, or all but done
                 continue
             n = min(sequence.n_left, budget)
             if n == 0:
@@ -283,7 +290,7 @@ class Scheduler:
         leader.followers = []
 
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
-        samples = n == sequence.n_left
+        samples = n == sequence.n_left and not sequence.targets
         return Chunk(sequence, sequence.n_computed, n, samples=samples, epoch=sequence.epoch)
 
     def _count(self, chunk: Chunk, plan: StepPlan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ _USUAL = Verdict()
 
 @dataclass(eq=False)
 class Sequence:
-    """A prompt and what the model has added to it so far.
+    """A prompt and what the model has added to it so far, or thinks of its last tokens.
 
     Attributes:
         prompt_ids: token ids, at least one.
-        sampling: how output tokens are chosen.
+        sampling: how output tokens are chosen; with targets there are none.
         seed: of the sampling.
         drafts: what the output may repeat; see `InversionRequest`.
         watcher: may end the output, or write into it.
@@ -30,6 +31,9 @@ class Sequence:
         leads: whether it is anyone's leader.
         followers: of which it is the leader and that wait for its prompt to have been run.
         prefilled: whether its prompt has been run, in steps before the one being planned.
+        targets: see `Sequence.scoring`.
+        log_probs: of the targets, natural logarithms, as far as they have reached the host.
+        best_ids: the likeliest token in the place of each.
         output_ids: output tokens that have reached the host, without an end token.
         n_sampled: output tokens, those of a step under way included.
         n_computed: tokens whose keys and values are in pages, a step under way included.
@@ -56,6 +60,9 @@ class Sequence:
     leads: bool = False
     followers: list[Sequence] = field(default_factory=list)
     prefilled: bool = False
+    targets: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    best_ids: list[int] = field(default_factory=list)
     output_ids: list[int] = field(default_factory=list)
     n_sampled: int = 0
     n_computed: int = 0
@@ -75,6 +82,20 @@ class Sequence:
         if self.watcher is not None:
             self._write(self.watcher.start())
 
+    @classmethod
+    def scoring(cls, prompt_ids: SequenceOf[int], target_ids: SequenceOf[int]) -> Sequence:
+        """A sequence that samples nothing, but asks how likely given tokens are behind a prompt.
+
+        The prompt's last rows, one a target, give what comes behind them; a target's own row is
+        there for the next one.
+
+        Args:
+            prompt_ids: token ids, at least one.
+            target_ids: what follows them, at least one.
+        """
+        rows = [*prompt_ids, *target_ids[:-1]]
+        return cls(rows, SamplingParams(max_new_tokens=1), targets=list(target_ids))
+
     @property
     def n_prompt(self) -> int:
         """Tokens of the prompt."""
@@ -91,14 +112,26 @@ class Sequence:
         return self.n_tokens - self.n_computed
 
     @property
-    def sampled_out(self) -> bool:
-        """Whether its last permitted token has been sampled, or is being sampled."""
+    def n_most(self) -> int:
+        """Tokens that it may come to have."""
+        return self.n_prompt + (0 if self.targets else self.sampling.max_new_tokens)
+
+    @property
+    def first_scored(self) -> int:
+        """Position of the first row that gives a target's probability; behind all if none does."""
+        return self.n_prompt - len(self.targets)
+
+    @property
+    def all_planned(self) -> bool:
+        """Whether its last row or its last permitted token has been, or is being, worked out."""
+        if self.targets:
+            return self.n_left == 0
         return self.n_sampled >= self.sampling.max_new_tokens
 
     @property
     def n_reusable(self) -> int:
-        """Tokens of the prompt that need not run if they are in pages: one has to, for logits."""
-        return min(self.n_tokens - 1, self.n_prompt)
+        """Tokens of the prompt that need not run if they are in pages; rows with logits have to."""
+        return min(self.n_tokens - 1, self.first_scored)
 
     def known_tokens(self, start: int, end: int) -> list[int]:
         """Token ids at positions start to end (exclusive), as far as the host has them."""
@@ -131,12 +164,29 @@ class Sequence:
         elif len(self.output_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
 
+    def take_scores(self, start: int, log_probs: list[float], best_ids: list[int]) -> None:
+        """Take what rows from position `start` on have given; again, if they were run again."""
+        places = slice(start - self.first_scored, start - self.first_scored + len(log_probs))
+        self.log_probs[places], self.best_ids[places] = log_probs, best_ids
+        bad = next((i for i, value in enumerate(log_probs) if not isfinite(value)), None)
+        if bad is not None:
+            self.fail_on_logits(f"target token {places.start + bad}")
+        elif len(self.log_probs) == len(self.targets):
+            self.finish_reason = "stop"
+
     def _write(self, tokens: SequenceOf[int]) -> None:
         """Add tokens that nobody sampled; a step that went on behind other ones is void."""
         self.n_computed = min(self.n_computed, self.n_prompt + len(self.output_ids))
         self.output_ids += tokens[: self.sampling.max_new_tokens - len(self.output_ids)]
         self.n_sampled = len(self.output_ids)
         self.epoch += 1
+
+    def fail_on_logits(self, place: str) -> None:
+        """End because logits are infinite or no numbers."""
+        self.fail(
+            f"the model's logits are not finite at {place}; another dtype may help (float32, or "
+            "bfloat16 instead of float16)"
+        )
 
     def fail(self, error: str) -> None:
         """End with an error."""

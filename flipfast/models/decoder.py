@@ -165,6 +165,34 @@ class Decoder:
         parts = [self._best(part) for part in hidden.split(self.max_logit_rows)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def score(
+        self, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """How likely a token is behind each row, and which one is the likeliest.
+
+        Args:
+            hidden: (m, hidden_size), from `forward`.
+            targets: (m,) int64, in [0, vocab_size).
+
+        Returns:
+            Natural logarithms of the targets' probabilities, (m,) float32, and the arg-max of each
+            row's logits, (m,) int64; NaN and -1 where logits are not finite.
+        """
+        n = self.max_logit_rows
+        parts = [self._score(*part) for part in zip(hidden.split(n), targets.split(n), strict=True)]
+        log_probs, best = zip(*parts, strict=True)
+        return torch.cat(log_probs), torch.cat(best)
+
+    def _score(
+        self, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        fused = self.ops.fused_log_prob(self._head, hidden, targets, self.spec.logit_softcap)
+        if fused is not None:
+            return fused
+        logits = self.logits(hidden)
+        best = self.ops.argmax(logits)
+        return self.ops.log_prob(logits, best, targets), best
+
     def _best(self, hidden: torch.Tensor) -> torch.Tensor:
         fused = self.ops.fused_argmax(self._head, hidden, self.spec.logit_softcap)
         return self.ops.argmax(self.logits(hidden)) if fused is None else fused

@@ -194,6 +194,22 @@ class Ops(ABC):
         """
         return None
 
+    def fused_log_prob(
+        self, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """`log_prob` and `argmax` of a head's logits without writing them; None where this cannot
+        be had.
+
+        Args:
+            head, x, softcap: as for `fused_argmax`; the arg-max is that of the logits before the
+                cap, which rises with them.
+            targets: (n,) int64, in [0, vocabulary).
+
+        Returns:
+            (n,) float32 and (n,) int64, or None.
+        """
+        return None
+
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
         """The first place of each row's largest number, -1 where that is not finite.
 
@@ -205,3 +221,19 @@ class Ops(ABC):
         """
         best = logits.argmax(-1)
         return torch.where(logits.gather(-1, best[:, None])[:, 0].isfinite(), best, -1)
+
+    def log_prob(
+        self, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """log(softmax(logits)) of one token a row, NaN where the row has no `best`.
+
+        Args:
+            logits: (n, vocabulary) float32.
+            best: (n,) int64, from `argmax`.
+            targets: (n,) int64, in [0, vocabulary).
+
+        Returns:
+            (n,) float32.
+        """
+        chosen = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+        return chosen.masked_fill(best < 0, float("nan"))

@@ -301,6 +301,23 @@ class CpuOps(Ops):
         _cpu.argmax(logits.data_ptr(), logits.stride(0), n, logits.shape[1], out.data_ptr())
         return out
 
+    def log_prob(
+        self, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """log(softmax(logits)) of one token a row of (n, d), NaN where the row has no `best`."""
+        n = _rows("logits", logits, logits.shape[-1])
+        out = torch.empty(n, dtype=torch.float32)
+        _cpu.log_prob(
+            logits.data_ptr(),
+            logits.stride(0),
+            n,
+            logits.shape[1],
+            _vector("best", best, n, torch.int64),
+            _vector("targets", targets, n, torch.int64),
+            out.data_ptr(),
+        )
+        return out
+
 
 def _rope_arguments(rope: RopeTable | None, head_dim: int) -> tuple[int, int, int, int]:
     """Addresses of cosines and sines, positions in the table, pairs of dimensions."""

@@ -91,6 +91,16 @@ class TritonOps(TorchOps):
             return None
         return lm_head(x, head.weight, validate=False).best
 
+    def fused_log_prob(
+        self, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Log-probabilities and arg-max taken inside the product; see the base class."""
+        if not isinstance(head, TorchLinear) or head.bias is not None:
+            return None
+        found = lm_head(x, head.weight, targets, softcap=softcap, validate=False)
+        assert found.target_logprob is not None
+        return found.target_logprob, found.best
+
     def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
         return swiglu.gated(gate_up, activation, out)
 

@@ -134,8 +134,20 @@ def _argmax(_: Any, logits: torch.Tensor) -> Cost:
     return Cost(logits.nbytes + 8 * len(logits), logits.numel())
 
 
+def _log_prob(_: Any, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor) -> Cost:
+    return Cost(logits.nbytes + best.nbytes + targets.nbytes + 4 * len(best), 3 * logits.numel())
+
+
 def _fused_argmax(_: Any, head: Linear, x: torch.Tensor, softcap: float | None) -> Cost:
     return Cost(_weight_bytes(head, x) + x.nbytes + 8 * len(x), 2.0 * x.numel() * head.n_out)
+
+
+def _fused_log_prob(
+    _: Any, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
+) -> Cost:
+    # Of the exponentials, three operations a logit.
+    n_bytes = _weight_bytes(head, x) + x.nbytes + targets.nbytes + 12 * len(x)
+    return Cost(n_bytes, (2.0 * x.shape[1] + 3.0) * len(x) * head.n_out)
 
 
 # By the operation's name; one that is not here is timed, and its work is left open.
@@ -148,7 +160,9 @@ OPS: dict[str, Formula] = {
     "norm_rope_write": _norm_rope_write,
     "gated": _gated,
     "argmax": _argmax,
+    "log_prob": _log_prob,
     "fused_argmax": _fused_argmax,
+    "fused_log_prob": _fused_log_prob,
 }
 
 

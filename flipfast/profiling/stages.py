@@ -98,7 +98,7 @@ def _operation(recorder: Recorder, stage: str, formula: costs.Formula | None) ->
                 result = old(*args, **kwargs)
                 if formula is not None:
                     # An operation that may be missing says so with None where it has a result.
-                    missing = stage == "fused_argmax" and result is None
+                    missing = stage.startswith("fused_") and result is None
                     note(None if missing else formula(*args, **kwargs))
             return result
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from flipfast.errors import ConfigError
+from flipfast.errors import ConfigError, InputError
 from flipfast.prompts.encoding import TextEncoder
 from flipfast.prompts.templates import PromptTemplate
 
@@ -78,14 +78,18 @@ class PromptRenderer:
             self._pieces(template.user_with_context) if template.user_with_context else None
         )
 
-    def render(self, response: str, context: str | None = None) -> RenderedPrompt:
+    def render(
+        self, response: str, context: str | None = None, *, reserved: int = 0
+    ) -> RenderedPrompt:
         """Build the prompt for one response.
 
         Args:
             response: the text to invert; its middle is cut where it is too long.
             context: what came before the response, or None; empty counts as None.
+            reserved: tokens that will follow the prompt, within the longest prompt's length.
 
         Raises:
+            InputError: what is reserved leaves no room for the response.
             ConfigError: there is a context and the template has no place for it.
         """
         texts = {_RESPONSE: self.encoder.encode_text(response)}
@@ -98,7 +102,14 @@ class PromptRenderer:
                 )
             pieces = self._with_context
             texts[_CONTEXT] = self.encoder.encode_text(context)
-        fitted = self._fit(texts, room=self._room(pieces))
+        room = self._room(pieces) - reserved
+        if sum(map(len, texts.values())) > room and room < _SMALLEST_ROOM:
+            raise InputError(
+                f"the prompt's {self._max_prompt_tokens - room - reserved} tokens and the "
+                f"{reserved} to follow it leave room for {room} tokens of response within "
+                f"{self._max_prompt_tokens}"
+            )
+        fitted = self._fit(texts, room)
         ids = [i for piece in pieces for i in (fitted[piece] if isinstance(piece, str) else piece)]
         return RenderedPrompt(ids, cut=fitted != texts)
 

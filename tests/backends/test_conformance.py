@@ -13,11 +13,12 @@ from flipfast.backends import (
     Inversion,
     InversionRequest,
     Inverter,
+    LikelihoodRequest,
     SamplingParams,
     available_backends,
     load_inverter,
 )
-from flipfast.errors import MissingDependencyError
+from flipfast.errors import ConfigError, MissingDependencyError
 
 LENGTHS = [9, 40, 1, 23, 9, 64, 17]
 GREEDY = SamplingParams(max_new_tokens=12)
@@ -111,6 +112,15 @@ def test_one_bad_row_fails_alone(
     assert [first, *rest] == expected
     assert bad == Inversion([], "", "error", bad.error)
     assert re.search(complaint, bad.error or "")
+
+
+def test_a_backend_without_likelihoods_says_where_there_are_some(inverter: Inverter) -> None:
+    request = LikelihoodRequest([5, 6], [7])
+    if inverter.has_likelihoods:
+        assert len(inverter.likelihoods([request])[0].logprobs) == 1
+    else:
+        with pytest.raises(ConfigError, match="backend='native'"):
+            inverter.likelihoods([request])
 
 
 def test_the_context_may_be_filled(inverter: Inverter) -> None:

@@ -13,7 +13,13 @@ import pytest
 import torch
 import transformers
 
-from flipfast.backends import InversionRequest, SamplingParams, load_inverter
+from flipfast.backends import (
+    InversionRequest,
+    Likelihood,
+    LikelihoodRequest,
+    SamplingParams,
+    load_inverter,
+)
 from flipfast.backends.native import NativeInverter
 from flipfast.backends.transformers import TransformersInverter
 from flipfast.errors import FlipfastError, ModelLoadError
@@ -202,3 +208,53 @@ def test_lifecycle_through_the_inverter(
         assert inverter.counters.output_tokens > 0
     with pytest.raises(FlipfastError, match="closed"):
         inverter.generate(requests, GREEDY)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_likelihoods_are_those_of_transformers(
+    family: str, model_folder: Any, random_prompts: Any
+) -> None:
+    folder, prompts = model_folder(family), random_prompts([9, 150, 2, 64])
+    requests = [LikelihoodRequest(ids[: len(ids) // 2], ids[len(ids) // 2 :]) for ids in prompts]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with load(folder) as inverter:
+        found = inverter.likelihoods(requests)
+        assert [inverter.likelihoods([request])[0] for request in requests] == found
+        assert inverter.has_likelihoods
+    for ids, request, likelihood in zip(prompts, requests, found, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, len(request.prompt_ids) - 1 : -1]
+        targets = torch.tensor(request.target_ids)[:, None]
+        expected = logits.log_softmax(-1).gather(-1, targets)[:, 0].tolist()
+        assert likelihood.logprobs == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert likelihood.best_ids == logits.argmax(-1).tolist()
+        assert likelihood.error is None
+
+
+def test_a_bad_likelihood_request_fails_alone(model_folder: Any) -> None:
+    good = LikelihoodRequest([5, 6, 7], [8])
+    bad = {
+        "the prompt is empty": LikelihoodRequest([], [5]),
+        "the target is empty": LikelihoodRequest([5], []),
+        "token id 384 is outside": LikelihoodRequest([5], [384]),
+        "token id -1 is outside": LikelihoodRequest([-1], [5]),
+        "200 prompt tokens and 57 target tokens do not fit": LikelihoodRequest([5] * 200, [5] * 57),
+    }
+    seen: list[int] = []
+    with load(model_folder("qwen3")) as inverter:
+        first, *found, last = inverter.likelihoods([good, *bad.values(), good], seen.append)
+        (whole,) = inverter.likelihoods([LikelihoodRequest([5] * 200, [5] * 56)])
+        assert len(whole.logprobs) == 56
+        assert inverter.likelihoods([]) == []
+    assert first == last == Likelihood(first.logprobs, first.best_ids)
+    for complaint, result in zip(bad, found, strict=True):
+        assert result == Likelihood([], [], result.error)
+        assert complaint in str(result.error)
+    assert (seen[0], seen[-1], len(seen)) == (5, 7, 3)
+
+
+def test_a_closed_engine_gives_no_likelihoods(model_folder: Any) -> None:
+    inverter = load(model_folder("qwen3"))
+    inverter.close()
+    with pytest.raises(FlipfastError):
+        inverter.likelihoods([LikelihoodRequest([5], [6])])

@@ -190,3 +190,14 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
         main(arguments)
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_another_scoring_is_asked_for_and_refused_where_it_cannot_be(
+    source: Any, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--scoring", "likelihood", "--likelihood-baseline"]
+    assert main(["score", source(ROWS[0]), *arguments]) == 2
+    assert scripted == [{"scoring": "likelihood", "likelihood_baseline": True}]
+    shown = capsys.readouterr().err
+    assert shown.startswith("flipfast: scoring='likelihood' needs backend='native'")
+    assert shown.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence as SequenceOf
 
@@ -29,6 +30,11 @@ def next_token(history: SequenceOf[int]) -> int:
     """The make-believe model: any token that was mixed up on the way changes it."""
     digest = hashlib.blake2b(repr(list(history)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % VOCAB
+
+
+def next_score(history: SequenceOf[int], target: int) -> float:
+    """The make-believe log-probability of a token behind others."""
+    return math.nan if BAD in history else -1.0 - next_token([*history, target])
 
 
 def expected_output(prompt: SequenceOf[int], max_new_tokens: int) -> tuple[list[int], str]:
@@ -74,7 +80,10 @@ class PageRunner:
         assert len(set(meta.slot_mapping.tolist())) == len(meta.slot_mapping)
         assert int(meta.slot_mapping.min()) >= self.page_size  # never the null page
         self.slots[meta.slot_mapping] = batch.input_ids
-        tokens, row = [], 0
+        tokens: list[int] = []
+        scored_rows: list[int] = []
+        scores: list[tuple[list[int], int]] = []  # tokens up to a scored row, and its target
+        row = 0
         for i, chunk in enumerate(plan.chunks):
             length = int(meta.seq_lens[i])
             pages = meta.block_tables[i].long()[torch.arange(length) // self.page_size]
@@ -86,9 +95,20 @@ class PageRunner:
                 bad = BAD in chunk.sequence.prompt_ids
                 ends = range(length - len(chunk.draft), length + 1)
                 tokens += [BAD_LOGITS if bad else next_token(history[:end]) for end in ends]
+            for end in range(length - chunk.n_scored, length):
+                scored_rows.append(row - length + end)
+                scores.append((history[: end + 1], int(batch.targets[len(scores)])))
+        assert scored_rows == batch.head_rows.tolist()[len(batch.logit_rows) :]
         result = torch.tensor(tokens, dtype=torch.int64)
         keep_tokens(result, batch, self.last_token)
-        return StepResult([chunk for chunk in plan.chunks if chunk.samples], result, None)
+        table = [[next_score(*case), next_token(case[0])] for case in scores]
+        return StepResult(
+            [chunk for chunk in plan.chunks if chunk.samples],
+            result,
+            None,
+            [chunk for chunk in plan.chunks if chunk.n_scored],
+            torch.tensor(table, dtype=torch.float64).T if table else None,
+        )
 
 
 class PagedEngine:

@@ -12,6 +12,7 @@ pytest.importorskip("triton")
 
 from flipfast.engine import loading
 from flipfast.engine.keep import fused_keep
+from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.sequence import Sequence
 from flipfast.ops.torch_ops import TorchOps
 from flipfast.ops.triton_ops import TritonOps
@@ -96,3 +97,32 @@ def test_a_greedy_row_is_the_same_beside_a_sampled_one(
     mixed = [Sequence(ids[0], PARAMS), Sequence(ids[1], SamplingParams(2, temperature=1.0))]
     load(folder, **on_triton).engine.generate(mixed)
     assert mixed[0].output_ids == alone.output_ids
+
+
+def test_scores_come_from_the_fused_head(
+    folder: Path, on_triton: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close to plain torch's, and the same bits alone, in chunks, and beside decoding sequences."""
+    ids = prompts([2, 33, 20], 96, stem=16)
+    cases = [(row[:-n], row[-n:]) for row, n in zip(ids, (1, 20, 3), strict=True)]
+
+    def score(model: LoadedModel, order: list[int]) -> list[tuple[list[float], list[int]]]:
+        sequences = [Sequence.scoring(*cases[i]) for i in order]
+        model.engine.generate([*sequences, *[Sequence(cases[i][0], PARAMS) for i in order]])
+        return [(seq.log_probs, seq.best_ids) for seq in sequences]
+
+    alone = [score(load(folder, **on_triton, prefix_cache=False), [i])[0] for i in range(3)]
+    together = load(folder, **on_triton, max_tokens=24)
+    if HERE == "cpu":
+        recorded(together)
+    with monkeypatch.context() as patch:
+        patch.setattr(TritonOps, "argmax", None)  # no logits are written
+        assert score(together, [2, 0, 1]) == [alone[i] for i in (2, 0, 1)]
+    assert together.engine.counters.prefix_tokens > 0
+    monkeypatch.setattr(loading, "_ops", lambda device, options: TorchOps(device, torch.float32))
+    plain = load(folder, device=HERE, attention="reference", deterministic=False)
+    for (log_probs, best), (wanted, wanted_best) in zip(
+        alone, score(plain, [0, 1, 2]), strict=True
+    ):
+        assert log_probs == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+        assert best == wanted_best

@@ -299,6 +299,37 @@ class TestRowOperations:
         result = ops.argmax(logits).tolist()
         assert result == [-1, -1, -1, int(logits[3].argmax()), -1, int(logits[5].argmax())]
 
+    @pytest.mark.parametrize("n", [1, 2, 16, 33, 1023, 1025, 40000])
+    @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+    def test_log_prob(self, isa, ops, n, scale):
+        logits = numbers(40, n, seed=n) * scale
+        targets = torch.randint(0, n, (40,), generator=torch.Generator().manual_seed(n))
+        best = ops.argmax(logits)
+        targets[:9] = best[:9]
+        found = ops.log_prob(logits, best, targets)
+        expected = logits.double().log_softmax(1).gather(1, targets[:, None])[:, 0]
+        # The best token's own term is left out of the sum, so that even e**-20 is precise.
+        torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=1e-12)
+        alone = [
+            ops.log_prob(logits[i : i + 1], best[i : i + 1], targets[i : i + 1]) for i in range(40)
+        ]
+        assert torch.equal(torch.cat(alone), found)
+
+    def test_log_prob_of_broken_rows(self, isa, ops):
+        inf, nan = float("inf"), float("nan")
+        logits = numbers(4, 37)
+        logits[0, 36] = nan
+        logits[1, 0] = inf
+        logits[2, 5:] = -inf
+        logits[3, 5:] = -inf
+        targets = torch.tensor([3, 3, 3, 9])
+        found = ops.log_prob(logits, ops.argmax(logits), targets)
+        assert found[:2].isnan().all()
+        torch.testing.assert_close(found[2], logits[2].log_softmax(0)[3])
+        assert found[3] == -inf
+        with pytest.raises(ValueError, match="target 37 is not within 0 to 36"):
+            ops.log_prob(logits, ops.argmax(logits), targets + 28)
+
     def test_wrong_arguments_are_named(self, ops):
         x, weight = torch.zeros(2, 8), torch.ones(8)
         with pytest.raises(ValueError, match=r"weight must be \(8,\)"):

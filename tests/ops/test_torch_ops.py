@@ -193,6 +193,18 @@ def test_argmax(row: list[float], best: int) -> None:
     assert TorchOps(CPU, torch.bfloat16).argmax(logits).tolist() == [2, best]
 
 
+def test_log_prob() -> None:
+    logits = random(4, 33) * 5
+    logits[2, 7] = torch.nan
+    logits[3, 7] = torch.inf
+    targets = torch.tensor([0, 32, 5, 5])
+    ops = TorchOps(CPU, torch.bfloat16)
+    found = ops.log_prob(logits, ops.argmax(logits), targets)
+    expected = logits[:2].double().softmax(-1).gather(-1, targets[:2, None])[:, 0].log()
+    torch.testing.assert_close(found[:2].double(), expected, rtol=1e-5, atol=1e-6)
+    assert found[2:].isnan().all()
+
+
 @pytest.mark.parametrize("width", [7, 320, 40000])
 def test_the_norms_of_invariant_ops_do_not_see_other_rows(width: int) -> None:
     ops = TorchOps(CPU, torch.float32, invariant_product)

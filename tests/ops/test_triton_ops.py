@@ -168,3 +168,23 @@ def test_no_fused_arg_max_under_a_cap_or_with_a_bias() -> None:
     biased = OURS.linear(8, 4, bias=True, source_dtype=torch.float32)
     assert OURS.fused_argmax(plain, random(1, 4), 30.0) is None
     assert OURS.fused_argmax(biased, random(1, 4), None) is None
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_the_fused_log_probabilities_are_those_of_the_logits(softcap: float | None) -> None:
+    head = OURS.linear(300, 24, bias=False, source_dtype=torch.float32)
+    head.load_rows(random(300, 24), 0)
+    x, targets = random(5, 24), torch.tensor([0, 299, 7, 7, 128], device=HERE)
+    x[3] = float("nan")
+    found = OURS.fused_log_prob(head, x, targets, softcap)
+    assert found is not None
+    logits = head(x, poisoned(5, 300))
+    best = OURS.argmax(logits)
+    if softcap is not None:
+        logits = softcap * (logits / softcap).tanh()
+    assert found[1].tolist() == best.tolist()
+    torch.testing.assert_close(
+        found[0], PLAIN.log_prob(logits, best, targets), rtol=1e-5, atol=1e-6, equal_nan=True
+    )
+    biased = OURS.linear(8, 4, bias=True, source_dtype=torch.float32)
+    assert OURS.fused_log_prob(biased, random(1, 4), targets[:1], None) is None

@@ -31,6 +31,8 @@ def test_product_of_a_packed_weight():
     assert costs.product(packed, floats(3, 4), floats(3, 6)).n_bytes == 1000 + 4 * (12 + 18)
     fused = costs.OPS["fused_argmax"](None, packed, floats(3, 4), None)
     assert (fused.n_bytes, fused.flops) == (1000 + 48 + 24, 2 * 3 * 4 * 6)
+    fused = costs.OPS["fused_log_prob"](None, packed, floats(3, 4), floats(3).long(), None)
+    assert (fused.n_bytes, fused.flops) == (1000 + 48 + 24 + 36, 2 * 3 * 4 * 6 + 3 * 18)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,7 @@ def test_attention(window, pairs, keys):
         ("add", (floats(3, 4), floats(3, 4)), 3 * 48, 12),
         ("gated", (floats(3, 8), "silu", floats(3, 4)), 96 + 48, 60),
         ("argmax", (floats(3, 9),), 108 + 24, 27),
+        ("log_prob", (floats(3, 9), *[floats(3).long()] * 2), 108 + 24 + 24 + 12, 81),
         ("norm_rope", (floats(3, 2, 4), floats(3).long(), None, None, 1e-6), 2 * 96, 0),
         (
             "norm_rope",

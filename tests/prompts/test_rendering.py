@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flipfast.errors import ConfigError
+from flipfast.errors import ConfigError, InputError
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import STYLES, TARGETS, PromptTemplate, get_template
 from tests.prompts.conftest import NO_SYSTEM
@@ -146,3 +146,17 @@ def test_a_context_without_a_place_is_an_error(make_tokenizer: Any) -> None:
     template = PromptTemplate("bare", None, "{response}", None, True)
     with pytest.raises(ConfigError, match="no {context}"):
         renderer(make_tokenizer(), template).render("x", "y")
+
+
+@pytest.mark.parametrize("reserved", [0, 40, 90])
+def test_what_follows_a_prompt_has_its_room(make_tokenizer: Any, reserved: int) -> None:
+    prompts = renderer(make_tokenizer(), max_prompt_tokens=200)
+    assert len(prompts.render("0 " * 500, reserved=reserved).token_ids) == 200 - reserved
+    short = prompts.render("0 ", reserved=reserved)
+    assert not short.cut
+    most = 200 - len(short.token_ids)
+    assert prompts.render("0 ", reserved=most) == short
+    with pytest.raises(InputError, match=rf"{most + 1} to follow .* room for 1 tokens .* 200"):
+        prompts.render("0 ", reserved=most + 1)
+    with pytest.raises(InputError, match="room for 15 tokens"):
+        prompts.render("0 " * 500, reserved=most + 2 - 15)
