@@ -156,7 +156,9 @@ def test_bits_of_a_sample_do_not_depend_on_its_leader(
         if scheduler.running and rng.random() < share_sent_back:
             scheduler._send_back(rng.choice(scheduler.running))
 
-    assert run(model, SAMPLES, SAMPLED, send_someone_back, range(len(SAMPLES))) == samples_alone
+    assert (
+        run(model, SAMPLES, SAMPLED, send_someone_back, seeds=range(len(SAMPLES))) == samples_alone
+    )
     assert len({tuple(output) for output, *_ in samples_alone}) > 6
     counters = model.engine.counters
     if share_sent_back:
