@@ -21,7 +21,7 @@ from bench.scripted import Run, Script, ScriptedModel, random_script
 from bench.shapes import EMBEDDED, QWEN3, save_random_model
 
 ACCEPTANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best, from a cold start
+LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best
 
 Round = tuple[dict[float, Run], float]
 
@@ -72,24 +72,35 @@ def model(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def script(setting: Setting, model: ScriptedModel) -> Script:
-    return random_script(
-        setting.n,
-        n_prompt=setting.n_prompt,
-        n_shared=setting.n_shared,
-        n_out=setting.n_out,
-        vocab=model.vocab_size,
-    )
+def scripts(setting: Setting, model: ScriptedModel) -> list[Script]:
+    """One to warm up, and one a round."""
+    return [
+        random_script(
+            setting.n,
+            n_prompt=setting.n_prompt,
+            n_shared=setting.n_shared,
+            n_out=setting.n_out,
+            vocab=model.vocab_size,
+            seed=seed,
+        )
+        for seed in range(1 + setting.rounds)
+    ]
 
 
 @pytest.mark.parametrize("length", LENGTHS, ids=lambda n: "adaptive" if n is None else f"draft{n}")
 def bench_curve(
-    benchmark: Any, setting: Setting, model: ScriptedModel, script: Script, length: int | None
+    benchmark: Any,
+    setting: Setting,
+    model: ScriptedModel,
+    scripts: list[Script],
+    length: int | None,
 ) -> None:
-    model.write(script)  # what a first run sets up
-    rounds = [measure(model, script, length) for _ in range(setting.rounds)]
+    model.write(scripts[0])  # what a first run sets up
+    if length is None:
+        measure(model, scripts[0], length)  # what the engine learns
+    rounds = [measure(model, script, length) for script in scripts[1:]]
     points = [point(setting.n, acceptance, rounds) for acceptance in ACCEPTANCES]
-    benchmark.pedantic(model.write, args=(script,), rounds=1)
+    benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
     benchmark.group = str(setting)
     cuda = setting.device == "cuda"
     benchmark.extra_info.update(

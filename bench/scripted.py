@@ -48,10 +48,12 @@ class Script:
         ]
 
 
-def random_script(n: int, *, n_prompt: int, n_shared: int, n_out: int, vocab: int) -> Script:
-    """n prompts that share their first n_shared tokens, and outputs of n_out tokens."""
+def random_script(
+    n: int, *, n_prompt: int, n_shared: int, n_out: int, vocab: int, seed: int = 0
+) -> Script:
+    """n prompts that share their first n_shared tokens, and the seed's outputs of n_out tokens."""
     requests = random_requests(n, n_prompt=n_prompt, n_shared=n_shared, vocab=vocab - 1)
-    rng = random.Random(1)
+    rng = random.Random(f"outputs {seed}")
     outputs = [[rng.randrange(vocab - 1) for _ in range(n_out)] for _ in requests]
     return Script([list(request.prompt_ids) for request in requests], outputs)
 
@@ -116,6 +118,7 @@ class ScriptedModel:
         self._compute = runner.run
         runner.run = self._step  # type: ignore[method-assign]
         self._outputs: list[list[int]] = []
+        self._adaptive: dict[float, Drafting] = {}
 
     def write(
         self, script: Script, *, acceptance: float | None = None, length: int | None = None
@@ -126,17 +129,22 @@ class ScriptedModel:
             script: what to write.
             acceptance: the probability that a drafted token is right; None for no drafts at all.
             length: of every draft; None leaves it to the engine, which is offered the guesses as
-                a request's drafts.
+                a request's drafts and knows what became of those in earlier calls with the same
+                acceptance. Give it another script each time: it learns from outputs, too.
 
         Raises:
             AssertionError: an output is not the script's.
         """
-        guesses = None if acceptance is None else script.guesses(acceptance)
+        drafting: Drafting | None = None
+        offered: list[tuple[list[int], ...]] = [()] * len(script.prompts)
+        if acceptance is not None:
+            guesses = script.guesses(acceptance)
+            drafting = self._drafting(guesses, acceptance, length)
+            offered = [([-1, *guess],) for guess in guesses]
         engine, params = self._model.engine, SamplingParams(max_new_tokens=len(script.outputs[0]))
-        engine._drafting = self._drafting(guesses, length)
+        engine._drafting = drafting
         engine.forget_prefixes()
         self._outputs = script.outputs
-        offered = [()] * len(script.prompts) if guesses is None else [([-1, *g],) for g in guesses]
         sequences = [
             Sequence(prompt, params, seed=i, drafts=drafts)
             for i, (prompt, drafts) in enumerate(zip(script.prompts, offered, strict=True))
@@ -156,12 +164,14 @@ class ScriptedModel:
         """Give the model's memory back."""
         self._model.close()
 
-    def _drafting(self, guesses: list[list[int]] | None, length: int | None) -> Drafting | None:
-        if guesses is None:
-            return None
-        if length is None:
-            return Drafting(overlap=self._overlap)
-        return FixedDrafts(guesses, length, overlap=self._overlap)
+    def _drafting(
+        self, guesses: list[list[int]], acceptance: float, length: int | None
+    ) -> Drafting:
+        if length is not None:
+            return FixedDrafts(guesses, length, overlap=self._overlap)
+        if acceptance not in self._adaptive:
+            self._adaptive[acceptance] = Drafting(overlap=self._overlap)
+        return self._adaptive[acceptance]
 
     def _step(self, plan: StepPlan) -> StepResult:
         result = self._compute(plan)
