@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_FORGETTING = 0.99
-_FIRST = 8  # steps before the fit is believed
+_FORGETTING = 0.998
+_FIRST = 16  # steps before the fit is believed
 _SCALE = np.array([1.0, 1 / 32, 1 / 256, 1.0])  # brings the unknowns to one size
 _LARGEST = 1e6  # of the fit's uncertainty: what is never varied must not grow without end
-_OUTLIER = 4.0  # times the expected seconds: the machine did something else
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class StepCosts:
     """Fits the seconds of steps to what was in them, the latest counting most.
 
     Recursive least squares with forgetting (Haykin, Adaptive Filter Theory, ch. 10) on relative
-    errors, so that a decode step counts as much as a long prefill.
+    errors, so that a decode step counts as much as a long prefill, and one that had to wait for
+    something else hardly at all.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,6 @@ class StepCosts:
     def observe(self, n_sequences: int, n_rows: int, drafted: bool, seconds: float) -> None:
         """Take a step into account."""
         parts = np.array([1.0, n_sequences, n_rows, drafted]) * _SCALE
-        if self._n >= _FIRST:
-            seconds = min(seconds, _OUTLIER * max(float(parts @ self._fit), 1e-6))
         x = parts / max(seconds, 1e-6)
         spread = self._uncertainty @ x
         gain = spread / (_FORGETTING + x @ spread)
