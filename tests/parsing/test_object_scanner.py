@@ -26,7 +26,8 @@ CLOSED = [
     ("```json\n" + BEGINNING + "}", "\n```"),
     ("``` " + BEGINNING + "}", "}"),
     (" \n```Json" + BEGINNING + "}", ""),
-    ("<think>\nr {</thi<</think>\n<think></think>```" + BEGINNING + "}", "<think>"),
+    ("<think>\nr {</thi</think>\n" + BEGINNING + "}", "<think>"),
+    ("<think>r</think><think></think>```" + BEGINNING + "}", "</think>"),
 ]
 DEAD = [
     "Sure! " + BEGINNING + "}",
