@@ -51,7 +51,7 @@ class StepPlan:
     Attributes:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
-        prefilling: sequences whose prompt it runs, more of it than the last token.
+        prefilling: sequences whose prompt it runs, or a part of it.
         registered: pages that became known to the prefix cache with it.
         copies: (from, to) page numbers, to be copied before anything is written, all at once: a
             page may be copied and then overwritten.
@@ -279,7 +279,7 @@ class Scheduler:
         """Write a chunk into the books."""
         chunk.sequence.n_computed += chunk.n
         plan.registered += self.cache.register(chunk.sequence)
-        if chunk.start < chunk.sequence.n_prompt - 1:
+        if chunk.start < chunk.sequence.n_prompt:
             plan.prefilling.add(chunk.sequence)
         if chunk.samples:
             chunk.sequence.n_sampled += 1
