@@ -188,7 +188,7 @@ class Engine:
     def cancel_all(self) -> None:
         """Drop every sequence that has not ended."""
         with self._lock:
-            for sequence in self._scheduler.unfinished:
+            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
                 self.cancel(sequence)
             self._take_in()
 
@@ -236,8 +236,7 @@ class Engine:
         with self._lock:
             self._take_in()
             if not self._scheduler.idle:
-                running = len(self._scheduler.running)
-                waiting = len(self._scheduler.unfinished) - running
+                running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
                 raise FlipfastError(
                     f"cannot {purpose} with {running} requests running and {waiting} waiting: "
                     "wait for them, or cancel them"

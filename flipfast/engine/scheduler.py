@@ -51,6 +51,7 @@ class StepPlan:
     Attributes:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
+        prefilling: sequences whose prompt it runs, more of it than the last token.
         registered: pages that became known to the prefix cache with it.
         copies: (from, to) page numbers, to be copied before anything is written, all at once: a
             page may be copied and then overwritten.
@@ -58,6 +59,7 @@ class StepPlan:
 
     chunks: list[Chunk] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
+    prefilling: set[Sequence] = field(default_factory=set)
     registered: list[int] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
 
@@ -97,8 +99,8 @@ class Scheduler:
     Waiting ones follow while there is budget and room for their whole prompt. Where a running
     sequence finds no page, the one admitted last gives its pages up and starts again later.
 
-    A sequence whose leader is running waits until the leader's prompt is in pages. Then it shares
-    the full ones and gets a copy of the last one, behind the prompt in which each goes on.
+    A sequence with a leader waits until the leader's prompt is in pages. Then it shares the full
+    ones and gets a copy of the last one, where each goes on behind the prompt.
 
     Args:
         cache: pages and known prefixes.
@@ -121,11 +123,6 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
-    @property
-    def unfinished(self) -> list[Sequence]:
-        """All sequences, those that wait for their leaders included."""
-        return [*self.running, *self.waiting, *(f for s in self.running for f in s.followers)]
-
     def refusal(self, n_tokens: int) -> str | None:
         """Why a sequence of that many tokens, output included, can never run; None if it can."""
         pages = self._n_pages(n_tokens)
@@ -146,7 +143,6 @@ class Scheduler:
     def plan(self) -> StepPlan:
         """The next step, empty if nothing can run now; its books are as if it had run."""
         plan = StepPlan()
-        self._call_followers()
         preemptions = self.counters.preemptions
         budget = self._plan_running(plan)
         for chunk in plan.chunks:
@@ -187,8 +183,6 @@ class Scheduler:
             self._vacate(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
-        elif sequence.leader is not None and sequence in sequence.leader.followers:
-            sequence.leader.followers.remove(sequence)
 
     def roll_back(self, plan: StepPlan) -> None:
         """Undo a plan whose step has failed: its sequences wait again, in their old order."""
@@ -232,15 +226,16 @@ class Scheduler:
 
         A running prompt that is only partly done has used the budget up, so that none overtakes it.
         """
-        while self.waiting and budget and len(self.running) < self._seq_limit:
+        followers: list[Sequence] = []  # of prompts that this step runs: they come with the next
+        # Their places are theirs, so that few prompts are in pages at a time.
+        while self.waiting and budget and len(self.running) + len(followers) < self._seq_limit:
             sequence = self.waiting[0]
-            leader = sequence.leader
-            if leader is not None and leader.slot >= 0 and not leader.prefilled:
-                leader.followers.append(self.waiting.popleft())
+            if sequence.leader in plan.prefilling:
+                followers.append(self.waiting.popleft())
                 continue
             pages = self.cache.match(sequence)
             if not self._has_room(sequence, pages):
-                return
+                break
             self.waiting.popleft()
             self._start(sequence, pages, plan)
             n = min(sequence.n_left, budget)
@@ -248,12 +243,10 @@ class Scheduler:
             chunk = self._chunk(sequence, n)
             plan.chunks.append(chunk)
             self._count(chunk, plan)
+        self.waiting.extendleft(reversed(followers))
 
     def _has_room(self, sequence: Sequence, pages: list[int]) -> bool:
         """Whether a sequence may join, given the pages that it would share."""
-        promised = sum(1 + len(running.followers) for running in self.running)
-        if sequence.leader is None and promised >= self._seq_limit:
-            return False  # followers come first, so that few prompts are in pages at a time
         needed = self._n_pages(sequence.n_tokens) - len(pages)
         # Kept pages that it would share are no longer there to be taken. Sequences that run will
         # soon want a page each: leave them one, or they would preempt this one at once.
@@ -278,17 +271,6 @@ class Scheduler:
         self.counters.prompt_tokens += sequence.n_prompt
         self.counters.prefix_tokens += sequence.n_computed
 
-    def _call_followers(self) -> None:
-        """Put those whose leader's prompt has been run at the head of the queue."""
-        for sequence in reversed(self.running):
-            if not sequence.prefilled and sequence.n_computed >= sequence.n_prompt:
-                sequence.prefilled = True
-                self._queue_followers(sequence)
-
-    def _queue_followers(self, leader: Sequence) -> None:
-        self.waiting.extendleft(reversed(leader.followers))
-        leader.followers = []
-
     def _chunk(self, sequence: Sequence, n: int) -> Chunk:
         samples = n == sequence.n_left and not sequence.targets
         return Chunk(sequence, sequence.n_computed, n, samples=samples, epoch=sequence.epoch)
@@ -297,6 +279,8 @@ class Scheduler:
         """Write a chunk into the books."""
         chunk.sequence.n_computed += chunk.n
         plan.registered += self.cache.register(chunk.sequence)
+        if chunk.start < chunk.sequence.n_prompt - 1:
+            plan.prefilling.add(chunk.sequence)
         if chunk.samples:
             chunk.sequence.n_sampled += 1
 
@@ -315,11 +299,10 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _vacate(self, sequence: Sequence) -> None:
-        self._queue_followers(sequence)  # without it they run like others
         self.cache.pool.release(sequence.pages)
         self._slots.append(sequence.slot)
         sequence.pages, sequence.slot = [], -1
-        sequence.n_computed, sequence.prefilled = 0, False
+        sequence.n_computed = 0
 
     def _n_pages(self, n_tokens: int) -> int:
         return -(-n_tokens // self.cache.page_size)

@@ -29,8 +29,6 @@ class Sequence:
         watcher: may end the output, or write into it.
         leader: a sequence with the same prompt that runs it for this one, too.
         leads: whether it is anyone's leader.
-        followers: of which it is the leader and that wait for its prompt to have been run.
-        prefilled: whether its prompt has been run, in steps before the one being planned.
         targets: see `Sequence.scoring`.
         log_probs: of the targets, natural logarithms, as far as they have reached the host.
         best_ids: the likeliest token in the place of each.
@@ -58,8 +56,6 @@ class Sequence:
     watcher: Watcher | None = None
     leader: Sequence | None = None
     leads: bool = False
-    followers: list[Sequence] = field(default_factory=list)
-    prefilled: bool = False
     targets: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     best_ids: list[int] = field(default_factory=list)
