@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     )
     from flipfast.metrics import overlap_f1
     from flipfast.parsing import extract_instruction
-    from flipfast.reward import FlipReward, ScoreBatch
+    from flipfast.reward import BestOf, FlipReward, ScoreBatch
 
     __version__: str
 
 __all__ = [
+    "BestOf",
     "ConfigError",
     "FlipConfig",
     "FlipReward",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BestOf": "flipfast.reward",
     "FlipConfig": "flipfast.config",
     "FlipReward": "flipfast.reward",
     "ScoreBatch": "flipfast.reward",

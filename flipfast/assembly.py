@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.errors import ConfigError
+from flipfast.parsing.wrappers import leaves_think_open
 from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.drafts import DraftWriter
 from flipfast.prompts.rendering import PromptRenderer
@@ -47,6 +48,11 @@ class Parts:
     parser: str
     scorer: DeviceScorer | None
     watch: Callable[[], Watcher | None]
+
+    @property
+    def think_open(self) -> bool:
+        """Whether prompts end inside a think block."""
+        return any(map(leaves_think_open, self.renderer.endings()))
 
 
 def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:

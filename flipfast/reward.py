@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flipfast.assembly import assemble
-from flipfast.backends import Inversion, InversionRequest, Inverter
+from flipfast.backends import Inverter
+from flipfast.best_of import best_of
 from flipfast.config import FlipConfig
 from flipfast.errors import InputError
+from flipfast.generation import GenerationScorer
 from flipfast.likelihood import LikelihoodScorer
-from flipfast.parsing import extract_instruction
 from flipfast.progress import progress_bar
 from flipfast.prompts.conversation import (
     completion_text,
@@ -24,14 +23,12 @@ from flipfast.prompts.conversation import (
     split_messages,
     split_system,
 )
-from flipfast.running import RequestRunner, RunCounts
-from flipfast.samples import CUT, Row, Sample, agreement, score_rows
-from flipfast.scores import Lazy, ScoreBatch, ScoreStats
+from flipfast.running import RunCounts
+from flipfast.samples import Row, Sample, agreement, score_rows
+from flipfast.scores import BestOf, Lazy, ScoreBatch, ScoreStats
+from flipfast.watchers.pruning import Race
 
-if TYPE_CHECKING:
-    from flipfast.device_scoring import DeviceScore
-
-__all__ = ["FlipReward", "ScoreBatch"]
+__all__ = ["BestOf", "FlipReward", "ScoreBatch"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +68,8 @@ class FlipReward:
         self.config = (config or FlipConfig()).with_options(options)
         self._owns_inverter = inverter is None
         self._parts = parts = assemble(self.config, inverter)
-        self._runner = RequestRunner(
-            parts.inverter, parts.sampling, parts.scorer, self.config.cache_rewards
-        )
         generates = self.config.scoring == "generate"
+        self._generation = GenerationScorer(parts, self.config)
         self._likelihood = None if generates else LikelihoodScorer(parts, self.config)
 
     def __call__(
@@ -164,6 +159,31 @@ class FlipReward:
         n = len(ends)
         return self.score([instruction] * n, [response[:end] for end in ends], [context] * n)
 
+    def score_best_of(
+        self, instruction: str, responses: Sequence[str], context: str | None = None
+    ) -> BestOf:
+        """Find the response with the highest reward, the first of equals.
+
+        The same response as the rewards of `score` tell, with the same reward. On the native engine
+        the others may take less time: an output is ended as soon as it cannot win any more against
+        one that is finished. Which ones are, and when, may differ from call to call.
+
+        Args:
+            instruction: the true one.
+            responses: any number. One of a wrong type gets the status "error".
+            context: what came before each of them, or None.
+
+        Raises:
+            InputError: `responses` is no list, or the instruction or the context no string.
+        """
+        started = time.perf_counter()
+        _check_lengths(responses=responses)
+        _checked_texts(instruction, "", context)
+        n = len(responses)
+        rows = self._rows(_checked_texts, [instruction] * n, responses, [context] * n)
+        race = self._generation.race(instruction) if self._likelihood is None else None
+        return best_of(self._score(rows, started, race=race), race)
+
     @property
     def inverter(self) -> Inverter:
         """What runs the model; the native one can `sleep`, `wake` and `update_weights`."""
@@ -191,17 +211,14 @@ class FlipReward:
         self, read: Callable[..., tuple[str, str, str | None]], *columns: Sequence[Any]
     ) -> list[Row]:
         """Read and render every row; bad input becomes the row's error."""
-        make = self._row if self._likelihood is None else self._likelihood.row
+        scorer = self._likelihood or self._generation
         rows: list[Row] = []
         for entries in zip(*columns, strict=True):
             try:
-                rows.append(make(*read(*entries)))
+                rows.append(scorer.row(*read(*entries)))
             except InputError as error:
                 rows.append(Row(samples=[Sample(error=str(error))]))
         return rows
-
-    def _row(self, instruction: str, response: str, context: str | None) -> Row:
-        return Row(instruction, self._parts.renderer.render(response, context))
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
         response = final_answer(completion_text(completion))
@@ -216,10 +233,12 @@ class FlipReward:
         rows: list[Row],
         started: float,
         on_progress: Callable[[int], None] | None = None,
+        race: Race | None = None,
     ) -> ScoreBatch:
         n_samples = self.config.samples
         n_runs = n_samples * sum(row.prompt is not None for row in rows)
-        run = self._generate if self._likelihood is None else self._likelihood.score
+        generate = partial(self._generation.score, race=race)
+        run = generate if self._likelihood is None else self._likelihood.score
         with progress_bar(n_runs, shown=self.config.progress) as advance:
 
             def on_done(n_done: int) -> None:
@@ -229,58 +248,6 @@ class FlipReward:
 
             counts = run(rows, on_done)
         return self._batch(rows, counts, started)
-
-    def _generate(self, rows: list[Row], on_done: Callable[[int], None]) -> RunCounts:
-        """Infer the instructions of all rows that have a prompt."""
-        runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
-        n_samples = self.config.samples
-        drafts = self._drafts(row.instruction for row, _ in runnable)
-        requests = [
-            InversionRequest(
-                prompt.token_ids,
-                _seed(self.config.seed, k, prompt.token_ids),
-                drafts.get(row.instruction, ()),
-                self._parts.watch(),
-            )
-            for row, prompt in runnable
-            for k in range(n_samples)
-        ]
-        instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
-        results = self._runner.run(requests, instructions, on_done)
-        samples = map(self._read, results.inversions, results.scores)
-        for row, prompt in runnable:
-            row.samples = [next(samples) for _ in range(n_samples)]
-            if prompt.cut:
-                for sample in row.samples:
-                    sample.status += CUT
-        return results
-
-    def _drafts(self, instructions: Iterable[str]) -> dict[str, tuple[list[int], ...]]:
-        write = self._parts.drafts
-        return {} if write is None else {text: write(text) for text in set(instructions)}
-
-    def _read(self, inversion: Inversion, score: DeviceScore | None) -> Sample:
-        """Take the instruction out of the model's output, or leave it there until it is wanted."""
-        sample = Sample(error=inversion.error, n_output_tokens=len(inversion.output_ids))
-        if inversion.finish_reason == "error":
-            return sample
-        if score is None:
-            sample.inferred, sample.status = self._extract(inversion)
-        else:
-            sample.status = "empty" if score.empty else "ok"
-            sample.scores = [score.f1, score.precision, score.recall]
-            sample.inferred = lambda: self._extract(inversion)[0]
-        # Such outputs are the instruction to their end, whatever the parser makes of them.
-        to_its_end = self._parts.parser == "plain" or self.config.json == "forced"
-        if to_its_end and not sample.failed and inversion.finish_reason != "stop":
-            sample.status = "truncated"
-        return sample
-
-    def _extract(self, inversion: Inversion) -> tuple[str, str]:
-        text = inversion.text
-        if text is None:
-            text = self._parts.inverter.decode(inversion.output_ids)
-        return extract_instruction(text, self._parts.parser)
 
     def _batch(self, rows: list[Row], counts: RunCounts, started: float) -> ScoreBatch:
         scores = score_rows(rows, self.config.on_failure)
@@ -311,12 +278,6 @@ class FlipReward:
                 tokens_per_s=counts.n_tokens / seconds,
             ),
         )
-
-
-def _seed(seed: int, sample: int, prompt_ids: list[int]) -> int:
-    """64 bits from what the sample may depend on, so that neighbours have no say in it."""
-    content = array("q", [seed, sample, *prompt_ids]).tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _check_lengths(**columns: Sequence[Any]) -> None:

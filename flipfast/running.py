@@ -106,8 +106,9 @@ class RequestRunner:
             for at, score in zip(wanted, given, strict=True):
                 scores[at] = score
         found.update(zip(fresh, new, strict=True))
-        good = {key: found[key] for key in distinct if found[key].finish_reason != "error"}
-        self._cache.put(good, version)
+        whole = ("stop", "length")
+        kept = {key: found[key] for key in distinct if found[key].finish_reason in whole}
+        self._cache.put(kept, version)
         outputs = sum(len(inversion.output_ids) for inversion in new)
         return Results(
             inversions=[found[key] for key in keys],

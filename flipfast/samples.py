@@ -11,6 +11,7 @@ from flipfast.metrics import overlap_f1
 from flipfast.prompts.rendering import RenderedPrompt
 
 CUT = "+response_cut"  # behind a status: the response or context lost its middle
+PRUNED = "pruned"  # the status of an output that was ended because another one has won
 _FAILURES = ("empty", "unparsed", "error")
 
 

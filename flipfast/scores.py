@@ -138,3 +138,35 @@ class ScoreBatch:
         keys = [*SCORE_KEYS, *extra]
         columns = [getattr(self, name) for name in (*names, *extra)]
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The best of several responses to one instruction; every list has one entry a response.
+
+    Attributes:
+        best: index of the highest reward, the first of equals; None where there is none.
+        rewards: as in ScoreBatch, and None for a response that was pruned.
+        inferred: the inferred instruction, for a pruned response what there was of it.
+        status: as in ScoreBatch, or "pruned": the model's output was ended early, because its
+            reward could not have been the highest.
+        errors: for status "error" what was wrong with the response, else None.
+        n_output_tokens: length of the model's output.
+        n_pruned: responses that were pruned.
+        n_spared_tokens: output tokens that this has spared at most, which is what was left of
+            max_new_tokens.
+        stats: counters of the call.
+    """
+
+    best: int | None
+    rewards: list[float | None]
+    inferred: Lazy[str]
+    status: list[str]
+    errors: list[str | None]
+    n_output_tokens: list[int]
+    n_pruned: int
+    n_spared_tokens: int
+    stats: ScoreStats
+
+    def __len__(self) -> int:
+        return len(self.rewards)

@@ -12,8 +12,9 @@ class Verdict:
 
     Attributes:
         written: tokens that take its place, without being sampled; None keeps it.
-        ends: whether the output ends behind them, as if the model had ended it.
-        reason: the output's finish_reason then: "stop", or "length" where it was cut.
+        ends: whether the output ends behind them.
+        reason: the output's finish_reason then: "stop" as if the model had ended it, "length" where
+            it was cut, or "pruned" where nobody needs the rest of it.
     """
 
     written: list[int] | None = None

@@ -128,8 +128,9 @@ ObjectScanner::State ObjectScanner::next(unsigned char byte) {
     case State::kColon:
       return byte == ':' ? behind_key() : State::kDead;
     case State::kValue:
+      if (byte != '"') return State::kDead;
       if (wanted_) start_ = position_ + 1;
-      return byte == '"' ? State::kString : State::kDead;
+      return State::kString;
     case State::kBehind:
       if (byte == ',') return State::kMember;
       return byte == '}' && end_ != kNone ? State::kClosed : State::kDead;

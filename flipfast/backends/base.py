@@ -56,7 +56,8 @@ class Inversion:
     Args:
         output_ids: the new token ids, without the end token.
         text: the same, decoded, special tokens left out; None where the caller wanted none.
-        finish_reason: "stop" (the model ended), "length" (max_new_tokens reached) or "error".
+        finish_reason: "stop" (the model ended, or a watcher for it), "length" (max_new_tokens
+            reached), "pruned" (a watcher had no use for the rest) or "error".
         error: what went wrong, only where finish_reason is "error".
     """
 

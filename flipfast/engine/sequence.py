@@ -41,7 +41,7 @@ class Sequence:
         slot: row of the device's state, -1 outside the running set.
         draft_handle: under which the drafter knows it.
         epoch: how often it was written into; what a step sampled in an earlier one is void.
-        finish_reason: None while it runs, then "stop", "length", "error" or "cancelled".
+        finish_reason: None while it runs, then "stop", "length", "pruned", "error" or "cancelled".
         error: what went wrong.
         output_row: int32 (max_new_tokens,), contiguous, on the runner's device, filled with the
             output tokens as they are sampled, an end token included; None for no such copy.

@@ -40,7 +40,12 @@ def word_f1(prediction: str, reference: str) -> tuple[float, float, float]:
     """
     predicted, referred = normalize(prediction), normalize(reference)
     same = (Counter(predicted) & Counter(referred)).total()
+    return scores_of_counts(same, len(predicted), len(referred))
+
+
+def scores_of_counts(same: int, n_predicted: int, n_referred: int) -> tuple[float, float, float]:
+    """F1, precision and recall of two texts with so many words, `same` of them shared."""
     if same == 0:
         return 0.0, 0.0, 0.0
-    precision, recall = same / len(predicted), same / len(referred)
+    precision, recall = same / n_predicted, same / n_referred
     return (2 * precision * recall) / (precision + recall), precision, recall

@@ -16,12 +16,15 @@ _PARSERS: dict[str, Callable[[str], tuple[str, str]]] = {
 }
 
 
-def extract_instruction(text: str, parser: str = "robust") -> tuple[str, str]:
+def extract_instruction(
+    text: str, parser: str = "robust", *, think_open: bool = True
+) -> tuple[str, str]:
     """Return (instruction, status) for one model output.
 
     text: the decoded output, any string. parser: "robust" finds the instruction in well- and
     ill-formed JSON; "reference" does what the published parser does, quirks included; "plain"
-    expects the instruction alone.
+    expects the instruction alone. think_open: for "plain", whether the prompt may have opened a
+    think block that the output only closes.
 
     status: "ok" (clean output), "recovered" (found, but the output needed mending), "truncated"
     (the instruction's value was cut off; its beginning is returned), "empty" (no text, or an
@@ -36,4 +39,6 @@ def extract_instruction(text: str, parser: str = "robust") -> tuple[str, str]:
         raise ConfigError(f"unknown parser {parser!r}: use one of {', '.join(_PARSERS)}")
     if not isinstance(text, str):
         raise InputError(f"a model output must be a string, got {type(text).__name__}: {text!r}")
+    if parser == "plain":
+        return parse_plain(text, think_open)
     return parse(text)

@@ -57,6 +57,11 @@ def find_instruction(text: str) -> tuple[str, str] | None:
     return ("", "empty") if sorts else None
 
 
+def shows_only_the_format(value: str) -> bool:
+    """Whether a value is a placeholder, or nothing at all."""
+    return _PLACEHOLDER.fullmatch(value) is not None
+
+
 def _sort(anchor: re.Match[str]) -> int | None:
     """Which sort of key an anchor is, 0 the best; None where it does not name an instruction."""
     rank = key_rank(anchor["key"].strip())
@@ -69,7 +74,7 @@ def _sort(anchor: re.Match[str]) -> int | None:
 
 
 def _best(values: list[Value]) -> Value:
-    values = [value for value in values if not _PLACEHOLDER.fullmatch(value.text)] or values
+    values = [value for value in values if not shows_only_the_format(value.text)] or values
     values = [value for value in values if value.closed] or values
     return values[-1]
 

@@ -11,17 +11,18 @@ from flipfast.parsing.wrappers import (
 )
 
 
-def parse_plain(text: str) -> tuple[str, str]:
+def parse_plain(text: str, think_open: bool = True) -> tuple[str, str]:
     """Return (instruction, status) from an output that should be the instruction and no more.
 
     Think blocks, answer tags, a code fence, a leading label ("Instruction:") and one pair of
     enclosing quotes are stripped. An object with a key for the instruction, given against the
-    request, is read as `parse_robust` reads it. status: "ok" for text, "empty" without any,
-    "unparsed" where a think block never closes. Whether the text was cut off only the caller
-    knows, from the number of tokens.
+    request, is read as `parse_robust` reads it. think_open: whether the prompt may have opened a
+    think block, so that all up to a `</think>` that was not opened here is thought. status: "ok"
+    for text, "empty" without any, "unparsed" where a think block never closes. Whether the text
+    was cut off only the caller knows, from the number of tokens.
     """
     body, reasoning_only = drop_leading_think(text)
-    answer = drop_answer_tags(drop_think(body))
+    answer = drop_answer_tags(drop_think(body, think_open))
     if reasoning_only or answer.lstrip().startswith(("{", "[", "```")):
         found = parse_fields(body)
         if found:

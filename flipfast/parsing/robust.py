@@ -4,9 +4,9 @@ import json
 import re
 
 from flipfast._core import ObjectScanner
-from flipfast.parsing.fields import find_instruction
+from flipfast.parsing.fields import find_instruction, shows_only_the_format
 from flipfast.parsing.keys import key_rank
-from flipfast.parsing.strings import QUOTES
+from flipfast.parsing.strings import QUOTES, read_string
 from flipfast.parsing.wrappers import (
     after_inferred_label,
     drop_answer_tags,
@@ -30,15 +30,17 @@ def parse_robust(text: str) -> tuple[str, str]:
     A clean JSON object, in a code fence or behind a think block at most, is "ok". Of such an object
     at the start of the text only the beginning has to be clean: once the value is closed for good,
     as `ObjectScanner` sees it, nothing that follows changes the result, so that an output may be
-    stopped there. Otherwise the key is looked for in the text as it is, and where there is none
-    the whole text is taken, unless it shows signs of the object that was asked for. Statuses as in
-    `extract_instruction`.
+    stopped there; before that, the result begins with what there is of the value. Otherwise the key
+    is looked for in the text as it is, and where there is none the whole text is taken, unless it
+    shows signs of the object that was asked for. Statuses as in `extract_instruction`.
     """
-    closed = _closed_value(text)
-    if closed is not None:
-        return closed, "ok"
+    leading = _leading_value(text)
+    if leading is not None and leading[1] == "ok":
+        return leading
     body, reasoning_only = drop_leading_think(text)
     found = parse_fields(body)
+    if leading is not None and (found is None or found[0] != leading[0]):
+        return leading
     if found:
         return found
     return ("", "unparsed") if reasoning_only else _from_plain(body)
@@ -49,15 +51,22 @@ def parse_fields(body: str) -> tuple[str, str] | None:
     return _from_object(body) or find_instruction(body)
 
 
-def _closed_value(text: str) -> str | None:
-    """The instruction in a clean beginning of an object, where that settles it."""
+def _leading_value(text: str) -> tuple[str, str] | None:
+    """The instruction's value, and its status, where a clean beginning of an object leads to it;
+    None for a value that shows only the format."""
     data = text.encode("utf-8", "surrogatepass")
     scanner = ObjectScanner()
     scanner.feed(data)
-    if not scanner.closed:
+    if scanner.closed:
+        quoted = data[scanner.start - 1 : scanner.end + 1]
+        return str(json.loads(quoted.decode("utf-8", "surrogatepass"))), "ok"
+    if scanner.start < 0:
         return None
-    quoted = data[scanner.start - 1 : scanner.end + 1]
-    return str(json.loads(quoted.decode("utf-8", "surrogatepass")))
+    opening = len(data[: scanner.start - 1].decode("utf-8", "surrogatepass"))
+    value, _, closed = read_string(text, opening)
+    if shows_only_the_format(value):
+        return None
+    return value, "recovered" if closed else "truncated"
 
 
 def _from_object(body: str) -> tuple[str, str] | None:

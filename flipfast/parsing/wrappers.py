@@ -18,6 +18,11 @@ _LABEL = re.compile(
     rf"(?:instruction|prompt)(?: is| was)?{_LABEL_END}",
     re.IGNORECASE,
 )
+# A word that can belong to such a label, up to the next white space, or one without letters.
+_IN_LABEL = re.compile(
+    r"[\W_]*(?:(?:the|inferred|original|likely|user|instruction|prompt|is|was)(?![^\W_])|\Z)",
+    re.IGNORECASE,
+)
 _QUOTE_PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
@@ -55,12 +60,19 @@ def drop_leading_think(text: str) -> tuple[str, bool]:
     return text[start:], False
 
 
-def drop_think(text: str) -> str:
+def leaves_think_open(text: str) -> bool:
+    """Whether a text ends inside a think block."""
+    return text.rfind(THINK) > text.rfind(THINK_END)
+
+
+def drop_think(text: str, think_open: bool = True) -> str:
     """Remove every closed think block, and all up to a `</think>` that was opened elsewhere.
 
-    A chat template may open the block in the prompt, so that the output only closes it.
+    think_open: whether the prompt may have opened a block, as some chat templates do, so that the
+    output only closes it. Otherwise such a `</think>` closes nothing and is removed alone.
     """
-    return drop_closed_think(text).rpartition(THINK_END)[2]
+    text = drop_closed_think(text)
+    return text.rpartition(THINK_END)[2] if think_open else text.replace(THINK_END, "")
 
 
 def strip_fence(text: str) -> str:
@@ -84,6 +96,12 @@ def strip_label(text: str) -> str:
     """Strip a label such as "Instruction:" or "The original prompt is:" from before a text."""
     match = _LABEL.match(text)
     return text[match.end() :] if match else text
+
+
+def may_be_in_label(chunk: str) -> bool:
+    """Whether `strip_label` could cut more than punctuation off a chunk between white space, where
+    it could do so with all chunks before it."""
+    return bool(_IN_LABEL.match(chunk))
 
 
 def strip_quotes(text: str) -> str:

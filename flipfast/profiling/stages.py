@@ -29,7 +29,7 @@ PARTS = (
     ("flipfast.engine.drafting", "Drafting.learn", "drafts", False),
     ("flipfast.engine.model_runner", "ModelRunner.run", "step, rest", True),
     ("flipfast.engine.model_runner", "StepResult.wait", "wait for tokens", False),
-    ("flipfast.reward", "extract_instruction", "parsing", False),
+    ("flipfast.reading", "extract_instruction", "parsing", False),
     ("flipfast.samples", "overlap_f1", "word F1", False),
 )
 # The same, of modules that not every run loads.

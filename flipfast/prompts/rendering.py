@@ -125,6 +125,11 @@ class PromptRenderer:
             starts.append(start)
         return starts
 
+    def endings(self) -> list[str]:
+        """What every prompt ends with: the text behind the last slot, with context and not."""
+        pieces = filter(None, (self._without_context, self._with_context))
+        return [self._tokenizer.decode(ids) for *_, ids in pieces if not isinstance(ids, str)]
+
     def _pieces(self, user: str) -> list[list[int] | str]:
         """Token ids of the template's parts, with the names of the slots between them."""
         text = self._chat(user.format(response=_RESPONSE, context=_CONTEXT))

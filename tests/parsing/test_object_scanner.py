@@ -124,6 +124,16 @@ def test_dead(text):
     assert (scanner.closed, scanner.dead) == (False, True)
 
 
+@pytest.mark.parametrize("value", ["null", "[", "x", '"'])
+def test_where_the_value_begins(value):
+    opening = encode('{"INFERRED INSTRUCTION": ')
+    scanner = ObjectScanner()
+    scanner.feed(opening)
+    assert scanner.start == -1
+    scanner.feed(encode(value))
+    assert scanner.start == (len(opening) + 1 if value == '"' else -1)
+
+
 @pytest.mark.parametrize("text", OPEN)
 def test_still_open(text):
     scanner = ObjectScanner()

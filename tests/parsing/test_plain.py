@@ -29,6 +29,20 @@ def test_instruction_alone(output):
 
 
 @pytest.mark.parametrize(
+    ("output", "instruction"),
+    [
+        ("I looked.</think> What is x?", "I looked. What is x?"),
+        ("</think>\nWhat is x?", "What is x?"),
+        ("<think>y</think></think>What does </think> do?", "What does  do?"),
+        ("What is x? <think>y</think> </think>", "What is x?"),
+    ],
+)
+def test_a_think_block_that_nothing_opened(output, instruction):
+    found = extract_instruction(output, parser="plain", think_open=False)
+    assert found == (instruction, "ok")
+
+
+@pytest.mark.parametrize(
     "output",
     [
         '"War" and "Peace"',

@@ -170,6 +170,15 @@ def test_text_of_a_mended_value(output, expected):
         ('So {"inferred instruction": "a"} {"inferred instruction": "b"}', ("b", "recovered")),
         ('So {"inferred instruction": "a"} {"inferred instruction": "b', ("a", "recovered")),
         ('{"INFERRED INSTRUCTION": "a",} {"instruction": "b"}', ("a", "recovered")),
+        ('{"INFERRED INSTRUCTION": "a",} {"INFERRED INSTRUCTION": "b"}', ("a", "recovered")),
+        ('{"INFERRED INSTRUCTION": "a" "INFERRED INSTRUCTION": "b"}', ("a", "recovered")),
+        ('So {"INFERRED INSTRUCTION": "a" "INFERRED INSTRUCTION": "b"}', ("b", "recovered")),
+        (
+            '{"INFERRED INSTRUCTION": "a {INFERRED INSTRUCTION: b',
+            ("a {INFERRED INSTRUCTION: b", "truncated"),
+        ),
+        ('{"Inferred Instructs": "a", "ключ": 1, "INFERRED INSTRUCTION": "b"}', ("a", "recovered")),
+        ('{"INFERRED INSTRUCTION": "a", "ключ": 1}', ("a", "ok")),
         ('{"INFERRED INSTRUCTION": "<text>"} {"INFERRED INSTRUCTION": "a"}', ("a", "recovered")),
         (
             '{"REASONING": "the \'instruction\': \'x", "INFERRED INSTRUCTION": "a",}',

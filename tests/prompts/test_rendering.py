@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from flipfast.errors import ConfigError, InputError
+from flipfast.parsing.wrappers import leaves_think_open
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import STYLES, TARGETS, PromptTemplate, get_template
-from tests.prompts.conftest import NO_SYSTEM
+from tests.prompts.conftest import CHAT, NO_SYSTEM
 
 SHORT = PromptTemplate("short", None, "A {response} B", "C {context} A {response} B", False)
 
@@ -160,3 +161,17 @@ def test_what_follows_a_prompt_has_its_room(make_tokenizer: Any, reserved: int) 
         prompts.render("0 ", reserved=most + 1)
     with pytest.raises(InputError, match="room for 15 tokens"):
         prompts.render("0 " * 500, reserved=most + 2 - 15)
+
+
+@pytest.mark.parametrize(
+    ("template", "think_open"), [(CHAT, False), (CHAT + "<think>\n", True), (None, False)]
+)
+def test_what_prompts_end_with(make_tokenizer: Any, template: Any, think_open: bool) -> None:
+    tokenizer = make_tokenizer(chat_template=template)
+    made = renderer(tokenizer)
+    endings = made.endings()
+    assert len(endings) == 2
+    for ending, context in zip(endings, (None, "the context"), strict=True):
+        prompt = tokenizer.decode(made.render("the response", context).token_ids)
+        assert prompt.endswith(f"the response{ending}")
+        assert leaves_think_open(ending) == think_open

@@ -1,0 +1,101 @@
+"""The reward by inverting: the model writes what it takes the instruction to be."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from flipfast.assembly import Parts
+from flipfast.backends import InversionRequest
+from flipfast.best_of import enter, pruning_rules
+from flipfast.config import FlipConfig
+from flipfast.reading import OutputReader
+from flipfast.running import RequestRunner, RunCounts
+from flipfast.samples import CUT, Row
+from flipfast.watchers.pruning import OutputRules, Race
+
+
+class GenerationScorer:
+    """Runs a row's inversions and reads the instruction out of each.
+
+    Args:
+        parts: of the reward.
+        config: says how many samples a row has, from which seed, and how many results to keep.
+    """
+
+    def __init__(self, parts: Parts, config: FlipConfig) -> None:
+        self._parts = parts
+        self._config = config
+        self._reader = OutputReader(
+            parts.inverter,
+            parts.parser,
+            think_open=parts.think_open,
+            forced=config.json == "forced",
+        )
+        self._runner = RequestRunner(
+            parts.inverter, parts.sampling, parts.scorer, config.cache_rewards
+        )
+
+    def row(self, instruction: str, response: str, context: str | None) -> Row:
+        """Render a row."""
+        return Row(instruction, self._parts.renderer.render(response, context))
+
+    def race(self, instruction: str) -> Race | None:
+        """A race between rows with this instruction; None where no output can be ended early."""
+        return None if self._rules is None else Race(instruction, self._rules)
+
+    def score(
+        self,
+        rows: Sequence[Row],
+        on_progress: Callable[[int], None],
+        race: Race | None = None,
+    ) -> RunCounts:
+        """Give every row that has a prompt its samples.
+
+        Args:
+            rows: any.
+            on_progress: called now and then with the number of samples done so far.
+            race: which the rows run, in their order.
+        """
+        runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
+        n_samples = self._config.samples
+        drafts = self._drafts({row.instruction for row, _ in runnable})
+        requests = [
+            InversionRequest(
+                prompt.token_ids,
+                _seed(self._config.seed, k, prompt.token_ids),
+                drafts.get(row.instruction, ()),
+                self._parts.watch(),
+            )
+            for row, prompt in runnable
+            for k in range(n_samples)
+        ]
+        instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
+        if race is not None:
+            requests = enter(race, requests)
+        results = self._runner.run(requests, instructions, on_progress)
+        samples = map(self._reader.read, results.inversions, results.scores)
+        for row, prompt in runnable:
+            row.samples = [next(samples) for _ in range(n_samples)]
+            if prompt.cut:
+                for sample in row.samples:
+                    sample.status += CUT
+        return results
+
+    @cached_property
+    def _rules(self) -> OutputRules | None:
+        if self._config.samples > 1:  # only their mean counts
+            return None
+        return pruning_rules(self._parts, self._reader, self._config.on_failure)
+
+    def _drafts(self, instructions: set[str]) -> dict[str, tuple[list[int], ...]]:
+        write = self._parts.drafts
+        return {} if write is None else {text: write(text) for text in instructions}
+
+
+def _seed(seed: int, sample: int, prompt_ids: list[int]) -> int:
+    """64 bits from what the sample may depend on, so that neighbours have no say in it."""
+    content = array("q", [seed, sample, *prompt_ids]).tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
