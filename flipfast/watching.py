@@ -26,7 +26,7 @@ class Watcher(Protocol):
     """Sees one output, from its start."""
 
     def start(self) -> list[int]:
-        """Tokens that the output begins with, without being sampled."""
+        """Tokens that the output begins with, without being sampled; one at least is sampled."""
 
     def see(self, token: int, n_left: int) -> Verdict | None:
         """Take note of a sampled token, one that ends the output included.

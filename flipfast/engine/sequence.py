@@ -76,7 +76,7 @@ class Sequence:
     def __post_init__(self) -> None:
         self._prompt_bytes = np.asarray(self.prompt_ids, dtype="<i4").tobytes()
         if self.watcher is not None:
-            self._write(self.watcher.start())
+            self._write(self.watcher.start()[: self.sampling.max_new_tokens - 1])
 
     @classmethod
     def scoring(cls, prompt_ids: SequenceOf[int], target_ids: SequenceOf[int]) -> Sequence:
