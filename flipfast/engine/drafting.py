@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from flipfast._core import Drafter
 from flipfast.engine.scheduler import Scheduler, StepPlan
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.sequence import MAX_DRAFT, Sequence
 from flipfast.engine.step_costs import Prices, StepCosts
 
-MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
 _PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # before any have been seen
 _SAFE = 1.5  # a draft must promise so much more than it costs
 _LEAST_CHANCE = 0.1  # below, an estimate is no more than a guess
@@ -27,7 +26,8 @@ class Drafting:
     where the last tokens stood before. A token is tried while its chance of being right, estimated
     from how such proposals have fared, is above what makes its row in the step worth the time that
     it saves later; both are learnt as the engine runs. On a device that saturates with the plain
-    step hardly any token passes, and drafting stops by itself.
+    step hardly any token passes, and drafting stops by itself. A sequence whose draft went wrong
+    gets at most twice as many tokens next time as were right, and one more.
 
     Args:
         overlap: whether steps overlap with planning; a draft does away with that, as it goes on
@@ -55,9 +55,10 @@ class Drafting:
             return
         sequences = [plan.chunks[i].sequence for i in places]
         prices = self._costs.prices() or _PRICES
-        threshold = max(prices.break_even(len(sequences)) * _SAFE, _LEAST_CHANCE)
+        n_later = min(len(scheduler.running) + len(scheduler.waiting), scheduler.max_seqs)
+        threshold = max(prices.break_even(n_later) * _SAFE, _LEAST_CHANCE)
         drafts, chances = self._propose(sequences, threshold)
-        gain = prices.saved(len(sequences)) * chances.sum() - prices.row * len(chances)
+        gain = prices.saved(n_later) * chances.sum() - prices.row * len(chances)
         worth_it = gain > prices.drafted
         if self._overlap:
             self._next_pause = 1 if worth_it else min(2 * self._next_pause, _LONGEST_PAUSE)
@@ -66,7 +67,9 @@ class Drafting:
             for place, draft in zip(places, drafts, strict=True):
                 if draft and room > 0:
                     scheduler.add_draft(plan, place, draft[:room])
-                    room -= len(plan.chunks[place].draft)
+                    chunk = plan.chunks[place]
+                    room -= len(chunk.draft)
+                    chunk.sequence.n_drafted = len(chunk.draft)
 
     def took(self, plan: StepPlan, seconds: float) -> None:
         """Take note of what a step cost."""
@@ -76,6 +79,8 @@ class Drafting:
 
     def learn(self, heard: SequenceOf[tuple[Sequence, list[int]]]) -> None:
         """Take note of output tokens that have been added to sequences."""
+        for sequence, tokens in heard:
+            _limit(sequence, len(tokens) - 1)
         known = [(s.draft_handle, tokens) for s, tokens in heard if s.draft_handle is not None]
         if known:
             lengths = [len(tokens) for _, tokens in known]
@@ -102,9 +107,23 @@ class Drafting:
                 sequence.draft_handle = self._drafter.open(sources, sequence.output_ids)
         tokens, offsets, chances = self._drafter.propose(
             np.array([s.draft_handle for s in sequences], dtype=np.int64),
-            np.array([s.sampling.max_new_tokens - s.n_sampled for s in sequences], dtype=np.int32),
+            np.array([_most(s) for s in sequences], dtype=np.int32),
             np.full(len(sequences), threshold, dtype=np.float32),
         )
         bounds = offsets.tolist()
         flat = tokens.tolist()
         return [flat[i:j] for i, j in pairwise(bounds)], chances
+
+
+def _most(sequence: Sequence) -> int:
+    """Tokens that a draft may have behind the one that is sampled in any case."""
+    return min(sequence.sampling.max_new_tokens - sequence.n_sampled, sequence.draft_limit)
+
+
+def _limit(sequence: Sequence, n_right: int) -> None:
+    """Set a sequence's limit by how many tokens of its draft were right."""
+    if sequence.n_drafted:
+        wrong = n_right < sequence.n_drafted
+        limit = 2 * n_right + 1 if wrong else 2 * sequence.draft_limit
+        sequence.draft_limit = min(limit, MAX_DRAFT)
+        sequence.n_drafted = 0

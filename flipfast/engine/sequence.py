@@ -13,6 +13,7 @@ import torch
 from flipfast.sampling import SamplingParams
 from flipfast.watching import Verdict, Watcher
 
+MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
 _TOKEN_BYTES = 4
 _USUAL = Verdict()
 
@@ -40,6 +41,8 @@ class Sequence:
         n_registered: pages that the prefix cache knows.
         slot: row of the device's state, -1 outside the running set.
         draft_handle: under which the drafter knows it.
+        n_drafted: tokens of the draft that it has in the step under way.
+        draft_limit: most tokens of its next draft.
         epoch: how often it was written into; what a step sampled in an earlier one is void.
         finish_reason: None while it runs, then "stop", "length", "pruned", "error" or "cancelled".
         error: what went wrong.
@@ -67,6 +70,8 @@ class Sequence:
     n_registered: int = 0
     slot: int = -1
     draft_handle: int | None = None
+    n_drafted: int = 0
+    draft_limit: int = MAX_DRAFT
     epoch: int = 0
     finish_reason: str | None = None
     error: str | None = None

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from flipfast.engine import drafting
 from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_costs import Prices, StepCosts
 from flipfast.sampling import SamplingParams
@@ -88,6 +89,7 @@ def free_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the engine try every draft, however unlikely it is."""
     free = Prices(step=1.0, sequence=1.0, row=1e-9, drafted=0.0)
     monkeypatch.setattr(StepCosts, "prices", lambda self: free)
+    monkeypatch.setattr(drafting, "_LEAST_CHANCE", 0.0)
 
 
 @pytest.mark.usefixtures("free_rows")
@@ -253,3 +255,26 @@ def test_a_device_without_room_gets_no_drafts(
     model = load(folder)
     run(model, prompt_ids, params, drafts=poisons(prompt_ids, outputs)["true"])
     assert model.engine.counters.drafted_tokens == 0
+
+
+@pytest.mark.usefixtures("free_rows")
+def test_a_draft_that_went_wrong_is_followed_by_a_short_one() -> None:
+    parts = PagedEngine(n_pages=300, max_tokens=200, drafting=True)
+    prompt = next(ids for ids in random_prompts(random.Random(1), 200, 20) if lasts(ids, 60))
+    output, _ = expected_output(prompt, 60)
+    one = sequence(prompt, 60)
+    one.drafts = ([START, *output[:3], 7, *output[4:]],)
+    lengths = []
+    parts.engine.add(one)
+    while not parts.scheduler.idle:
+        before = parts.engine.counters
+        parts.engine.step()
+        lengths.append(parts.engine.counters.drafted_tokens - before.drafted_tokens)
+    assert one.output_ids == output
+    assert lengths[0] > 10
+    assert 0 < lengths[1] <= 2 * 3 + 1
+    assert max(lengths[2:]) > 2 * 3 + 1  # the next ones were right
+
+
+def lasts(prompt: list[int], n: int) -> bool:
+    return expected_output(prompt, n)[1] == "length"
