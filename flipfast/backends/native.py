@@ -19,7 +19,7 @@ from flipfast.backends.base import (
     LikelihoodRequest,
     SamplingParams,
 )
-from flipfast.engine.engine import EngineCounters
+from flipfast.engine.counters import EngineCounters
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
 from flipfast.engine.options import EngineOptions
