@@ -42,10 +42,10 @@ class Drafting:
         self._pause = 0
         self._next_pause = 1
 
-    def wanted(self) -> bool:
+    def wanted(self, running: SequenceOf[Sequence]) -> bool:
         """Whether the next step should know all tokens, for drafts to go on from them."""
         self._pause -= 1
-        return self._pause < 0
+        return self._pause < 0 and any(sequence.n_sampled for sequence in running)
 
     def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
         """Add drafts to the chunks of a plan that sample; the host must know all their tokens."""
@@ -124,6 +124,6 @@ def _limit(sequence: Sequence, n_right: int) -> None:
     """Set a sequence's limit by how many tokens of its draft were right."""
     if sequence.n_drafted:
         wrong = n_right < sequence.n_drafted
-        limit = 2 * n_right + 1 if wrong else 2 * sequence.draft_limit
+        limit = 2 * max(n_right, 0) + 1 if wrong else 2 * sequence.draft_limit
         sequence.draft_limit = min(limit, MAX_DRAFT)
         sequence.n_drafted = 0

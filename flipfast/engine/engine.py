@@ -159,7 +159,7 @@ class Engine:
         with self._lock:
             ended: list[Sequence] = []
             began = time.perf_counter()
-            if self._drafting is not None and self._drafting.wanted():
+            if self._drafting is not None and self._drafting.wanted(self._scheduler.running):
                 ended += self._take_in()  # what a draft goes on from must be known here
             plan = self._plan()
             if plan.chunks:
