@@ -47,7 +47,7 @@ def _settings() -> Iterator[Any]:
     for batch in (1, 8, 32):
         yield Setting("embedded", "cpu", batch, max(8, batch), 240, 60, 32, rounds=3)
     for batch in (1, 8):
-        yield Setting("qwen3-0.6b", "cpu", batch, 8, 650, 160, 32, rounds=1)
+        yield Setting("qwen3-0.6b", "cpu", batch, max(4, batch), 650, 160, 32, rounds=1)
     for shape in QWEN3:
         for batch in (1, 8, 32, 256):
             setting = Setting(shape, "cuda", batch, max(4, batch), 650, 160, 100, rounds=2)

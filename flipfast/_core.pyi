@@ -37,44 +37,34 @@ class Drafter:
             ValueError: a negative token, but for the -1 of a source.
         """
 
-    def extend(
-        self,
-        handles: npt.NDArray[np.int64],
-        tokens: npt.NDArray[np.int32],
-        offsets: npt.NDArray[np.int64],
-    ) -> None:
-        """Tell what outputs have got since: handles[i] tokens[offsets[i]:offsets[i + 1]].
+    def extend(self, handles: Sequence[int], tokens: Sequence[Sequence[int]]) -> None:
+        """Tell what outputs have got since.
 
         Args:
-            handles: (n,).
-            tokens: (offsets[-1],).
-            offsets: (n + 1,), rising from 0.
+            handles: of the outputs.
+            tokens: for each of them.
 
         Raises:
-            ValueError: an unknown handle, a negative token or shapes that do not fit; nothing is
-                changed then.
+            ValueError: an unknown handle, a negative token or lists of different lengths; nothing
+                is changed then.
         """
 
     def propose(
-        self,
-        handles: npt.NDArray[np.int64],
-        limits: npt.NDArray[np.int32],
-        thresholds: npt.NDArray[np.float32],
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        self, handles: Sequence[int], limits: Sequence[int], threshold: float
+    ) -> list[tuple[list[int], list[float]]]:
         """Draft the next tokens of each output.
 
         Args:
-            handles: (n,).
-            limits: (n,), most tokens of each draft.
-            thresholds: (n,); a token is drafted if it and all before it in the draft are accepted
-                with at least this chance, as far as is known.
+            handles: of the outputs.
+            limits: most tokens of each draft.
+            threshold: a token is drafted if it and all before it in the draft are accepted with at
+                least this chance, as far as is known.
 
         Returns:
-            int32 tokens (T,), one draft behind the other, int64 offsets (n + 1,) of the drafts and
-            float32 chances (T,) that a token and all before it are accepted.
+            The tokens of each draft, and the chances that a token and all before it are accepted.
 
         Raises:
-            ValueError: an unknown handle or shapes that do not fit.
+            ValueError: an unknown handle or lists of different lengths.
         """
 
     def close(self, handle: int, learn: bool) -> None:

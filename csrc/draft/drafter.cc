@@ -26,20 +26,6 @@ void check_lengths(const char* name, size_t n, size_t n_wanted) {
   }
 }
 
-void check_offsets(const std::vector<int64_t>& offsets, size_t n_handles, size_t n_tokens) {
-  if (offsets.size() != n_handles + 1) {
-    throw std::invalid_argument(std::to_string(offsets.size()) + " offsets where " +
-                                std::to_string(n_handles + 1) +
-                                " are needed, one more than handles");
-  }
-  if (offsets.front() != 0 || offsets.back() != static_cast<int64_t>(n_tokens) ||
-      !std::is_sorted(offsets.begin(), offsets.end())) {
-    throw std::invalid_argument(
-        "offsets must rise from 0 to the number of tokens, " + std::to_string(n_tokens) +
-        ", not from " + std::to_string(offsets.front()) + " to " + std::to_string(offsets.back()));
-  }
-}
-
 }  // namespace
 
 void Drafter::Rate::learn(bool was_right) {
@@ -69,24 +55,22 @@ int64_t Drafter::open(const std::vector<std::vector<int32_t>>& sources,
   return next_handle_++;
 }
 
-void Drafter::extend(const std::vector<int64_t>& handles, const std::vector<int32_t>& tokens,
-                     const std::vector<int64_t>& offsets) {
-  check_tokens(tokens, 0);
-  check_offsets(offsets, handles.size(), tokens.size());
+void Drafter::extend(const std::vector<int64_t>& handles,
+                     const std::vector<std::vector<int32_t>>& tokens) {
+  check_lengths("lists of tokens", tokens.size(), handles.size());
+  for (const auto& added : tokens) check_tokens(added, 0);
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<Output*> outputs = find(handles);
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const int32_t* const added = tokens.data() + offsets[i];
-    const size_t n_added = static_cast<size_t>(offsets[i + 1] - offsets[i]);
-    if (n_added == 0) continue;  // the last proposal may still be tried
-    learn(outputs[i], added, n_added);
-    for (size_t j = 0; j < n_added; ++j) outputs[i]->sources.back().append(added[j]);
+    if (tokens[i].empty()) continue;  // the last proposal may still be tried
+    learn(outputs[i], tokens[i]);
+    for (const int32_t token : tokens[i]) outputs[i]->sources.back().append(token);
   }
 }
 
 // A guess was tried if all before it were right.
-void Drafter::learn(Output* output, const int32_t* tokens, size_t n_tokens) {
-  for (size_t i = 0; i < std::min(n_tokens, output->guesses.size()); ++i) {
+void Drafter::learn(Output* output, const std::vector<int32_t>& tokens) {
+  for (size_t i = 0; i < std::min(tokens.size(), output->guesses.size()); ++i) {
     const Guess& guess = output->guesses[i];
     guess.rate->learn(guess.token == tokens[i]);
     if (guess.token != tokens[i]) break;
@@ -94,38 +78,37 @@ void Drafter::learn(Output* output, const int32_t* tokens, size_t n_tokens) {
   output->guesses.clear();
 }
 
-Proposals Drafter::propose(const std::vector<int64_t>& handles, const std::vector<int32_t>& limits,
-                           const std::vector<float>& thresholds) {
+std::vector<Proposal> Drafter::propose(const std::vector<int64_t>& handles,
+                                       const std::vector<int32_t>& limits, float threshold) {
   check_lengths("limits", limits.size(), handles.size());
-  check_lengths("thresholds", thresholds.size(), handles.size());
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::vector<Output*> outputs = find(handles);
-  Proposals out;
-  out.offsets.push_back(0);
+  std::vector<Proposal> found;
+  found.reserve(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
-    propose(outputs[i], std::min(limits[i], max_draft_), thresholds[i], &out);
-    out.offsets.push_back(static_cast<int64_t>(out.tokens.size()));
+    found.push_back(propose(outputs[i], std::min(limits[i], max_draft_), threshold));
   }
-  return out;
+  return found;
 }
 
-void Drafter::propose(Output* output, int32_t limit, float threshold, Proposals* out) {
+Proposal Drafter::propose(Output* output, int32_t limit, float threshold) {
   const std::vector<int32_t>& written = output->sources.back().tokens();
   tail_.assign(written.end() - static_cast<ptrdiff_t>(std::min(kMaxMatch, written.size())),
                written.end());
   output->guesses.clear();
+  Proposal found;
   double chance = 1.0;
   Guess last{};
   for (int32_t n = 0;; ++n) {
     last = guess(*output, last);
-    if (last.rate == nullptr) return;
+    if (last.rate == nullptr) return found;
     // The first guess that is not proposed counts, too: a source that has fallen below the
     // threshold could not come back otherwise.
     output->guesses.push_back(last);
     chance *= last.rate->chance();
-    if (n >= limit || !(chance >= static_cast<double>(threshold))) return;
-    out->tokens.push_back(last.token);
-    out->chances.push_back(static_cast<float>(chance));
+    if (n >= limit || !(chance >= static_cast<double>(threshold))) return found;
+    found.tokens.push_back(last.token);
+    found.chances.push_back(static_cast<float>(chance));
     tail_.push_back(last.token);
   }
 }

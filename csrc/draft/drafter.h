@@ -13,10 +13,9 @@
 
 namespace flipfast {
 
-struct Proposals {
+struct Proposal {
   std::vector<int32_t> tokens;
-  std::vector<int64_t> offsets;  // where each output's tokens begin, then where the last one's end
-  std::vector<float> chances;    // that a token and all before it are accepted
+  std::vector<float> chances;  // that a token and all before it are accepted
 };
 
 // Each next token of a draft comes from the source that is likeliest to be right: one of those that
@@ -34,13 +33,12 @@ class Drafter {
   // `start` is what it begins with.
   int64_t open(const std::vector<std::vector<int32_t>>& sources, const std::vector<int32_t>& start);
 
-  // Tokens offsets[i] to offsets[i + 1] have been added to the output of handles[i].
-  void extend(const std::vector<int64_t>& handles, const std::vector<int32_t>& tokens,
-              const std::vector<int64_t>& offsets);
+  // tokens[i] have been added to the output of handles[i].
+  void extend(const std::vector<int64_t>& handles, const std::vector<std::vector<int32_t>>& tokens);
 
-  // Tokens are drafted as long as their chance is not below the output's threshold.
-  Proposals propose(const std::vector<int64_t>& handles, const std::vector<int32_t>& limits,
-                    const std::vector<float>& thresholds);
+  // Tokens are drafted as long as their chance is not below the threshold.
+  std::vector<Proposal> propose(const std::vector<int64_t>& handles,
+                                const std::vector<int32_t>& limits, float threshold);
 
   // Forgets an output; `learn`: other outputs may repeat it.
   void close(int64_t handle, bool learn);
@@ -71,8 +69,8 @@ class Drafter {
   Guess guess(const Output& output, const Guess& last);
   Guess guess_from(const Output& output, size_t source, const Guess& last);
   Guess guess_from_history(size_t source);
-  void propose(Output* output, int32_t limit, float threshold, Proposals* out);
-  static void learn(Output* output, const int32_t* tokens, size_t n_tokens);
+  Proposal propose(Output* output, int32_t limit, float threshold);
+  static void learn(Output* output, const std::vector<int32_t>& tokens);
 
   const int max_draft_;
   std::mutex mutex_;

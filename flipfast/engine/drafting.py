@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from itertools import pairwise
-
-import numpy as np
-from numpy.typing import NDArray
 
 from flipfast._core import Drafter
 from flipfast.engine.scheduler import Scheduler, StepPlan
@@ -57,14 +53,16 @@ class Drafting:
         prices = self._costs.prices() or _PRICES
         n_later = min(len(scheduler.running) + len(scheduler.waiting), scheduler.max_seqs)
         threshold = max(prices.break_even(n_later) * _SAFE, _LEAST_CHANCE)
-        drafts, chances = self._propose(sequences, threshold)
-        gain = prices.saved(n_later) * chances.sum() - prices.row * len(chances)
+        drafts = self._propose(sequences, threshold)
+        n_right = sum(sum(chances) for _, chances in drafts)
+        n_rows = sum(len(draft) for draft, _ in drafts)
+        gain = prices.saved(n_later) * n_right - prices.row * n_rows
         worth_it = gain > prices.drafted
         if self._overlap:
             self._next_pause = 1 if worth_it else min(2 * self._next_pause, _LONGEST_PAUSE)
             self._pause = 0 if worth_it else self._next_pause
         if worth_it:
-            for place, draft in zip(places, drafts, strict=True):
+            for place, (draft, _) in zip(places, drafts, strict=True):
                 if draft and room > 0:
                     scheduler.add_draft(plan, place, draft[:room])
                     chunk = plan.chunks[place]
@@ -82,13 +80,7 @@ class Drafting:
         for sequence, tokens in heard:
             _limit(sequence, len(tokens) - 1)
         known = [(s.draft_handle, tokens) for s, tokens in heard if s.draft_handle is not None]
-        if known:
-            lengths = [len(tokens) for _, tokens in known]
-            self._drafter.extend(
-                np.array([handle for handle, _ in known], dtype=np.int64),
-                np.array([token for _, tokens in known for token in tokens], dtype=np.int32),
-                np.cumsum([0, *lengths], dtype=np.int64),
-            )
+        self._drafter.extend([handle for handle, _ in known], [tokens for _, tokens in known])
 
     def forget(self, sequence: Sequence) -> None:
         """Drop what is kept for a sequence; if it has come to its end, later ones learn from it."""
@@ -99,20 +91,15 @@ class Drafting:
 
     def _propose(
         self, sequences: list[Sequence], threshold: float
-    ) -> tuple[list[list[int]], NDArray[np.float32]]:
-        """A draft for each sequence, and the chances of all their tokens."""
+    ) -> list[tuple[list[int], list[float]]]:
+        """A draft for each sequence, and the chances of its tokens."""
+        handles = []
         for sequence in sequences:
             if sequence.draft_handle is None:
                 sources = [list(draft) for draft in (*sequence.drafts, sequence.prompt_ids)]
                 sequence.draft_handle = self._drafter.open(sources, sequence.output_ids)
-        tokens, offsets, chances = self._drafter.propose(
-            np.array([s.draft_handle for s in sequences], dtype=np.int64),
-            np.array([_most(s) for s in sequences], dtype=np.int32),
-            np.full(len(sequences), threshold, dtype=np.float32),
-        )
-        bounds = offsets.tolist()
-        flat = tokens.tolist()
-        return [flat[i:j] for i, j in pairwise(bounds)], chances
+            handles.append(sequence.draft_handle)
+        return self._drafter.propose(handles, [_most(s) for s in sequences], threshold)
 
 
 def _most(sequence: Sequence) -> int:

@@ -111,20 +111,13 @@ class SlowDrafter:
 
 def propose(drafter, handle, limit=16, threshold=0.0):
     """One output's draft and its chances."""
-    tokens, offsets, chances = drafter.propose(
-        np.array([handle]), np.array([limit], np.int32), np.array([threshold], np.float32)
-    )
-    assert tokens.dtype == np.int32
-    assert offsets.tolist() == [0, len(tokens)]
-    assert chances.dtype == np.float32
-    assert chances.shape == tokens.shape
-    return tokens.tolist(), chances.tolist()
+    [(tokens, chances)] = drafter.propose([handle], [limit], threshold)
+    assert len(tokens) == len(chances)
+    return tokens, chances
 
 
 def extend(drafter, handle, tokens):
-    drafter.extend(
-        np.array([handle]), np.array(tokens, np.int32), np.array([0, len(tokens)], np.int64)
-    )
+    drafter.extend([handle], [tokens])
 
 
 def random_source(rng, vocabulary):
@@ -169,17 +162,13 @@ def test_a_batch_gets_what_its_outputs_get_alone():
     limits = [rng.randrange(9) for _ in sources]
     drafter = Drafter(8)
     handles = [drafter.open(source) for source in sources]
-    tokens, offsets, chances = drafter.propose(
-        np.array(handles), np.array(limits, np.int32), np.zeros(len(handles), np.float32)
-    )
-    for i, (handle, limit) in enumerate(zip(handles, limits, strict=True)):
-        part = slice(offsets[i], offsets[i + 1])
-        assert (tokens[part].tolist(), chances[part].tolist()) == propose(drafter, handle, limit)
-    drafter.extend(np.array(handles), tokens, offsets)
+    drafts = drafter.propose(handles, limits, 0.0)
+    for handle, limit, draft in zip(handles, limits, drafts, strict=True):
+        assert draft == propose(drafter, handle, limit)
+    drafter.extend(handles, [tokens for tokens, _ in drafts])
     again = Drafter(8)
-    for i, source in enumerate(sources):
-        handle = again.open(source, tokens[offsets[i] : offsets[i + 1]].tolist())
-        assert propose(again, handle)[0] == propose(drafter, handles[i])[0]
+    for handle, source, (tokens, _) in zip(handles, sources, drafts, strict=True):
+        assert propose(again, again.open(source, tokens))[0] == propose(drafter, handle)[0]
 
 
 def test_an_instruction_is_proposed_whole_from_the_start():
@@ -349,29 +338,22 @@ def test_many_threads_share_a_drafter():
 def test_bad_arguments_are_named_and_change_nothing():
     drafter = Drafter(4)
     handle = drafter.open([[-1, 5, 6]])
-    one, two = np.array([handle]), np.array([handle, handle])
-    limits, thresholds = np.array([4], np.int32), np.zeros(1, np.float32)
-    tokens, offsets = np.array([5], np.int32), np.array([0, 1])
     for call, name in [
         (lambda: Drafter(0), "max_draft must be at least 1, not 0"),
         (lambda: drafter.open([[1, -2]]), "token -2"),
         (lambda: drafter.open([], [-1]), "token -1"),
         (lambda: drafter.close(99, True), "handle 99"),
-        (lambda: drafter.propose(np.array([99]), limits, thresholds), "handle 99"),
-        (lambda: drafter.propose(two, limits, thresholds), "1 limits where 2"),
-        (lambda: drafter.propose(one, limits, thresholds[:0]), "0 thresholds where 1"),
-        (lambda: drafter.propose(one[None], limits, thresholds), "2 dimensions"),
-        (lambda: drafter.extend(np.array([handle, 99]), tokens, np.array([0, 1, 1])), "handle 99"),
-        (lambda: drafter.extend(one, tokens, offsets[:0]), "0 offsets where 2"),
-        (lambda: drafter.extend(two, tokens, np.array([0, 2, 1])), "offsets must rise"),
-        (lambda: drafter.extend(one, tokens, np.array([0, 2])), "offsets must rise"),
-        (lambda: drafter.extend(one, np.array([-1], np.int32), offsets), "token -1"),
+        (lambda: drafter.propose([99], [4], 0.0), "handle 99"),
+        (lambda: drafter.propose([handle, handle], [4], 0.0), "1 limits where 2"),
+        (lambda: drafter.extend([handle, 99], [[5], []]), "handle 99"),
+        (lambda: drafter.extend([handle, handle], [[5]]), "1 lists of tokens where 2"),
+        (lambda: drafter.extend([handle], [[5, -1]]), "token -1"),
     ]:
         with pytest.raises(ValueError, match=name):
             call()
     for call in [
-        lambda: drafter.propose(one.astype(np.int32), limits, thresholds),
-        lambda: drafter.extend(one, np.array([5.0]), offsets),
+        lambda: drafter.propose([handle], [4], None),
+        lambda: drafter.extend([handle], [[5.5]]),
         lambda: drafter.open([["a"]]),
     ]:
         with pytest.raises(TypeError):
