@@ -9,8 +9,8 @@ from flipfast.assembly import Parts
 from flipfast.backends import Inversion, InversionRequest
 from flipfast.parsing.settled import SettledObject, SettledPlain
 from flipfast.reading import OutputReader
-from flipfast.samples import CUT, PRUNED, Row, score_rows
-from flipfast.scores import BestOf, ScoreBatch
+from flipfast.samples import PRUNED, Row, score_rows
+from flipfast.scores import CUT, BestOf, ScoreBatch
 from flipfast.watchers.pruning import Candidate, OutputRules, Race
 
 _SETTLED: dict[str, type[SettledPlain] | type[SettledObject]] = {

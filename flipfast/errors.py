@@ -19,3 +19,27 @@ class ModelLoadError(FlipfastError, RuntimeError):
 
 class MissingDependencyError(FlipfastError, ImportError):
     """An optional package is needed and is not installed."""
+
+
+class QueueFullError(FlipfastError):
+    """Too many rows wait; try again.
+
+    Attributes:
+        retry_after: seconds until it may be worth it.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnavailableError(FlipfastError):
+    """Nothing can be scored now: the engine sleeps, starts, has crashed or is being shut down.
+
+    Attributes:
+        retry_after: seconds until it may be worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

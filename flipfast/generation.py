@@ -13,7 +13,8 @@ from flipfast.best_of import enter, pruning_rules
 from flipfast.config import FlipConfig
 from flipfast.reading import OutputReader
 from flipfast.running import RequestRunner, RunCounts
-from flipfast.samples import CUT, Row
+from flipfast.samples import Row
+from flipfast.scores import CUT
 from flipfast.watchers.pruning import OutputRules, Race
 
 

@@ -15,7 +15,8 @@ from flipfast.config import FlipConfig
 from flipfast.parsing.strings import decode
 from flipfast.prompts.rendering import RenderedPrompt
 from flipfast.running import ResultCache, RunCounts
-from flipfast.samples import CUT, Row, Sample
+from flipfast.samples import Row, Sample
+from flipfast.scores import CUT
 
 _OPENING = '{"INFERRED INSTRUCTION": "'
 _BASELINES = 4096  # kept for later calls

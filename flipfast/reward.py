@@ -17,15 +17,10 @@ from flipfast.errors import InputError
 from flipfast.generation import GenerationScorer
 from flipfast.likelihood import LikelihoodScorer
 from flipfast.progress import progress_bar
-from flipfast.prompts.conversation import (
-    completion_text,
-    final_answer,
-    split_messages,
-    split_system,
-)
+from flipfast.prompts.conversation import chat_texts
 from flipfast.running import RunCounts
 from flipfast.samples import Row, Sample, agreement, score_rows
-from flipfast.scores import BestOf, Lazy, ScoreBatch, ScoreStats
+from flipfast.scores import BestOf, Lazy, ScoreBatch, ScoreStats, check_lengths
 from flipfast.watchers.pruning import Race
 
 __all__ = ["BestOf", "FlipReward", "ScoreBatch"]
@@ -93,7 +88,7 @@ class FlipReward:
             InputError: the two differ in length.
         """
         started = time.perf_counter()
-        _check_lengths(prompts=prompts, completions=completions)
+        check_lengths(prompts=prompts, completions=completions)
         batch = self._score(self._rows(self._chat_texts, prompts, completions), started)
         errors = [error for error in batch.errors if error is not None]
         if errors:  # a list of rewards has no room for them
@@ -122,7 +117,7 @@ class FlipReward:
         """
         started = time.perf_counter()
         columns = {"instructions": instructions, "responses": responses}
-        _check_lengths(**columns, **({} if contexts is None else {"contexts": contexts}))
+        check_lengths(**columns, **({} if contexts is None else {"contexts": contexts}))
         given = [None] * len(instructions) if contexts is None else contexts
         rows = self._rows(_checked_texts, instructions, responses, given)
         return self._score(rows, started, on_progress)
@@ -177,7 +172,7 @@ class FlipReward:
             InputError: `responses` is no list, or the instruction or the context no string.
         """
         started = time.perf_counter()
-        _check_lengths(responses=responses)
+        check_lengths(responses=responses)
         _checked_texts(instruction, "", context)
         n = len(responses)
         rows = self._rows(_checked_texts, [instruction] * n, responses, [context] * n)
@@ -221,12 +216,7 @@ class FlipReward:
         return rows
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
-        response = final_answer(completion_text(completion))
-        if isinstance(prompt, str):
-            return prompt, response, None
-        split = split_system if self.config.target == "system" else split_messages
-        instruction, context = split(prompt)
-        return instruction, response, context
+        return chat_texts(prompt, completion, self.config.target)
 
     def _score(
         self,
@@ -278,16 +268,6 @@ class FlipReward:
                 tokens_per_s=counts.n_tokens / seconds,
             ),
         )
-
-
-def _check_lengths(**columns: Sequence[Any]) -> None:
-    for name, column in columns.items():
-        if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
-            raise InputError(f"{name} must be a list with one entry a row, got {column!r:.80}")
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{n} {name}" for name, n in lengths.items())
-        raise InputError(f"got {shown}: there must be as many of each")
 
 
 def _checked_texts(

@@ -9,10 +9,9 @@ from statistics import fmean, pstdev
 
 from flipfast.metrics import overlap_f1
 from flipfast.prompts.rendering import RenderedPrompt
+from flipfast.scores import failed
 
-CUT = "+response_cut"  # behind a status: the response or context lost its middle
 PRUNED = "pruned"  # the status of an output that was ended because another one has won
-_FAILURES = ("empty", "unparsed", "error")
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Sample:
     @property
     def failed(self) -> bool:
         """Whether there is no inferred instruction."""
-        return self.status.removesuffix(CUT) in _FAILURES
+        return failed(self.status)
 
 
 @dataclass

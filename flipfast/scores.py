@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, overload
 
+from flipfast.errors import InputError
+
 Entry = TypeVar("Entry")
+ScoredRow = dict[str, Any]  # with SCORE_KEYS as its keys, and EXTRA_KEYS where there are such
 
 # The fields of ScoreBatch, in its order, as they are called where they hold one row.
 SCORE_KEYS = (
@@ -21,6 +24,36 @@ SCORE_KEYS = (
 )
 # Fields that only some batches have: where rows have several samples, or nothing is generated.
 EXTRA_KEYS = ("reward_std", "agreement", "forced_f1")
+
+
+CUT = "+response_cut"  # behind a status: the response or context lost its middle
+_FAILURES = ("empty", "unparsed", "error")
+
+
+def failed(status: str) -> bool:
+    """Whether a row of this status has no inferred instruction."""
+    return status.removesuffix(CUT) in _FAILURES
+
+
+def failed_row(error: str, on_failure: float | None = None) -> ScoredRow:
+    """A row that could not be scored, and why."""
+    values = (on_failure, None, None, "", "error", 0, 0, error)
+    return dict(zip(SCORE_KEYS, values, strict=True))
+
+
+def check_lengths(**columns: Sequence[Any]) -> None:
+    """Check that columns have one entry a row.
+
+    Raises:
+        InputError: a column is no list, or they differ in length.
+    """
+    for name, column in columns.items():
+        if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
+            raise InputError(f"{name} must be a list with one entry a row, got {column!r:.80}")
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{n} {name}" for name, n in lengths.items())
+        raise InputError(f"got {shown}: there must be as many of each")
 
 
 class Lazy(Sequence[Entry], Generic[Entry]):
@@ -131,7 +164,35 @@ class ScoreBatch:
     def __len__(self) -> int:
         return len(self.rewards)
 
-    def to_dicts(self) -> list[dict[str, object]]:
+    @classmethod
+    def from_dicts(cls, rows: Sequence[ScoredRow], seconds: float) -> ScoreBatch:
+        """The batch of rows as `to_dicts` gives them; a row of an error may lack EXTRA_KEYS.
+
+        Args:
+            rows: any number.
+            seconds: what scoring them took.
+        """
+        names = [field.name for field in fields(cls)][: len(SCORE_KEYS)]
+        columns: dict[str, Any] = {
+            name: [row[key] for row in rows] for name, key in zip(names, SCORE_KEYS, strict=True)
+        }
+        columns["inferred"] = Lazy(columns["inferred"])
+        for key in EXTRA_KEYS:
+            if any(key in row for row in rows):
+                columns[key] = [row.get(key) for row in rows]
+        n_tokens = sum(columns["n_prompt_tokens"]) + sum(columns["n_output_tokens"])
+        stats = ScoreStats(
+            n_rewards=len(rows),
+            n_failed=sum(failed(row["status"]) for row in rows),
+            n_folded=0,
+            n_cached=0,
+            seconds=seconds,
+            rewards_per_s=len(rows) / seconds,
+            tokens_per_s=n_tokens / seconds,
+        )
+        return cls(**columns, stats=stats)
+
+    def to_dicts(self) -> list[ScoredRow]:
         """One dict a row, with SCORE_KEYS as its keys, and those EXTRA_KEYS that have lists."""
         names = [field.name for field in fields(self)][: len(SCORE_KEYS)]
         extra = [name for name in EXTRA_KEYS if getattr(self, name) is not None]

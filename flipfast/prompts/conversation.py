@@ -45,6 +45,24 @@ def split_system(messages: Sequence[Any]) -> tuple[str, str]:
     return system, rest[0].text if len(rest) == 1 else _render(rest)
 
 
+def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str | None]:
+    """Return (instruction, response, context) of what a trainer has.
+
+    Args:
+        prompt: a string, or messages, which are split.
+        completion: a string, or messages; of its text the part that `final_answer` gives counts.
+        target: "instruction", or "system" for the system prompt in its place.
+
+    Raises:
+        InputError: a wrong shape, or a turn is missing.
+    """
+    response = final_answer(completion_text(completion))
+    if isinstance(prompt, str):
+        return prompt, response, None
+    instruction, context = (split_system if target == "system" else split_messages)(prompt)
+    return instruction, response, context
+
+
 def completion_text(completion: object) -> str:
     """Return the text of a completion: a string, or the last assistant turn of a message list.
 

@@ -1,0 +1,1 @@
+"""The client of a flipfast server: needs neither torch nor triton nor transformers."""
