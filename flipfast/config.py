@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from flipfast.errors import ConfigError
@@ -156,3 +157,23 @@ class FlipConfig:
         if unknown:
             raise ConfigError(f"unknown option {unknown[0]!r}: the options are {', '.join(known)}")
         return replace(self, **options)
+
+
+def resolve(
+    model: str | Path | FlipConfig | None, config: FlipConfig | None, options: dict[str, Any]
+) -> FlipConfig:
+    """The configuration that a constructor's arguments ask for.
+
+    Args:
+        model: "embedded", a local folder, a hub name, or a FlipConfig; None keeps the config's.
+        config: the options to start from; None for the defaults.
+        options: single options that override it.
+
+    Raises:
+        ConfigError: an option that does not exist, or a value outside its range.
+    """
+    if isinstance(model, FlipConfig):
+        config = model
+    elif model is not None:
+        options = {**options, "model": str(model)}
+    return (config or FlipConfig()).with_options(options)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 from flipfast.assembly import Parts
-from flipfast.backends import InversionRequest
+from flipfast.backends import Inversion, InversionRequest
 from flipfast.best_of import enter, pruning_rules
 from flipfast.config import FlipConfig
 from flipfast.reading import OutputReader
 from flipfast.running import RequestRunner, RunCounts
-from flipfast.samples import Row
+from flipfast.samples import Row, Sample
 from flipfast.scores import CUT
 from flipfast.watchers.pruning import OutputRules, Race
 
@@ -60,30 +60,52 @@ class GenerationScorer:
             on_progress: called now and then with the number of samples done so far.
             race: which the rows run, in their order.
         """
-        runnable = [(row, row.prompt) for row in rows if row.prompt is not None]
+        runnable = [row for row in rows if row.prompt is not None]
         n_samples = self._config.samples
-        drafts = self._drafts({row.instruction for row, _ in runnable})
+        drafts = self._drafts({row.instruction for row in runnable})
         requests = [
-            InversionRequest(
-                prompt.token_ids,
-                _seed(self._config.seed, k, prompt.token_ids),
-                drafts.get(row.instruction, ()),
-                self._parts.watch(),
-            )
-            for row, prompt in runnable
-            for k in range(n_samples)
+            request for row in runnable for request in self._requests(row, drafts[row.instruction])
         ]
-        instructions = [row.instruction for row, _ in runnable for _ in range(n_samples)]
+        instructions = [row.instruction for row in runnable for _ in range(n_samples)]
         if race is not None:
             requests = enter(race, requests)
         results = self._runner.run(requests, instructions, on_progress)
-        samples = map(self._reader.read, results.inversions, results.scores)
-        for row, prompt in runnable:
-            row.samples = [next(samples) for _ in range(n_samples)]
-            if prompt.cut:
-                for sample in row.samples:
-                    sample.status += CUT
+        found = iter(zip(results.inversions, results.scores, strict=True))
+        for row in runnable:
+            self._take(row, [self._reader.read(*next(found)) for _ in range(n_samples)])
         return results
+
+    def start(self, row: Row, on_end: Callable[[], None]) -> Callable[[], None]:
+        """Have a row that has a prompt given its samples by the inverter's coming steps.
+
+        Args:
+            row: is changed only in `on_end`'s time, before it is called.
+            on_end: called once the row has all of them; see `Inverter.start` for by whom.
+
+        Returns:
+            Drops the row, if it has not ended.
+        """
+
+        def take(inversions: list[Inversion]) -> None:
+            self._take(row, [self._reader.read(inversion) for inversion in inversions])
+            on_end()
+
+        drafts = self._drafts({row.instruction})
+        return self._runner.start(list(self._requests(row, drafts[row.instruction])), take)
+
+    def _requests(self, row: Row, drafts: tuple[list[int], ...]) -> Iterator[InversionRequest]:
+        assert row.prompt is not None
+        ids = row.prompt.token_ids
+        for k in range(self._config.samples):
+            seed = _seed(self._config.seed, k, ids)
+            yield InversionRequest(ids, seed, drafts, self._parts.watch())
+
+    def _take(self, row: Row, samples: list[Sample]) -> None:
+        assert row.prompt is not None
+        row.samples = samples
+        if row.prompt.cut:
+            for sample in samples:
+                sample.status += CUT
 
     @cached_property
     def _rules(self) -> OutputRules | None:
@@ -93,7 +115,7 @@ class GenerationScorer:
 
     def _drafts(self, instructions: set[str]) -> dict[str, tuple[list[int], ...]]:
         write = self._parts.drafts
-        return {} if write is None else {text: write(text) for text in instructions}
+        return {text: () if write is None else write(text) for text in instructions}
 
 
 def _seed(seed: int, sample: int, prompt_ids: list[int]) -> int:

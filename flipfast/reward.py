@@ -11,16 +11,16 @@ from typing import Any
 
 from flipfast.assembly import assemble
 from flipfast.backends import Inverter
+from flipfast.batches import batch_of
 from flipfast.best_of import best_of
-from flipfast.config import FlipConfig
+from flipfast.config import FlipConfig, resolve
 from flipfast.errors import InputError
 from flipfast.generation import GenerationScorer
 from flipfast.likelihood import LikelihoodScorer
 from flipfast.progress import progress_bar
-from flipfast.prompts.conversation import chat_texts
-from flipfast.running import RunCounts
-from flipfast.samples import Row, Sample, agreement, score_rows
-from flipfast.scores import BestOf, Lazy, ScoreBatch, ScoreStats, check_lengths
+from flipfast.prompts.conversation import chat_texts, checked_texts
+from flipfast.samples import Row, read_row
+from flipfast.scores import BestOf, ScoreBatch, check_lengths
 from flipfast.watchers.pruning import Race
 
 __all__ = ["BestOf", "FlipReward", "ScoreBatch"]
@@ -56,11 +56,7 @@ class FlipReward:
         inverter: Inverter | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(model, FlipConfig):
-            config = model
-        elif model is not None:
-            options["model"] = str(model)
-        self.config = (config or FlipConfig()).with_options(options)
+        self.config = resolve(model, config, options)
         self._owns_inverter = inverter is None
         self._parts = parts = assemble(self.config, inverter)
         generates = self.config.scoring == "generate"
@@ -119,7 +115,7 @@ class FlipReward:
         columns = {"instructions": instructions, "responses": responses}
         check_lengths(**columns, **({} if contexts is None else {"contexts": contexts}))
         given = [None] * len(instructions) if contexts is None else contexts
-        rows = self._rows(_checked_texts, instructions, responses, given)
+        rows = self._rows(checked_texts, instructions, responses, given)
         return self._score(rows, started, on_progress)
 
     def score_prefixes(
@@ -142,7 +138,7 @@ class FlipReward:
         Raises:
             InputError: a text is not a string, or an end falls or lies outside the response.
         """
-        _checked_texts(instruction, response, context)
+        checked_texts(instruction, response, context)
         least = 0
         for end in ends:
             if not least <= end <= len(response):
@@ -173,9 +169,9 @@ class FlipReward:
         """
         started = time.perf_counter()
         check_lengths(responses=responses)
-        _checked_texts(instruction, "", context)
+        checked_texts(instruction, "", context)
         n = len(responses)
-        rows = self._rows(_checked_texts, [instruction] * n, responses, [context] * n)
+        rows = self._rows(checked_texts, [instruction] * n, responses, [context] * n)
         race = self._generation.race(instruction) if self._likelihood is None else None
         return best_of(self._score(rows, started, race=race), race)
 
@@ -206,14 +202,8 @@ class FlipReward:
         self, read: Callable[..., tuple[str, str, str | None]], *columns: Sequence[Any]
     ) -> list[Row]:
         """Read and render every row; bad input becomes the row's error."""
-        scorer = self._likelihood or self._generation
-        rows: list[Row] = []
-        for entries in zip(*columns, strict=True):
-            try:
-                rows.append(scorer.row(*read(*entries)))
-            except InputError as error:
-                rows.append(Row(samples=[Sample(error=str(error))]))
-        return rows
+        make = (self._likelihood or self._generation).row
+        return [read_row(make, read, *entries) for entries in zip(*columns, strict=True)]
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
         return chat_texts(prompt, completion, self.config.target)
@@ -237,45 +227,4 @@ class FlipReward:
                     on_progress(n_done // n_samples)
 
             counts = run(rows, on_done)
-        return self._batch(rows, counts, started)
-
-    def _batch(self, rows: list[Row], counts: RunCounts, started: float) -> ScoreBatch:
-        scores = score_rows(rows, self.config.on_failure)
-        shown = [row.shown for row in rows]
-        n_prompt = [len(row.prompt.token_ids) if row.prompt else 0 for row in rows]
-        n_output = [sum(sample.n_output_tokens for sample in row.samples) for row in rows]
-        several = self.config.samples > 1
-        seconds = time.perf_counter() - started
-        return ScoreBatch(
-            rewards=[score.reward for score in scores],
-            precision=[score.precision for score in scores],
-            recall=[score.recall for score in scores],
-            inferred=Lazy(sample.inferred for sample in shown),
-            status=[sample.status for sample in shown],
-            n_prompt_tokens=n_prompt,
-            n_output_tokens=n_output,
-            errors=[sample.error for sample in shown],
-            reward_std=[score.std for score in scores] if several else None,
-            agreement=Lazy(partial(agreement, row) for row in rows) if several else None,
-            forced_f1=None if self._likelihood is None else [score.f1 for score in scores],
-            stats=ScoreStats(
-                n_rewards=len(rows),
-                n_failed=sum(sample.failed for sample in shown),
-                n_folded=counts.n_folded,
-                n_cached=counts.n_cached,
-                seconds=seconds,
-                rewards_per_s=len(rows) / seconds,
-                tokens_per_s=counts.n_tokens / seconds,
-            ),
-        )
-
-
-def _checked_texts(
-    instruction: object, response: object, context: object
-) -> tuple[str, str, str | None]:
-    for name, text in (("instruction", instruction), ("response", response)):
-        if not isinstance(text, str):
-            raise InputError(f"the {name} must be a string, got {text!r:.80}")
-    if context is not None and not isinstance(context, str):
-        raise InputError(f"the context must be a string or None, got {context!r:.80}")
-    return instruction, response, context  # type: ignore[return-value]  # checked above
+        return batch_of(rows, counts, self.config, time.perf_counter() - started)

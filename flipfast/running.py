@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flipfast.device_scoring import DeviceScore, DeviceScorer
 
 Result = TypeVar("Result")
+_WHOLE = ("stop", "length")  # how outputs end of which nothing is missing
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ class RequestRunner:
             for at, score in zip(wanted, given, strict=True):
                 scores[at] = score
         found.update(zip(fresh, new, strict=True))
-        whole = ("stop", "length")
-        kept = {key: found[key] for key in distinct if found[key].finish_reason in whole}
+        kept = {key: found[key] for key in distinct if found[key].finish_reason in _WHOLE}
         self._cache.put(kept, version)
         outputs = sum(len(inversion.output_ids) for inversion in new)
         return Results(
@@ -117,6 +117,35 @@ class RequestRunner:
             n_cached=n_cached,
             n_tokens=outputs + sum(len(request.prompt_ids) for request in fresh.values()),
         )
+
+    def start(
+        self,
+        requests: Sequence[InversionRequest],
+        on_end: Callable[[list[Inversion]], None],
+    ) -> Callable[[], None]:
+        """Have prompts continued by the inverter's coming steps; see `Inverter.start`.
+
+        Args:
+            requests: distinct ones.
+            on_end: called with their results, without texts, once all are there.
+        """
+        keys = [_key(request) for request in requests]
+        version = self._inverter.weights_version
+        found: dict[bytes, Inversion] = self._cache.get(keys, version)
+        fresh = [key for key in keys if key not in found]
+
+        def take(place: int, inversion: Inversion) -> None:
+            found[fresh[place]] = inversion
+            if inversion.finish_reason in _WHOLE:
+                self._cache.put({fresh[place]: inversion}, version)
+            if len(found) == len(keys):
+                on_end([found[key] for key in keys])
+
+        if not fresh:
+            on_end([found[key] for key in keys])
+            return lambda: None
+        missing = [request for key, request in zip(keys, requests, strict=True) if key in fresh]
+        return self._inverter.start(missing, self._sampling, take)
 
     def _generate(
         self,

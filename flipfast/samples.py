@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean, pstdev
+from typing import Any
 
+from flipfast.errors import InputError
 from flipfast.metrics import overlap_f1
 from flipfast.prompts.rendering import RenderedPrompt
 from flipfast.scores import failed
@@ -65,6 +67,24 @@ class Row:
     def shown(self) -> Sample:
         """The first sample that did not fail, else the first."""
         return next((sample for sample in self.samples if not sample.failed), self.samples[0])
+
+
+def read_row(
+    make: Callable[[str, str, str | None], Row],
+    read: Callable[..., tuple[str, str, str | None]],
+    *entries: Any,
+) -> Row:
+    """Make a row of what a caller has given; bad input becomes the row's error.
+
+    Args:
+        make: makes a row of an instruction, a response and a context.
+        read: takes those out of the entries, and raises InputError where they are not there.
+        entries: as given.
+    """
+    try:
+        return make(*read(*entries))
+    except InputError as error:
+        return Row(samples=[Sample(error=str(error))])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ LAYERS = [
     {"backends"},
     {"agreement", "device_scoring", "progress", "samples"},
     {"assembly", "reading", "running"},
-    {"best_of", "likelihood"},
+    {"batches", "best_of", "likelihood"},
     {"generation"},
     {"client", "reward"},
     {"profiling", "streaming", "training"},

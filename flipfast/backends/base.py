@@ -176,6 +176,34 @@ class Inverter(ABC):
                 len(requests) at the end.
         """
 
+    @property
+    def streams(self) -> bool:
+        """Whether `start` and `step` are there."""
+        return False
+
+    def start(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_end: Callable[[int, Inversion], None],
+    ) -> Callable[[], None]:
+        """Have prompts continued by the coming calls of `step`, beside those under way.
+
+        Args:
+            requests: one or more.
+            sampling: shared by all of them.
+            on_end: called with a request's place and its result, as for `generate` but without a
+                text, when it has one: by a thread that runs steps, or before this returns.
+
+        Returns:
+            Drops those that have not ended; any thread may call it, `on_end` may come once more.
+        """
+        raise ConfigError(f"{type(self).__name__} runs whole batches: use backend='native'")
+
+    def step(self) -> None:
+        """Go on with all that has been started by one step, if there is any."""
+        raise ConfigError(f"{type(self).__name__} runs whole batches: use backend='native'")
+
     def likelihoods(
         self,
         requests: Sequence[LikelihoodRequest],

@@ -181,7 +181,18 @@ class NativeInverter(Inverter):
         on_progress: Callable[[int], None] | None,
         tokens: torch.Tensor | None,
     ) -> list[Inversion]:
-        cases = [
+        cases = self._cases(requests, sampling, tokens)
+        self._run(cases, on_progress)
+        return [_inversion(case) for case in cases]
+
+    def _cases(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        tokens: torch.Tensor | None = None,
+    ) -> list[str | EngineSequence]:
+        """A sequence for each request that can be run, for the others the reason why not."""
+        return [
             self.refusal(request, sampling)
             or EngineSequence(
                 list(request.prompt_ids),
@@ -193,8 +204,38 @@ class NativeInverter(Inverter):
             )
             for i, request in enumerate(requests)
         ]
-        self._run(cases, on_progress)
-        return [_inversion(case) for case in cases]
+
+    @property
+    def streams(self) -> bool:
+        """Always."""
+        return True
+
+    def start(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_end: Callable[[int, Inversion], None],
+    ) -> Callable[[], None]:
+        """Have prompts continued by the coming calls of `step`; see `Inverter.start`."""
+        self._model.require_usable()
+        sequences = []
+        for place, case in enumerate(self._cases(requests, sampling)):
+            if isinstance(case, str):
+                on_end(place, Inversion.failed(case))
+            else:
+                case.on_end = lambda case, place=place: on_end(place, _inversion(case))
+                sequences.append(case)
+        self._model.engine.start(sequences)
+
+        def cancel() -> None:
+            for sequence in sequences:
+                self._model.engine.cancel(sequence)
+
+        return cancel
+
+    def step(self) -> None:
+        """Run one step of the engine."""
+        self._model.engine.step()
 
     @property
     def has_likelihoods(self) -> bool:

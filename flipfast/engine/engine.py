@@ -101,7 +101,6 @@ class Engine:
     ) -> None:
         """Run sequences to their end; what came of them is in each one's own fields.
 
-        Of those with the same prompt the first runs it, and the others go on from its pages.
         Sequences of other threads run along in the same steps. If this is interrupted, its
         sequences leave the engine, with finish_reason "cancelled".
 
@@ -111,12 +110,10 @@ class Engine:
         """
         ended: deque[Sequence] = deque()
         n_open = len(sequences)
-        lead_samples(sequences)
+        for sequence in sequences:
+            sequence.on_end = ended.append
         try:
-            for sequence in sequences:
-                sequence.on_end = ended.append
-                if not self.add(sequence):
-                    ended.append(sequence)
+            self.start(sequences)
             while n_open:
                 if not ended:
                     self.step()
@@ -129,6 +126,16 @@ class Engine:
             for sequence in sequences:
                 self.cancel(sequence)
             raise
+
+    def start(self, sequences: SequenceOf[Sequence]) -> None:
+        """Queue sequences, to be run by `step`; their `on_end` tells when they have ended.
+
+        Of those with the same prompt the first runs it, and the others go on from its pages.
+        """
+        lead_samples(sequences)
+        for sequence in sequences:
+            if not self.add(sequence) and sequence.on_end is not None:
+                sequence.on_end(sequence)
 
     def add(self, sequence: Sequence) -> bool:
         """Queue a sequence; False if it can never run, and has ended with an error."""

@@ -63,6 +63,18 @@ def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str
     return instruction, response, context
 
 
+def checked_texts(
+    instruction: object, response: object, context: object
+) -> tuple[str, str, str | None]:
+    """Return (instruction, response, context) as they are; InputError where one is no text."""
+    for name, text in (("instruction", instruction), ("response", response)):
+        if not isinstance(text, str):
+            raise InputError(f"the {name} must be a string, got {text!r:.80}")
+    if context is not None and not isinstance(context, str):
+        raise InputError(f"the context must be a string or None, got {context!r:.80}")
+    return instruction, response, context  # type: ignore[return-value]  # checked above
+
+
 def completion_text(completion: object) -> str:
     """Return the text of a completion: a string, or the last assistant turn of a message list.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,25 @@ class PromptRenderer:
         """What every prompt ends with: the text behind the last slot, with context and not."""
         pieces = filter(None, (self._without_context, self._with_context))
         return [self._tokenizer.decode(ids) for *_, ids in pieces if not isinstance(ids, str)]
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The prompt that asks the model to answer a conversation, as its own chat template has it.
+
+        Unlike in `render`, a text that spells a special token becomes one.
+
+        Raises:
+            InputError: the chat template refuses the conversation.
+        """
+        if not self._tokenizer.chat_template:
+            text = "\n\n".join([*(message["content"] for message in messages), ""])
+            return [*self._leading_ids(), *self.encoder.encode_text(text)]
+        from jinja2 import TemplateError
+
+        try:
+            text = self._apply([dict(message) for message in messages])
+        except TemplateError as error:
+            raise InputError(f"the model's chat template refuses the messages: {error}") from error
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _pieces(self, user: str) -> list[list[int] | str]:
         """Token ids of the template's parts, with the names of the slots between them."""

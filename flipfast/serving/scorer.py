@@ -31,7 +31,7 @@ class EngineStatus:
     """How an engine is doing.
 
     Attributes:
-        state: "ready", "asleep", or "starting", where nothing can be scored yet.
+        state: "ready", "asleep", "starting", where nothing can be scored yet, or "failed".
         model: its name.
         queued: rows that wait to enter the engine.
         running: rows in it.

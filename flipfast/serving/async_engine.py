@@ -1,0 +1,161 @@
+"""The engine in this process, for many callers of asyncio code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flipfast.backends import Inversion, Inverter
+from flipfast.config import FlipConfig, resolve
+from flipfast.errors import FlipfastError
+from flipfast.sampling import SamplingParams
+from flipfast.scores import ScoredRow, failed
+from flipfast.serving.engine_thread import EngineThread
+from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
+from flipfast.streaming import RewardLoop, Ticket
+
+_BATCH = 32  # rows that run at a time where the configuration does not say
+_AHEAD = 2  # times as many are in the engine, so that it never waits for the next one
+
+
+class AsyncFlipEngine(ServedScorer):
+    """The FLIP reward for asyncio code: calls of many tasks run in the same engine steps.
+
+    A thread of its own steps the engine; a row joins those under way at the next step. Callers
+    take turns. Methods may be called from any event loop, of any thread.
+
+    Args:
+        model, config, options: as for FlipReward.
+        inverter: a loaded inverter to share; it is not closed with the engine.
+        max_queue: most rows that may wait, those in the engine aside.
+
+    Raises:
+        ConfigError, ModelLoadError: as for FlipReward.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | FlipConfig | None = None,
+        *,
+        config: FlipConfig | None = None,
+        inverter: Inverter | None = None,
+        max_queue: int = 4096,
+        **options: Any,
+    ) -> None:
+        self.config = resolve(model, config, options)
+        self._owns_inverter = inverter is None
+        self._loop = RewardLoop(self.config, inverter)
+        max_open = _AHEAD * (self.config.batch_size or _BATCH)
+        self._thread = EngineThread(self._loop, max_queue=max_queue, max_open=max_open)
+        self._asleep = False
+        self._rewards = self._failed = 0
+
+    @property
+    def inverter(self) -> Inverter:
+        """What runs the model."""
+        return self._loop.inverter
+
+    async def score_row(
+        self, instruction: str, response: str, context: str | None = None, *, caller: str = ""
+    ) -> ScoredRow:
+        """Score one response; see `AsyncScorer.score_row`."""
+        return await self._row(partial(self._loop.add, instruction, response, context), caller)
+
+    async def score_chat(self, prompt: Any, completion: Any, *, caller: str = "") -> ScoredRow:
+        """Score one completion; see `AsyncScorer.score_chat`."""
+        return await self._row(partial(self._loop.add_chat, prompt, completion), caller)
+
+    async def complete(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        sampling: SamplingParams,
+        *,
+        seed: int = 0,
+        caller: str = "",
+    ) -> Completion:
+        """Have the model answer a conversation; see `ServedScorer.complete`."""
+
+        def begin(on_done: Callable[[Any], None]) -> Ticket:
+            return self._loop.complete(messages, sampling, seed, lambda *found: on_done(found))
+
+        inversion: Inversion
+        inversion, n_prompt = await self._thread.do(begin, caller)
+        if inversion.error is not None:
+            raise FlipfastError(inversion.error)
+        n_output = len(inversion.output_ids)
+        return Completion(inversion.text or "", inversion.finish_reason, n_prompt, n_output)
+
+    def status(self) -> EngineStatus:
+        """How the engine is doing."""
+        counters = getattr(self.inverter, "counters", None)
+        totals = {"rewards": self._rewards, "failed_rewards": self._failed}
+        return EngineStatus(
+            state="failed" if self._thread.failed else "asleep" if self._asleep else "ready",
+            model=self.config.model,
+            queued=self._thread.n_queued,
+            running=self._thread.n_running,
+            counters=totals if counters is None else {**asdict(counters), **totals},
+        )
+
+    async def sleep(self, *, drop_weights: bool = False) -> None:
+        """Let what has come in end, then give its memory back; see `ServedScorer.sleep`."""
+        put_to_sleep = partial(self._native("sleep"), drop_weights=drop_weights)
+        with self._thread.lock:
+            self._thread.require_open()
+            self._thread.closed_for = "the engine is asleep: wake it first"
+            self._asleep = True
+        try:
+            await self._thread.when_idle(put_to_sleep, last=True)
+        except FlipfastError:
+            self._open()
+            raise
+
+    async def wake(self) -> None:
+        """Be usable again after `sleep`; does nothing if awake."""
+        if self._asleep:
+            await self._thread.when_idle(self._native("wake"))
+            self._open()
+
+    async def update_weights(self, folder: str) -> None:
+        """Let what is in the engine end, then take the weights of a folder with safetensors."""
+        await self._thread.when_idle(partial(self._native("update_weights"), folder))
+
+    async def close(self) -> None:
+        """Stop at once; what has not ended raises UnavailableError."""
+        await asyncio.get_running_loop().run_in_executor(None, self.shut_down)
+
+    def shut_down(self) -> None:
+        """What `close` does, from code that is not asynchronous."""
+        self._thread.stop()
+        if self._owns_inverter:
+            self.inverter.close()
+
+    def _open(self) -> None:
+        with self._thread.lock:
+            self._thread.closed_for = None
+            self._asleep = False
+
+    async def _row(
+        self, add: Callable[[Callable[[ScoredRow], None]], Ticket], caller: str
+    ) -> ScoredRow:
+        def begin(on_done: Callable[[Any], None]) -> Ticket:
+            def count(row: ScoredRow) -> None:
+                self._rewards += 1
+                self._failed += failed(row["status"])
+                on_done(row)
+
+            return add(count)
+
+        row: ScoredRow = await self._thread.do(begin, caller)
+        return row
+
+    def _native(self, method: str) -> Callable[..., object]:
+        found: Callable[..., object] | None = getattr(self.inverter, method, None)
+        if found is None:
+            backend = type(self.inverter).__module__.rpartition(".")[2]
+            raise FlipfastError(f"{method} needs backend='native': {backend!r} does not have it")
+        return found
