@@ -115,7 +115,11 @@ def test_what_is_cancelled_leaves_nothing_behind(plain: FlipReward) -> None:
     drain(loop)
     assert set(found) == (set(tickets) - set(dropped)) | early
     assert all(found[at] == expected[at] for at in found)
-    assert engine._scheduler.idle
+    last = [loop.add(*row, found.clear) for row in ROWS]  # type: ignore[arg-type]
+    loop.step()
+    for ticket in last:
+        loop.cancel(ticket)
+    assert (loop.n_open, engine._scheduler.idle) == (0, True)
     plain.inverter.forget_prefixes()  # type: ignore[attr-defined]
     assert engine._scheduler.cache.pool.n_held == 0
 

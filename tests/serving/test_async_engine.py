@@ -109,6 +109,22 @@ def test_what_is_cancelled_makes_room(engine: Any, expected: Any) -> None:
     run(main())
 
 
+def test_the_engine_is_idle_soon_after_a_cancel() -> None:
+    async def main() -> None:
+        engine = AsyncFlipEngine(style="standalone", drafting=False)  # about 75 steps a row
+        task = asyncio.create_task(engine.score_row(*ROWS[0]))
+        while engine.status().counters["steps"] < 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        while engine.status().running:
+            await asyncio.sleep(0.001)
+        assert engine.status().counters["steps"] < 40
+        assert engine.inverter._model.engine._scheduler.idle  # type: ignore[attr-defined]
+        await engine.close()
+
+    run(main())
+
+
 def test_a_deadline_leaves_what_is_done(engine: Any) -> None:
     async def main() -> None:
         texts = [f"{n} rivers" for n in range(300)]
