@@ -60,16 +60,27 @@ class AsyncScorer(ABC):
         Raises:
             InputError: the sequences differ in length.
         """
-        started = time.perf_counter()
-        tasks = self._tasks(instructions, responses, contexts, caller)
-        try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
-            late = failed_row(f"not done within {timeout} s")
-            rows = [task.result() if task.done() else late for task in tasks]
-        finally:
-            await _drop(tasks)
-        return ScoreBatch.from_dicts(rows, time.perf_counter() - started)
+        return await _batch(self._tasks(instructions, responses, contexts, caller), timeout)
+
+    async def score_chats(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        caller: str = "",
+        timeout: float | None = None,
+    ) -> ScoreBatch:
+        """Score a batch of completions as trainers have them; see `score`.
+
+        Raises:
+            InputError: the two differ in length.
+        """
+        check_lengths(prompts=prompts, completions=completions)
+        tasks = [
+            asyncio.create_task(self.score_chat(*pair, caller=caller))
+            for pair in zip(prompts, completions, strict=True)
+        ]
+        return await _batch(tasks, timeout)
 
     async def stream(
         self,
@@ -93,7 +104,7 @@ class AsyncScorer(ABC):
             for done in asyncio.as_completed([numbered(*pair) for pair in enumerate(tasks)]):
                 yield await done
         finally:
-            await _drop(tasks)
+            await drop(tasks)
 
     def _tasks(
         self,
@@ -110,7 +121,19 @@ class AsyncScorer(ABC):
         ]
 
 
-async def _drop(tasks: list[asyncio.Task[ScoredRow]]) -> None:
+async def _batch(tasks: list[asyncio.Task[ScoredRow]], timeout: float | None) -> ScoreBatch:
+    started = time.perf_counter()
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
+        late = failed_row(f"not done within {timeout} s")
+        rows = [task.result() if task.done() else late for task in tasks]
+    finally:
+        await drop(tasks)
+    return ScoreBatch.from_dicts(rows, time.perf_counter() - started)
+
+
+async def drop(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel those that are not done, and have all of them ended."""
     for task in tasks:
         task.cancel()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, overload
 
 from flipfast.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
 ScoredRow = dict[str, Any]  # with SCORE_KEYS as its keys, and EXTRA_KEYS where there are such
@@ -54,6 +57,14 @@ def check_lengths(**columns: Sequence[Any]) -> None:
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{n} {name}" for name, n in lengths.items())
         raise InputError(f"got {shown}: there must be as many of each")
+
+
+def trainer_rewards(batch: ScoreBatch) -> list[float | None]:
+    """Return the rewards alone, and log rows with errors: such a list has no room for them."""
+    errors = [error for error in batch.errors if error is not None]
+    if errors:
+        _log.warning("%d of %d rows have no reward: %s", len(errors), len(batch), errors[0])
+    return batch.rewards
 
 
 class Lazy(Sequence[Entry], Generic[Entry]):

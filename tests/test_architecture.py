@@ -13,7 +13,7 @@ LAYERS = [
     {"_core", "_cpu", "errors"},
     {"env"},
     {"config", "sampling", "scores", "watching"},
-    {"async_scoring", "prompts", "parsing", "metrics", "attention", "ops"},
+    {"async_scoring", "background", "prompts", "parsing", "metrics", "attention", "ops"},
     {"models"},
     {"engine", "watchers"},
     {"backends"},

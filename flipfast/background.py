@@ -1,0 +1,53 @@
+"""One event loop in a thread of its own, for callers that are not asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine on this process's background loop and wait for what it returns.
+
+    From any thread; many at a time. When the wait is interrupted the coroutine is cancelled.
+
+    Raises:
+        RuntimeError: called from a coroutine of that loop, which would wait for itself.
+    """
+    loop = _running_loop()
+    if asyncio._get_running_loop() is loop:
+        work.close()
+        raise RuntimeError("a call that blocks was made from the background loop: await instead")
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="flipfast-loop", daemon=True).start()
+        return _loop
+
+
+def _forget() -> None:
+    """A fork's child has the parent's lock and loop, but not the thread that runs it."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,13 @@
+"""Every environment variable that flipfast reads."""
+
+import os
+
+
+def server_url() -> str | None:
+    """FLIPFAST_URL: the address of a flipfast server, for clients that are given none."""
+    return os.environ.get("FLIPFAST_URL") or None
+
+
+def api_key() -> str | None:
+    """FLIPFAST_API_KEY: the bearer key of that server."""
+    return os.environ.get("FLIPFAST_API_KEY") or None
