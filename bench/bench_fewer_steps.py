@@ -18,6 +18,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import pytest
@@ -48,7 +49,7 @@ Groups = list[tuple[str, list[str]]]
 
 
 class Run(NamedTuple):
-    """The rewards, and what each of them took."""
+    """The rewards, and what each of them took; of best-of-N the winners with their rewards."""
 
     rewards: list[float | None]
     figures: dict[str, float]
@@ -92,6 +93,55 @@ def bench_groups(benchmark: Any, request: pytest.FixtureRequest, source: str, ca
     if first["style"] == second["style"]:
         assert all(a.rewards == b.rewards for a, b in runs)
     benchmark.group = f"{source}, {N_GROUPS} groups"
+    note(benchmark, runs)
+
+
+@pytest.mark.parametrize("style", ["direct", "standalone"])
+def bench_best_of(benchmark: Any, workload: Groups, style: str) -> None:
+    """The best of each group, a call a group: `score` against `score_best_of`, the same winners."""
+    options = {"style": style, **LOSSLESS}
+    runs: list[tuple[Run, Run]] = []
+    before: list[Run] = []
+
+    def load_second() -> tuple[tuple[FlipReward], dict[str, Any]]:
+        with warm_reward(options, workload) as reward:
+            before.append(best_of_groups(reward, workload, prune=False))
+        return (warm_reward(options, workload),), {}
+
+    def run(reward: FlipReward) -> None:
+        with reward:
+            runs.append((before[-1], best_of_groups(reward, workload, prune=True)))
+
+    benchmark.pedantic(run, setup=load_second, rounds=ROUNDS)
+    assert all(a.rewards == b.rewards for a, b in runs)
+    benchmark.group = f"workload, best of {N_RESPONSES}, {N_GROUPS} groups"
+    note(benchmark, runs)
+
+
+def best_of_groups(reward: FlipReward, groups: Groups, *, prune: bool) -> Run:
+    """The winners' places and rewards, and what each group took."""
+    found: list[float | None] = []
+    n_tokens, before, started = 0, reward.inverter.counters, perf_counter()  # type: ignore[attr-defined]
+    for instruction, responses in groups[:N_GROUPS]:
+        if prune:
+            batch: Any = reward.score_best_of(instruction, responses)
+            best = batch.best
+        else:
+            batch = reward.score([instruction] * len(responses), responses)
+            best = max(range(len(batch)), key=lambda i: (batch.rewards[i] or 0.0, -i))
+        found += [best, batch.rewards[best]]
+        n_tokens += sum(batch.n_output_tokens)
+    seconds, after = perf_counter() - started, reward.inverter.counters  # type: ignore[attr-defined]
+    figures = {
+        "passes_a_group": (after.sampling_passes - before.sampling_passes) / N_GROUPS,
+        "output_tokens_a_group": n_tokens / N_GROUPS,
+        "groups_per_s": N_GROUPS / seconds,
+    }
+    return Run(found, figures)
+
+
+def note(benchmark: Any, runs: list[tuple[Run, Run]]) -> None:
+    """Write both ways' figures, and their ratios, down with the benchmark."""
     benchmark.extra_info.update(
         device=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
