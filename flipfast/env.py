@@ -11,3 +11,9 @@ def server_url() -> str | None:
 def api_key() -> str | None:
     """FLIPFAST_API_KEY: the bearer key of that server."""
     return os.environ.get("FLIPFAST_API_KEY") or None
+
+
+def show_one_gpu(index: int) -> None:
+    """CUDA_VISIBLE_DEVICES: leave one of the GPUs in it, as "cuda:0"; before CUDA is used."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)

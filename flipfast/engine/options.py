@@ -11,7 +11,7 @@ from flipfast.errors import ConfigError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_SEQS = {"cpu": 32, "cuda": 256}
 _MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
-_MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
+MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class EngineOptions:
 
     def budget(self, device: torch.device) -> int:
         """Bytes that the engine may allocate besides the weights that are loaded already."""
-        memory = _MEMORY_SHARE[device.type] if self.memory is None else self.memory
+        memory = MEMORY_SHARE[device.type] if self.memory is None else self.memory
         if memory > 1:
             return int(memory)
         return int(memory * _free_bytes(device))
