@@ -67,7 +67,9 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         ModelLoadError: the model cannot be loaded.
     """
     folder = _model_folder(config.model)
-    hints = _hints(folder)
+    # A shared inverter has its model from elsewhere; its tokenizer knows from where.
+    source = inverter.tokenizer.name_or_path if inverter else config.tokenizer or folder
+    hints = _hints(source)
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
     inverter = inverter or load_inverter(model=folder, **loading_options(config))
@@ -180,7 +182,9 @@ def loading_options(config: FlipConfig) -> dict[str, Any]:
 
     Rewards whose configurations have the same model and equal ones can share an inverter.
     """
+    elsewhere = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
     return {
+        **elsewhere,
         "backend": config.backend,
         "device": config.device,
         "dtype": config.dtype,

@@ -11,3 +11,8 @@ def server_url() -> str | None:
 def api_key() -> str | None:
     """FLIPFAST_API_KEY: the bearer key of that server."""
     return os.environ.get("FLIPFAST_API_KEY") or None
+
+
+def openai_api_key() -> str | None:
+    """OPENAI_API_KEY: the bearer key of an OpenAI-compatible server that runs the inverter."""
+    return os.environ.get("OPENAI_API_KEY") or None
