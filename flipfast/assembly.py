@@ -67,8 +67,9 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         ModelLoadError: the model cannot be loaded.
     """
     folder = _model_folder(config.model)
-    # A shared inverter has its model from elsewhere; its tokenizer knows from where.
-    source = inverter.tokenizer.name_or_path if inverter else config.tokenizer or folder
+    source = config.tokenizer or folder
+    if inverter is not None and config.model == EMBEDDED:  # a shared one, and no word on its model
+        source = inverter.tokenizer.name_or_path
     hints = _hints(source)
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
