@@ -34,7 +34,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _ADDRESSES = ("http://", "https://")
-_EXTRAS = {"openai_http": "serve", "vllm": "vllm"}  # of this package, with what a backend needs
+_EXTRAS = {"openai_http": "client", "vllm": "vllm"}  # of this package, with what a backend needs
 
 
 def available_backends() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("httpx", reason="needs the extra 'serve'")
+pytest.importorskip("httpx", reason="needs the extra 'client'")
 
 from flipfast import FlipReward
 from flipfast.assembly import EMBEDDED, _model_folder
