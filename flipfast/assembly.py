@@ -67,7 +67,10 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         ModelLoadError: the model cannot be loaded.
     """
     folder = _model_folder(config.model)
-    hints = _hints(folder)
+    source = config.tokenizer or folder
+    if inverter is not None and config.model == EMBEDDED:  # a shared one, and no word on its model
+        source = inverter.tokenizer.name_or_path
+    hints = _hints(source)
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
     inverter = inverter or load_inverter(model=folder, **loading_options(config))
@@ -180,7 +183,9 @@ def loading_options(config: FlipConfig) -> dict[str, Any]:
 
     Rewards whose configurations have the same model and equal ones can share an inverter.
     """
+    elsewhere = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
     return {
+        **elsewhere,
         "backend": config.backend,
         "device": config.device,
         "dtype": config.dtype,

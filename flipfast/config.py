@@ -21,8 +21,11 @@ class FlipConfig:
 
     Attributes:
         model: "embedded" (the small inverter inside this package), a local folder, or a hub name.
-        backend: the inverter backend that runs it, a module of flipfast.backends. None takes the
+        backend: the inverter backend that runs it, a module of flipfast.backends, or the address of
+            an OpenAI-compatible server ("http://host:8000") that serves `model`. None takes the
             native engine, and transformers for a model that the engine does not know.
+        tokenizer: a local folder or hub name with the model's tokenizer, where `model` is only what
+            the server at `backend` calls it.
         style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).
             None takes what the model was made for, else "standalone".
         target: "instruction", or "system" to infer the system prompt.
@@ -54,7 +57,8 @@ class FlipConfig:
         attention: the native engine's attention backend, a module of flipfast.attention; None
             takes the best that the device has.
         memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
-            a share of the memory that is free; None takes what suits the device.
+            a share of the memory that is free; None takes what suits the device. The vllm backend
+            takes bytes as its cache's, and a share as one of the whole GPU, weights included.
         early_stop: end an output of a JSON style where its instruction is closed, on the native
             engine and with the robust parser. The rewards are the same, the outputs shorter.
         drafting: let the native engine try tokens in advance that may well come next, where that is
@@ -80,6 +84,7 @@ class FlipConfig:
 
     model: str = EMBEDDED
     backend: str | None = None
+    tokenizer: str | None = None
     style: str | None = None
     target: str = "instruction"
     prompts_dir: str | None = None

@@ -17,3 +17,8 @@ def show_one_gpu(index: int) -> None:
     """CUDA_VISIBLE_DEVICES: leave one of the GPUs in it, as "cuda:0"; before CUDA is used."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+
+
+def openai_api_key() -> str | None:
+    """OPENAI_API_KEY: the bearer key of an OpenAI-compatible server that runs the inverter."""
+    return os.environ.get("OPENAI_API_KEY") or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import Parameter, signature
 from pkgutil import iter_modules
 from typing import Any
 
@@ -32,6 +33,9 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_ADDRESSES = ("http://", "https://")
+_EXTRAS = {"openai_http": "client", "vllm": "vllm"}  # of this package, with what a backend needs
+
 
 def available_backends() -> list[str]:
     """Names of the backends in this folder, sorted; nothing is imported to find them."""
@@ -49,38 +53,54 @@ def load_inverter(
     """Load a model with one of the backends.
 
     Args:
-        backend: a name from `available_backends()`. None takes the native engine, and transformers,
-            with one logged line, for a model that the engine does not know.
-        model: what that backend takes as a model: a local folder or a hub name.
-        native: options that only the native engine has.
+        backend: a name from `available_backends()`, or the address of a server, which is what the
+            backend openai_http runs on. None takes the native engine, and transformers, with one
+            logged line, for a model that the engine does not know.
+        model: what that backend takes as a model: a local folder, a hub name, or what a server
+            calls it.
+        native: options of the native engine; another backend gets those of them that it knows.
         options: passed on to the backend's `load`.
 
     Raises:
-        ConfigError: there is no such backend, or it refuses an option.
+        ConfigError: there is no such backend, or it does not take an option.
         MissingDependencyError: a package that the backend needs is not installed.
         ModelLoadError: the model cannot be loaded.
     """
+    native = native or {}
     if backend is None:
         try:
-            return _load("native", model, **options, **(native or {}))
+            return _load("native", model, options, native)
         except UnsupportedModelError as error:
             _log.warning("%s: running it with the transformers backend instead", error)
-        return _load("transformers", model, **options)
+        return _load("transformers", model, options, native)
+    if backend.startswith(_ADDRESSES):
+        return _load("openai_http", model, {**options, "address": backend}, native)
     if backend not in available_backends():
         known = ", ".join(available_backends())
-        raise ConfigError(f"there is no backend {backend!r}; the backends are: {known}")
-    if backend == "native":
-        options.update(native or {})
-    return _load(backend, model, **options)
+        raise ConfigError(
+            f"there is no backend {backend!r}; the backends are: {known}, or the address of a "
+            "server, such as 'http://localhost:8000'"
+        )
+    return _load(backend, model, options, native)
 
 
-def _load(backend: str, model: str, **options: Any) -> Inverter:
+def _load(
+    backend: str, model: str, options: Mapping[str, Any], native: Mapping[str, Any]
+) -> Inverter:
     try:
         module = import_module(f"{__name__}.{backend}")
     except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(backend)
+        how = "with pip" if extra is None else f"with pip install 'flipfast[{extra}]'"
         raise MissingDependencyError(
             f"the {backend} backend needs the package {error.name}, which is not installed; "
-            f"install it with pip, or choose another backend"
+            f"install it {how}, or choose another backend"
         ) from error
-    inverter: Inverter = module.load(model, **options)
+    parameters = signature(module.load).parameters
+    takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values())
+    unknown = [name for name in options if name not in parameters and not takes_any]
+    if unknown:
+        raise ConfigError(f"the {backend} backend has no option {unknown[0]!r}: leave it out")
+    known = {name: value for name, value in native.items() if name in parameters}
+    inverter: Inverter = module.load(model, **options, **known)
     return inverter

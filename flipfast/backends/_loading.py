@@ -17,7 +17,17 @@ from flipfast.engine.options import DTYPES, resolve_device
 from flipfast.errors import ConfigError, ModelLoadError
 from flipfast.models.hub import local_folder, not_cached, refusal
 
-__all__ = ["context_length", "load_model", "quiet", "resolve_device", "resolve_dtype"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "context_length",
+    "load_model",
+    "load_tokenizer",
+    "quiet",
+    "resolve_device",
+    "resolve_dtype",
+]
+
+TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 _HUB_TIMEOUT_S = 10.0
 _LONGEST_REASON = 300  # characters of another library's message; some run over pages
@@ -101,6 +111,38 @@ def load_model(
             f"could not move {name!r} to {device}: {_one_line(error)}; "
             "another device, a smaller dtype or a smaller model may help"
         ) from error
+
+
+def load_tokenizer(
+    name: str, folder: Path, vocab_size: int | None, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder.
+
+    Args:
+        name: of the model, for messages.
+        folder: with the tokenizer's files.
+        vocab_size: rows of the model's embedding, where they are known.
+        trust_remote_code: run Python code that comes with the tokenizer.
+
+    Raises:
+        ModelLoadError: it cannot be loaded, or has more tokens than the model.
+    """
+    try:
+        with quiet(progress_bars=False):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except Exception as error:
+        raise ModelLoadError(
+            f"could not load the tokenizer of {name!r}: {_one_line(error)}"
+        ) from error
+    # Added tokens may lie behind the embedding: the text models of Gemma 3 have one for images.
+    if vocab_size is not None and tokenizer.vocab_size > vocab_size:
+        raise ModelLoadError(
+            f"the tokenizer of {name!r} has {tokenizer.vocab_size} tokens, the model's embedding "
+            f"{vocab_size} rows: they do not belong together"
+        )
+    return tokenizer
 
 
 def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:

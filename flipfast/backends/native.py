@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from flipfast.backends._generation import end_ids, read_generation_config, unserved_processor
-from flipfast.backends._loading import quiet
+from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
 from flipfast.backends.base import (
     Inversion,
     InversionRequest,
@@ -24,12 +24,9 @@ from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sequence import Sequence as EngineSequence
-from flipfast.errors import ModelLoadError
 from flipfast.models.checkpoint import read_model
 from flipfast.models.errors import UnsupportedModelError
 from flipfast.models.hub import fetch
-
-_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
 def load(
@@ -72,14 +69,14 @@ def load(
         drafting=drafting,
     )
     spec, checkpoint = read_model(model, revision)
-    folder = fetch(model, revision, _TOKENIZER_FILES)
+    folder = fetch(model, revision, TOKENIZER_FILES)
     generation = read_generation_config(folder)
     unserved = unserved_processor(generation)
     if unserved is not None:
         raise UnsupportedModelError(
             f"the generation config of {model!r} asks for {unserved}, which the native engine lacks"
         )
-    tokenizer = _tokenizer(model, folder, spec.vocab_size, trust_remote_code)
+    tokenizer = load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
     loaded = load_engine(
         spec,
         checkpoint,
@@ -328,23 +325,3 @@ def _error(case: str | EngineSequence) -> str | None:
     if case.finish_reason == "error":
         return case.error or "the engine gave no reason"
     return None
-
-
-def _tokenizer(
-    name: str, folder: Path, vocab_size: int, trust_remote_code: bool
-) -> PreTrainedTokenizerBase:
-    try:
-        with quiet(progress_bars=False):
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelLoadError(f"could not load the tokenizer of {name!r}: {reason}") from error
-    # Added tokens may lie behind the embedding: the text models of Gemma 3 have one for images.
-    if tokenizer.vocab_size > vocab_size:
-        raise ModelLoadError(
-            f"the tokenizer of {name!r} has {tokenizer.vocab_size} tokens, the model's embedding "
-            f"{vocab_size} rows: they do not belong together"
-        )
-    return tokenizer

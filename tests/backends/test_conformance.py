@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,8 @@ from flipfast.backends import (
     load_inverter,
 )
 from flipfast.errors import ConfigError, MissingDependencyError
+from tests.backends.completions_server import completions_server
+from tests.backends.vllm_stand_in import vllm_stand_in
 
 LENGTHS = [9, 40, 1, 23, 9, 64, 17]
 GREEDY = SamplingParams(max_new_tokens=12)
@@ -29,13 +33,22 @@ SAMPLED = SamplingParams(max_new_tokens=12, temperature=1.0, top_p=0.95, top_k=1
 def inverter(
     request: pytest.FixtureRequest, model_folder: Callable[[str], Path]
 ) -> Iterator[Inverter]:
+    """Each backend with the same model; behind those that run on another engine is the native."""
     folder = str(model_folder("qwen3"))
-    try:
-        inverter = load_inverter(request.param, folder, device="cpu", dtype="float32", batch_size=4)
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
-    yield inverter
-    inverter.close()
+    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "batch_size": 4}
+    with ExitStack() as stack:
+        backend = request.param
+        if backend == "vllm":
+            stack.enter_context(vllm_stand_in())
+        elif backend == "openai_http":
+            engine = stack.enter_context(load_inverter("native", folder, **options))
+            backend = stack.enter_context(completions_server(engine, folder)).address
+            options = {"batch_size": 4}
+        try:
+            inverter = load_inverter(backend, folder, **options)
+        except MissingDependencyError as error:
+            pytest.skip(str(error))
+        yield stack.enter_context(inverter)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,206 @@
+"""What serving costs against a batch in this process, on the same rows and to the same rewards.
+
+The embedded model on the CPU; server, callers and engine share the machine's cores. Every way
+starts with an engine of its own that has scored some other groups, and scores each row once. What
+pytest prints is the time of the way that is looked at; figures and ratios are in `extra_info`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import pytest
+
+from flipfast import FlipReward
+from flipfast.client import AsyncFlipClient, FlipClient
+
+N_GROUPS, N_WARM_UP, N_RESPONSES = 24, 4, 8
+N_CALLERS = 64
+ROUNDS = 3
+START_SECONDS = 120.0
+
+Rows = list[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def rows(shared_file: Callable[[str], Path]) -> Rows:
+    """Those of the groups to warm up with come last."""
+    with gzip.open(shared_file("data/workload_groups.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        groups = [json.loads(line) for line in islice(lines, N_GROUPS + N_WARM_UP)]
+    return [(g["instruction"], text) for g in groups for text in g["responses"][:N_RESPONSES]]
+
+
+def split(rows: Rows) -> tuple[Rows, Rows]:
+    """The rows that count, and those to warm up with."""
+    return rows[: N_GROUPS * N_RESPONSES], rows[N_GROUPS * N_RESPONSES :]
+
+
+def in_process(rows: Rows) -> tuple[list[float | None], float]:
+    """Rewards of one batch, and rewards/s."""
+    counted, warm_up = split(rows)
+    with FlipReward() as reward:
+        reward.score(*map(list, zip(*warm_up, strict=True)))
+        batch = reward.score(*map(list, zip(*counted, strict=True)))
+    return batch.rewards, batch.stats.rewards_per_s
+
+
+async def by_callers(
+    score_row: Callable[..., Awaitable[dict[str, Any]]], rows: Rows, n_callers: int
+) -> tuple[list[float | None], float]:
+    """Rewards and rewards/s where callers ask for one row at a time, each for its own."""
+    rewards: dict[int, float | None] = {}
+
+    async def call(first: int) -> None:
+        for at in range(first, len(rows), n_callers):
+            row = await score_row(*rows[at], caller=str(first))
+            rewards[at] = row["reward"]
+
+    started = time.perf_counter()
+    await asyncio.gather(*(call(first) for first in range(n_callers)))
+    seconds = time.perf_counter() - started
+    return [rewards[at] for at in range(len(rows))], len(rows) / seconds
+
+
+@contextmanager
+def server(*options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a server in a process of its own, and that process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flipfast", "serve", "--port", str(port), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await_ready(url, process)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server can score."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=5):
+                return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the server at {url} did not get ready: {error}") from error
+            time.sleep(0.1)
+
+
+def bench_many_callers(benchmark: Any, rows: Rows) -> None:
+    """Rewards/s of a server with callers that ask for a row at a time, over those of a batch."""
+    counted, warm_up = split(rows)
+    pairs: list[tuple[float, float]] = []
+
+    async def ask(url: str) -> tuple[list[float | None], float]:
+        client = AsyncFlipClient(url, timeout=600)
+        await by_callers(client.score_row, warm_up, N_CALLERS)
+        found = await by_callers(client.score_row, counted, N_CALLERS)
+        await client.aclose()
+        return found
+
+    def compare() -> None:
+        expected, batch = in_process(rows)
+        with server() as (url, _):
+            rewards, served = asyncio.run(ask(url))
+        assert rewards == expected
+        pairs.append((served, batch))
+
+    benchmark.pedantic(compare, rounds=ROUNDS)
+    benchmark.extra_info.update(
+        callers=N_CALLERS,
+        batch_rewards_per_s=median(batch for _, batch in pairs),
+        served_rewards_per_s=median(served for served, _ in pairs),
+        ratio=round(median(served / batch for served, batch in pairs), 3),
+    )
+
+
+def bench_added_latency(benchmark: Any, rows: Rows) -> None:
+    """Milliseconds that client and HTTP add for one caller: rows whose results are kept."""
+    counted, _ = split(rows)
+    few = counted[:32]
+    kept = ["--cache-rewards", "1000"]
+    with FlipReward(cache_rewards=1000) as reward, server(*kept) as (url, _):
+        client = FlipClient(url)
+        ways: list[Callable[..., Any]] = [
+            lambda x, y: reward.score([x], [y]).rewards[0],
+            lambda x, y: client.score_row(x, y)["reward"],
+        ]
+        expected, found = ([way(*row) for row in few] for way in ways)
+        assert expected == found
+        times: list[list[float]] = [[], []]
+        for _ in range(20):
+            for row in few:
+                for way, seconds in zip(ways, times, strict=True):
+                    started = time.perf_counter()
+                    way(*row)
+                    seconds.append(time.perf_counter() - started)
+        benchmark(ways[1], *few[0])
+    here, there = map(sorted, times)
+    benchmark.extra_info.update(
+        in_process_ms=round(1e3 * median(here), 3),
+        served_ms=round(1e3 * median(there), 3),
+        added_ms=round(1e3 * (median(there) - median(here)), 3),
+        served_p99_ms=round(1e3 * there[int(0.99 * len(there))], 3),
+    )
+
+
+def bench_overload(benchmark: Any, rows: Rows) -> None:
+    """Ten times as many rows as a server can take: what is answered how, and its memory."""
+    counted, _ = split(rows)
+    expected = dict(zip(counted, in_process(rows)[0], strict=True))
+    n_queue = 64
+
+    async def press(url: str) -> Counter[str]:
+        answers: Counter[str] = Counter()
+        client = AsyncFlipClient(url, max_retries=0, timeout=600)
+
+        async def call(at: int) -> None:
+            row = counted[at % len(counted)]
+            try:
+                found = await client.score_row(*row)
+            except Exception as error:  # every answer is counted
+                answers[type(error).__name__] += 1
+            else:
+                assert found["reward"] == expected[row]
+                answers["reward"] += 1
+
+        for _ in range(10):
+            await asyncio.gather(*(call(at) for at in range(10 * n_queue)))
+        await client.aclose()
+        return answers
+
+    with server("--max-queue", str(n_queue)) as (url, process):
+        asyncio.run(press(url))
+        before = memory(process)
+        answers = benchmark.pedantic(lambda: asyncio.run(press(url)), rounds=1)
+        after = memory(process)
+    assert set(answers) <= {"reward", "QueueFullError", "UnavailableError"}, answers
+    benchmark.extra_info.update(
+        answers=dict(answers), asked=sum(answers.values()), memory_mib=[before, after]
+    )
+
+
+def memory(process: psutil.Process) -> int:
+    """MiB that a server and its engines hold."""
+    family = [process, *process.children(recursive=True)]
+    return sum(int(member.memory_info().rss) for member in family) >> 20

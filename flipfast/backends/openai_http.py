@@ -1,0 +1,295 @@
+"""The inverter that runs on an OpenAI-compatible server: vLLM, SGLang, llama.cpp."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from flipfast.backends._completions import CompletionsServer
+from flipfast.backends._generation import end_ids, read_generation_config
+from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
+from flipfast.backends._seeds import narrow_seed
+from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.env import openai_api_key
+from flipfast.errors import ConfigError, FlipfastError, ModelLoadError, UnavailableError
+from flipfast.models.hub import fetch
+
+_BATCH_SIZE = 64
+
+
+def load(
+    model: str,
+    *,
+    address: str | None = None,
+    tokenizer: str | None = None,
+    batch_size: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: float | None = None,
+) -> OpenAIInverter:
+    """Take a model that a server runs, and its tokenizer from a folder or the hub.
+
+    Prompts are sent as token ids to `/v1/completions`, which vLLM, SGLang and llama.cpp's server
+    take; one short request tries that out. OPENAI_API_KEY is the bearer key, where it is set.
+
+    Args:
+        model: what the server calls the model.
+        address: of the server, "http://host:8000".
+        tokenizer: a local folder or hub name that has the model's tokenizer and configs; None
+            takes `model` for it.
+        batch_size: most requests at a time, by default 64.
+        revision: branch, tag or commit of the hub model with the tokenizer.
+        trust_remote_code: run Python code that comes with the tokenizer.
+        device, dtype, memory: None; they are for the server to know.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ModelLoadError: the server cannot be reached, does not serve the model or does not take
+            token ids, or the tokenizer cannot be loaded.
+    """
+    if address is None:
+        raise ConfigError(
+            "backend='openai_http' needs to know where: give the server's address as the backend, "
+            "such as backend='http://localhost:8000'"
+        )
+    for name, value in {"device": device, "dtype": dtype, "memory": memory}.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value!r} is for the server at {address} to know: start it with that, "
+                "and leave it out here"
+            )
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    n_requests = batch_size or _BATCH_SIZE
+    server = CompletionsServer(address, openai_api_key(), n_requests)
+    try:
+        card = _card(server, model)
+        folder = _folder(model, tokenizer, revision)
+        config, generation_config = _configs(folder, trust_remote_code)
+        inverter = OpenAIInverter(
+            server,
+            model,
+            load_tokenizer(tokenizer or model, folder, config.vocab_size, trust_remote_code),
+            generation_config,
+            context_length=card.get("max_model_len") or _positions(config),
+            vocab_size=config.vocab_size,
+            batch_size=n_requests,
+        )
+        inverter.check_token_ids()
+    except BaseException:
+        server.close()
+        raise
+    return inverter
+
+
+class OpenAIInverter(Inverter):
+    """Runs requests on a server, each as one call of its `/v1/completions`.
+
+    Prompts go in as token ids, so that prompt and truncation are those of every other backend.
+    Outputs come back as token ids where the server knows `return_token_ids`; else `output_ids` are
+    those of its text tokenized again, which may be others than the model wrote.
+
+    Args:
+        server: with the model.
+        model: its name there.
+        tokenizer: the model's.
+        generation_config: the model's, of which the end tokens and the repetition penalty count.
+        context_length: most tokens that prompt and output may have together.
+        vocab_size: token ids run from 0 to this, exclusive.
+        batch_size: most requests at a time.
+    """
+
+    def __init__(
+        self,
+        server: CompletionsServer,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        generation_config: GenerationConfig,
+        *,
+        context_length: int,
+        vocab_size: int,
+        batch_size: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self._server: CompletionsServer | None = server
+        self._model = model
+        self._batch_size = batch_size
+        self._end_ids = {*end_ids(generation_config), tokenizer.eos_token_id}
+        self._repetition_penalty = generation_config.repetition_penalty or 1.0
+
+    def generate(
+        self,
+        requests: Sequence[InversionRequest],
+        sampling: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Inversion]:
+        """Continue every prompt; see `Inverter.generate`.
+
+        A request that the server refuses gets an error of its own. When one has found no server at
+        several tries, those that have not been sent get the same error without any.
+        """
+        if self._server is None:
+            raise FlipfastError("this inverter is closed; load it again to use it")
+        report = on_progress or (lambda n_done: None)
+        call = _Call(self._server)
+        done: dict[int, Inversion] = {}
+        pool = ThreadPoolExecutor(self._batch_size)
+        try:
+            sent = {
+                pool.submit(self._invert, call, request, sampling): i
+                for i, request in enumerate(requests)
+            }
+            for future in as_completed(sent):
+                done[sent[future]] = future.result()
+                report(len(done))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return [done[i] for i in range(len(requests))]
+
+    def check_token_ids(self) -> None:
+        """Try whether the server takes token ids for a prompt.
+
+        Raises:
+            ModelLoadError: it does not.
+        """
+        assert self._server is not None
+        ids = self.tokenizer("one two three", add_special_tokens=False).input_ids
+        body = self._body(InversionRequest(ids), SamplingParams(1))
+        try:
+            counted = self._server.complete(body)["usage"].get("prompt_tokens", len(ids))
+        except FlipfastError as error:
+            raise _no_token_ids(self._server.address, str(error)) from error
+        if counted != len(ids):
+            raise _no_token_ids(
+                self._server.address, f"it counted {counted} tokens in a prompt of {len(ids)}"
+            )
+
+    def close(self) -> None:
+        """Close the connections; the inverter cannot be used afterwards."""
+        if self._server is not None:
+            self._server.close()
+        self._server = None
+
+    def _invert(
+        self, call: _Call, request: InversionRequest, sampling: SamplingParams
+    ) -> Inversion:
+        refusal = self.refusal(request, sampling)
+        if refusal is not None:
+            return Inversion.failed(refusal)
+        try:
+            return self._inversion(call.complete(self._body(request, sampling)))
+        except FlipfastError as error:
+            return Inversion.failed(str(error))
+
+    def _body(self, request: InversionRequest, sampling: SamplingParams) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": list(request.prompt_ids),
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "return_token_ids": True,
+        }
+        if self._repetition_penalty != 1.0:
+            body["repetition_penalty"] = self._repetition_penalty
+        if sampling.temperature > 0:  # all of it: servers have defaults of the model's own
+            body |= {
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k or -1,
+                "min_p": 0.0,
+                "seed": narrow_seed(request.seed),
+            }
+        return body
+
+    def _inversion(self, choice: dict[str, Any]) -> Inversion:
+        reason, text, ids = (choice.get(key) for key in ("finish_reason", "text", "token_ids"))
+        if reason not in ("stop", "length") or not isinstance(text, str):
+            return Inversion.failed(
+                f"the server ended the request with {reason!r}: {choice!r:.200}"
+            )
+        if not isinstance(ids, list):
+            output_ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            return Inversion(output_ids, text, reason)
+        ended = reason == "stop" and ids and ids[-1] in self._end_ids
+        output_ids = ids[:-1] if ended else ids
+        return Inversion(output_ids, self.decode(output_ids), reason)
+
+
+class _Call:
+    """The requests of one call, which stop trying once the server is known to be gone."""
+
+    def __init__(self, server: CompletionsServer) -> None:
+        self._server = server
+        self._gone = threading.Event()
+        self._error = UnavailableError("")
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self._gone.is_set():
+            raise self._error
+        try:
+            return self._server.complete(body)
+        except UnavailableError as error:
+            self._error = error
+            self._gone.set()
+            raise
+
+
+def _card(server: CompletionsServer, model: str) -> dict[str, Any]:
+    try:
+        cards = server.models()
+    except FlipfastError as error:
+        raise ModelLoadError(f"cannot ask for the models of a server: {error}") from error
+    found = next((card for card in cards if card.get("id") == model), None)
+    if found is None:
+        served = ", ".join(repr(card.get("id")) for card in cards)
+        raise ModelLoadError(
+            f"{server.address} does not serve {model!r} but {served}: name the model as it does, "
+            "and its tokenizer with tokenizer='...' where that is no folder or hub name"
+        )
+    return found
+
+
+def _folder(model: str, tokenizer: str | None, revision: str | None) -> Path:
+    try:
+        return fetch(tokenizer or model, revision, TOKENIZER_FILES)
+    except ModelLoadError as error:
+        if tokenizer is not None:
+            raise
+        raise ModelLoadError(
+            f"{error}; where the server's name for a model is no folder or hub name, say with "
+            "tokenizer='...' where its tokenizer is"
+        ) from error
+
+
+def _configs(folder: Path, trust_remote_code: bool) -> tuple[Any, GenerationConfig]:
+    """Of the text model, and of how it generates."""
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        return config.get_text_config(), read_generation_config(folder)
+    except Exception as error:
+        raise ModelLoadError(
+            f"the tokenizer's folder {folder} needs the model's config.json, too: {error!s:.300}"
+        ) from error
+
+
+def _positions(config: Any) -> int:
+    """The model's own limit, for servers that tell none."""
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+
+
+def _no_token_ids(address: str, reason: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"{address} does not take token ids at /v1/completions, which the prompts need to arrive "
+        f"as they are: {reason}; use a server that does, such as vLLM, SGLang or llama.cpp's"
+    )
