@@ -17,7 +17,7 @@ from flipfast.training.world import World
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"style": "standalone", "max_new_tokens": 30},
-    {"temperature": 1.5, "seed": 3},
+    {"temperature": 4.0, "seed": 3, "max_new_tokens": 30},
     {"scoring": "likelihood"},
 ]
 
