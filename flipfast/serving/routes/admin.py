@@ -1,0 +1,60 @@
+"""Routes that change the engine, for the trainer that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+
+from flipfast.serving.replies import FieldError, Reply
+from flipfast.serving.schema import Done, SleepRequest, WeightsRequest
+from flipfast.serving.scorer import ServedScorer
+
+ADMIN_PATHS = frozenset({"/sleep", "/wake", "/update_weights"})
+
+
+def admin_router(scorer: ServedScorer) -> APIRouter:
+    """`POST /sleep`, `/wake` and `/update_weights`."""
+    router = APIRouter(tags=["admin"], dependencies=[Depends(_no_foreign_page)])
+
+    async def done(change: Coroutine[Any, Any, None]) -> Reply:
+        await asyncio.shield(change)  # half a change would be worse than one nobody waits for
+        return Reply({"state": scorer.status().state})
+
+    @router.post("/sleep", response_model=Done)
+    async def sleep(body: SleepRequest | None = None) -> Reply:
+        """Let what runs end, then give the engine's memory back."""
+        return await done(scorer.sleep(drop_weights=bool(body and body.drop_weights)))
+
+    @router.post("/wake", response_model=Done)
+    async def wake() -> Reply:
+        """Be usable again."""
+        return await done(scorer.wake())
+
+    @router.post("/update_weights", response_model=Done)
+    async def update_weights(body: WeightsRequest) -> Reply:
+        """Let what runs end, then take the weights of a local folder."""
+        _check_folder(body.folder)
+        return await done(scorer.update_weights(body.folder))
+
+    return router
+
+
+async def _no_foreign_page(request: Request) -> None:
+    """A page in a browser on this machine can post here, but not without saying where it is from."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HTTPException(403, f"a page of {origin:.80} must not do this")
+
+
+def _check_folder(folder: str) -> None:
+    try:
+        found = any(Path(folder).glob("*.safetensors"))
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise FieldError("folder", f"{folder!r:.200} is no folder with safetensors here")
