@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-import flipfast
 from flipfast.serving.limits import Limits, Traffic
 from flipfast.serving.metrics import Metrics
 from flipfast.serving.observing import Observe

@@ -36,21 +36,21 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_EngineCollector(scorer, traffic))
         ProcessCollector(namespace="flipfast_server", registry=self._registry)
-        where = {"registry": self._registry}
+        registry = self._registry
         self._requests = Counter(
-            "flipfast_requests", "Requests answered.", ("route", "code"), **where
+            "flipfast_requests", "Requests answered.", ("route", "code"), registry=registry
         )
         self._seconds = Histogram(
             "flipfast_request_seconds",
             "From a request's head to its answer.",
             ("route",),
             buckets=_SECONDS,
-            **where,
+            registry=registry,
         )
         self._rows = Histogram(
-            "flipfast_request_rows", "Rows of a request.", ("route",), buckets=_ROWS, **where
+            "flipfast_request_rows", "Rows of a request.", ("route",), buckets=_ROWS, registry=registry
         )
-        self._rewards = Counter("flipfast_rewards", "Rows answered.", ("status",), **where)
+        self._rewards = Counter("flipfast_rewards", "Rows answered.", ("status",), registry=registry)
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
         """Count an answer; code 499 stands for a client that had gone."""

@@ -45,7 +45,7 @@ def admin_router(scorer: ServedScorer) -> APIRouter:
 
 
 async def _no_foreign_page(request: Request) -> None:
-    """A page in a browser on this machine can post here, but not without saying where it is from."""
+    """Any page in a browser on this machine can post here, but not without its origin."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise HTTPException(403, f"a page of {origin:.80} must not do this")

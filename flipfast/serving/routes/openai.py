@@ -32,9 +32,7 @@ def openai_router(scorer: ServedScorer, options: ServerOptions) -> APIRouter:
         if options.log_texts:
             record.texts = body.messages
         messages = [_message(at, message) for at, message in enumerate(body.messages)]
-        call = scorer.complete(
-            messages, _sampling(body), seed=body.seed or 0, caller=record.caller
-        )
+        call = scorer.complete(messages, _sampling(body), seed=body.seed or 0, caller=record.caller)
         try:
             completion = await asyncio.wait_for(call, options.timeout)
         except asyncio.TimeoutError as error:
@@ -87,9 +85,7 @@ def _chat_completion(completion: Completion, model: str) -> dict[str, Any]:
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [
-            {"index": 0, "message": message, "finish_reason": completion.finish_reason}
-        ],
+        "choices": [{"index": 0, "message": message, "finish_reason": completion.finish_reason}],
         "usage": {
             "prompt_tokens": n_prompt,
             "completion_tokens": n_output,

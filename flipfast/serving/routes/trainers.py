@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from flipfast.scores import ScoredRow, failed
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
-from flipfast.serving.replies import ERRORS, ErrorReply, FieldError, Reply
+from flipfast.serving.replies import ERRORS, FieldError, Reply
 from flipfast.serving.rows import RowScorer
-from flipfast.serving.schema import GetRewardReply, GetRewardRequest, RemoteRmRequest
+from flipfast.serving.schema import ErrorReply, GetRewardReply, GetRewardRequest, RemoteRmRequest
 
 _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "description": "Too slow."}}
 
