@@ -48,9 +48,15 @@ class Metrics:
             registry=registry,
         )
         self._rows = Histogram(
-            "flipfast_request_rows", "Rows of a request.", ("route",), buckets=_ROWS, registry=registry
+            "flipfast_request_rows",
+            "Rows of a request.",
+            ("route",),
+            buckets=_ROWS,
+            registry=registry,
         )
-        self._rewards = Counter("flipfast_rewards", "Rows answered.", ("status",), registry=registry)
+        self._rewards = Counter(
+            "flipfast_rewards", "Rows answered.", ("status",), registry=registry
+        )
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
         """Count an answer; code 499 stands for a client that had gone."""

@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from flipfast.errors import (
-    ConfigError,
     FlipfastError,
     InputError,
     QueueFullError,
@@ -94,9 +93,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def late(_: Request, error: DeadlineError) -> Reply:
         return error_reply(504, str(error))
 
-    @app.exception_handler(ConfigError)
-    @app.exception_handler(InputError)
-    async def wrong(_: Request, error: Exception) -> Reply:
+    @app.exception_handler(FlipfastError)
+    async def wrong(_: Request, error: FlipfastError) -> Reply:
         return error_reply(422, str(error), param=getattr(error, "param", None))
 
     @app.exception_handler(RequestValidationError)

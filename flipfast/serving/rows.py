@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flipfast.errors import InputError, QueueFullError, UnavailableError
+from flipfast.errors import FlipfastError, InputError, QueueFullError, UnavailableError
 from flipfast.scores import ScoredRow, failed_row
 from flipfast.serving.logs import log_failure
 from flipfast.serving.metrics import Metrics
@@ -106,7 +106,7 @@ class RowScorer:
             return _finite(await self._scored(item, caller))
         except (QueueFullError, UnavailableError):
             raise
-        except InputError as error:
+        except FlipfastError as error:
             return failed_row(str(error), self._options.on_failure)
         except Exception as error:  # the other rows of the request are none the worse for it
             log_failure(_log, "a row failed", error, with_message=self._options.log_texts)
