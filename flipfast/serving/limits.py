@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from flipfast.serving.scorer import ServedScorer
 
 _OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}  # no key needed
 _BODY_SECONDS = 60.0  # for a body to arrive, and for a reply to be taken
+_PART = 2**16  # bytes of a reply
 _BODIES = 16  # of the largest size that may be in memory together
 
 
@@ -142,7 +144,8 @@ class Limits:
 
         async def reply(message: Message) -> None:
             gone.cancel()  # the work is done: there is nothing to save
-            await send(message)
+            for part in _parts(message):
+                await send(part)
 
         def client_gone(watched: asyncio.Future[Message]) -> None:
             if not watched.cancelled():
@@ -175,6 +178,15 @@ def _replay(body: bytes, end: asyncio.Future[Message]) -> Receive:
         return messages.pop() if messages else await asyncio.shield(end)
 
     return receive
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """A message of a reply, cut up: a server holds back the next part until one is taken."""
+    body = message.get("body", b"")
+    while len(body) > _PART:
+        yield {"type": "http.response.body", "body": body[:_PART], "more_body": True}
+        body = body[_PART:]
+    yield {**message, "body": body} if body else message
 
 
 def _declared_length(scope: Scope) -> int:

@@ -31,6 +31,7 @@ class FakeScorer(ServedScorer):
         self.cancelled = 0
         self.waiting = 0
         self.closed = False
+        self.padding = ""
 
     async def score_row(self, instruction, response, context=None, *, caller=""):
         self.calls.append((instruction, response, context, caller))
@@ -45,7 +46,7 @@ class FakeScorer(ServedScorer):
             "reward": float("nan") if response == "nan" else share,
             "precision": share,
             "recall": share,
-            "inferred": response[:50],
+            "inferred": response[:50] + self.padding,
             "status": "ok",
             "n_prompt_tokens": len(response),
             "n_output_tokens": 3,

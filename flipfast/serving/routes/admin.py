@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 
-from flipfast.serving.replies import FieldError, Reply
+from flipfast.serving.replies import ERRORS, FieldError, Reply
 from flipfast.serving.schema import Done, SleepRequest, WeightsRequest
 from flipfast.serving.scorer import ServedScorer
 
@@ -19,7 +19,7 @@ ADMIN_PATHS = frozenset({"/sleep", "/wake", "/update_weights"})
 
 def admin_router(scorer: ServedScorer) -> APIRouter:
     """`POST /sleep`, `/wake` and `/update_weights`."""
-    router = APIRouter(tags=["admin"], dependencies=[Depends(_no_foreign_page)])
+    router = APIRouter(tags=["admin"], dependencies=[Depends(_no_foreign_page)], responses=ERRORS)
 
     async def done(change: Coroutine[Any, Any, None]) -> Reply:
         await asyncio.shield(change)  # half a change would be worse than one nobody waits for
