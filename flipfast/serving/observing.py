@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flipfast.serving.logs import log_failure
 from flipfast.serving.metrics import Metrics
 from flipfast.serving.options import ServerOptions
-from flipfast.serving.replies import error_reply
+from flipfast.serving.replies import Reply, error_reply
 
 _log = logging.getLogger("flipfast.serving.requests")
 _CLIENT_GONE = 499  # nobody sees this code but logs and metrics
@@ -78,17 +79,13 @@ class Observe:
 
         try:
             await self._app(scope, receive, noting)
+        except asyncio.CancelledError:  # the server stops at once
+            await _answer(record, error_reply(503, "the server has stopped", retry_after=5), noting)
         except Exception as error:
-            await self._failed(record, error, scope, receive, noting)
+            log_failure(_log, "a request failed", error, with_message=self._options.log_texts)
+            await _answer(record, error_reply(500, "the server failed on this request"), noting)
         finally:
             self._note(record, scope["method"], time.perf_counter() - started)
-
-    async def _failed(
-        self, record: RequestRecord, error: Exception, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        log_failure(_log, "a request failed", error, with_message=self._options.log_texts)
-        if record.code == _CLIENT_GONE:  # else an answer is under way, and is cut off
-            await error_reply(500, "the server failed on this request")(scope, receive, send)
 
     def _note(self, record: RequestRecord, method: str, seconds: float) -> None:
         self._metrics.count_request(record.route, record.code, seconds)
@@ -103,6 +100,16 @@ class Observe:
             fields["texts"] = record.texts
         level = logging.INFO if method == "POST" else logging.DEBUG
         _log.log(level, "request", extra={"fields": fields})
+
+
+async def _answer(record: RequestRecord, reply: Reply, send: Send) -> None:
+    """Send a reply, unless another is under way: that one is cut off."""
+    if record.code != _CLIENT_GONE:
+        return
+    await send(
+        {"type": "http.response.start", "status": reply.status_code, "headers": reply.raw_headers}
+    )
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 def _caller(scope: Scope) -> str:

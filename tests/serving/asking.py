@@ -68,15 +68,15 @@ def running(app):
 def served(*arguments):
     """The process of a server and its address, which its log tells."""
     process = subprocess.Popen(
-        [sys.executable, *arguments], stderr=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         for line in process.stderr:
-            if "running on" in line:
-                yield process, json.loads(line)["message"].split()[3]
+            entry = json.loads(line)
+            if entry["message"] == "listening":
+                yield process, entry["url"]
                 return
         raise AssertionError("the server has not started")
     finally:
         process.kill()
-        process.wait(30)
-        process.stderr.close()
+        process.communicate(timeout=30)

@@ -1,6 +1,5 @@
 """Whatever is sent, the answer is a success or says what was wrong: never a 500."""
 
-import asyncio
 import json
 
 import pytest
@@ -9,10 +8,11 @@ pytest.importorskip("fastapi", reason="the server's packages")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from flipfast.serving.app import create_app
+from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.serving.options import ServerOptions
-from tests.serving.asking import client_of
 from tests.serving.fake_scorer import FakeScorer
 
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=8)
@@ -32,6 +32,13 @@ FIELDS = {
 }
 ITEM_FIELDS = ["instruction", "response", "context", "prompt", "completion"]
 ITEMS = st.lists(st.dictionaries(st.sampled_from(ITEM_FIELDS), VALUES | MESSAGES, max_size=4))
+NEAR_ITEMS = st.fixed_dictionaries(
+    {"instruction": TEXT | VALUES, "response": TEXT | VALUES}, optional={"context": TEXT | VALUES}
+) | st.fixed_dictionaries({"prompt": TEXT | MESSAGES}, optional={"completion": TEXT | MESSAGES})
+ROLES = st.sampled_from(["system", "user", "assistant", "tool"]) | TEXT
+NEAR_MESSAGES = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXT}), max_size=4)
+GOOD = {"instruction": "Name a river.", "response": "The Po."}
+SLIME = {"prompt": "Name a river.", "response": "The Po."}
 
 
 def bodies(path):
@@ -40,20 +47,52 @@ def bodies(path):
     return st.one_of(VALUES.map(json.dumps), near.map(json.dumps), st.binary(max_size=20))
 
 
-@pytest.mark.parametrize("path", FIELDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_body(path, data):
-    body = data.draw(bodies(path))
-
-    async def main():
-        app = create_app(FakeScorer(), ServerOptions(admin=True, timeout=0.05))
-        async with client_of(app) as client:
-            kind = {"Content-Type": "application/json"}
-            return await client.post(path, content=body, headers=kind)
-
-    answer = asyncio.run(main())
+def asked(client, path, body):
+    """The answer to a body, which must be one that a client can read."""
+    kind = {"Content-Type": "application/json"}
+    answer = client.post(path, content=body, headers=kind)
     assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
-    json.loads(answer.content, parse_constant=pytest.fail)
-    if answer.status_code != 200:
-        assert answer.json()["error"]["message"]
+    found = json.loads(answer.content, parse_constant=pytest.fail)
+    assert answer.status_code == 200 or found["error"]["message"]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def fake():
+    app = create_app(FakeScorer(), ServerOptions(admin=True, timeout=5))
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", FIELDS)
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_body(fake, path, data):
+    asked(fake, "/wake", "{}")
+    asked(fake, path, data.draw(bodies(path)))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    engine = AsyncFlipEngine(max_new_tokens=1)
+    with TestClient(create_app(engine)) as client:
+        yield client
+    engine.shut_down()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(items=st.lists(VALUES | NEAR_ITEMS, max_size=4))
+def test_any_item_before_the_engine(embedded, items):
+    answer = asked(embedded, "/v1/rewards", json.dumps({"items": [*items, GOOD]}))
+    rows = answer.json()["rows"]
+    assert len(rows) == len(items) + 1
+    assert rows[-1]["status"] != "error"
+    assert "the server failed" not in answer.text
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(messages=NEAR_MESSAGES)
+def test_any_conversation_before_the_engine(embedded, messages):
+    body = {"messages": messages, "max_tokens": 1}
+    asked(embedded, "/v1/chat/completions", json.dumps(body))
+    assert asked(embedded, "/remote_rm", json.dumps(SLIME)).status_code == 200
