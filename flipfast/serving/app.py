@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from flipfast.serving.bodies import BodyRoute
 from flipfast.serving.limits import Limits, Traffic
 from flipfast.serving.metrics import Metrics
 from flipfast.serving.observing import Observe
 from flipfast.serving.options import ServerOptions
 from flipfast.serving.replies import add_error_handlers
-from flipfast.serving.routes.admin import ADMIN_PATHS, admin_router
-from flipfast.serving.routes.openai import openai_router
-from flipfast.serving.routes.rewards import rewards_router
-from flipfast.serving.routes.state import state_router
-from flipfast.serving.routes.trainers import trainers_router
+from flipfast.serving.routes.admin import ADMIN_PATHS, add_admin_routes
+from flipfast.serving.routes.openai import add_openai_routes
+from flipfast.serving.routes.rewards import add_rewards_route
+from flipfast.serving.routes.state import add_state_routes
+from flipfast.serving.routes.trainers import add_trainer_routes
 from flipfast.serving.rows import RowScorer
 from flipfast.serving.scorer import ServedScorer
 
@@ -46,12 +47,13 @@ def create_app(scorer: ServedScorer, options: ServerOptions | None = None) -> Fa
     rows = RowScorer(scorer, options, metrics)
     app = FastAPI(title="flipfast", summary="The FLIP reward.", redoc_url=None)
     app.state.traffic = traffic
-    app.include_router(rewards_router(scorer, rows))
-    app.include_router(trainers_router(rows, options))
-    app.include_router(openai_router(scorer, options))
-    app.include_router(state_router(scorer, traffic, metrics))
+    app.router.route_class = BodyRoute
+    add_rewards_route(app, scorer, rows)
+    add_trainer_routes(app, rows, options)
+    add_openai_routes(app, scorer, options)
+    add_state_routes(app, scorer, traffic, metrics)
     if options.admin:
-        app.include_router(admin_router(scorer))
+        add_admin_routes(app, scorer)
     add_error_handlers(app)
     app.add_middleware(
         Limits, scorer=scorer, options=options, traffic=traffic, unhurried=ADMIN_PATHS

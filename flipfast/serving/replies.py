@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -97,20 +96,6 @@ def add_error_handlers(app: FastAPI) -> None:
     async def wrong(_: Request, error: FlipfastError) -> Reply:
         return error_reply(422, str(error), param=getattr(error, "param", None))
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Reply:
-        return _invalid(error)
-
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Reply:
         return error_reply(error.status_code, str(error.detail))
-
-
-def _invalid(error: RequestValidationError) -> Reply:
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return error_reply(422, f"the body is no JSON: {first['ctx']['error']}")
-    path = ".".join(str(part) for part in first["loc"][1:])
-    if not path:
-        return error_reply(422, "send a JSON object, with Content-Type: application/json")
-    return error_reply(422, f"{path}: {first['msg']}", param=path)

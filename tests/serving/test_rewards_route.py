@@ -114,8 +114,8 @@ def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_af
         (b"{", None, "no JSON"),
         (b"", None, "JSON object"),
         (b"[]", None, "JSON object"),
-        (b'"\xff"', None, "parsing"),
-        (b"[" * 200_000, None, "parsing"),
+        (b'"\xff"', None, "no JSON"),
+        (b"[" * 200_000, None, "no JSON"),
         ({}, "items", "required"),
         ({"items": 7}, "items", "list"),
         ({"items": [], "time": 1}, "time", "not permitted"),
@@ -126,8 +126,7 @@ def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_af
 )
 def test_a_wrong_body_names_the_field(body, param, message):
     answer = post("/v1/rewards", body)
-    assert answer.status_code in (400, 422)
-    error = answer.json()["error"]
+    error = error_of(answer, 422)
     assert message in error["message"]
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"

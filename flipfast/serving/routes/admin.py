@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request
 
 from flipfast.serving.replies import ERRORS, FieldError, Reply
 from flipfast.serving.schema import Done, SleepRequest, WeightsRequest
@@ -17,34 +17,35 @@ from flipfast.serving.scorer import ServedScorer
 ADMIN_PATHS = frozenset({"/sleep", "/wake", "/update_weights"})
 
 
-def admin_router(scorer: ServedScorer) -> APIRouter:
+def add_admin_routes(app: FastAPI, scorer: ServedScorer) -> None:
     """`POST /sleep`, `/wake` and `/update_weights`."""
-    router = APIRouter(tags=["admin"], dependencies=[Depends(_no_foreign_page)], responses=ERRORS)
+    shared: dict[str, Any] = {"response_model": Done, "responses": ERRORS, "tags": ["admin"]}
 
     async def done(change: Coroutine[Any, Any, None]) -> Reply:
         await asyncio.shield(change)  # half a change would be worse than one nobody waits for
         return Reply({"state": scorer.status().state})
 
-    @router.post("/sleep", response_model=Done)
-    async def sleep(body: SleepRequest | None = None) -> Reply:
+    @app.post("/sleep", **shared)
+    async def sleep(request: Request, body: SleepRequest | None = None) -> Reply:
         """Let what runs end, then give the engine's memory back."""
-        return await done(scorer.sleep(drop_weights=bool(body and body.drop_weights)))
+        _refuse_foreign_page(request)
+        return await done(scorer.sleep(drop_weights=body is not None and body.drop_weights))
 
-    @router.post("/wake", response_model=Done)
-    async def wake() -> Reply:
+    @app.post("/wake", **shared)
+    async def wake(request: Request) -> Reply:
         """Be usable again."""
+        _refuse_foreign_page(request)
         return await done(scorer.wake())
 
-    @router.post("/update_weights", response_model=Done)
-    async def update_weights(body: WeightsRequest) -> Reply:
+    @app.post("/update_weights", **shared)
+    async def update_weights(request: Request, body: WeightsRequest) -> Reply:
         """Let what runs end, then take the weights of a local folder."""
+        _refuse_foreign_page(request)
         _check_folder(body.folder)
         return await done(scorer.update_weights(body.folder))
 
-    return router
 
-
-async def _no_foreign_page(request: Request) -> None:
+def _refuse_foreign_page(request: Request) -> None:
     """Any page in a browser on this machine can post here, but not without its origin."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):

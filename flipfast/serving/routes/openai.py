@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 
 from flipfast.sampling import SamplingParams
 from flipfast.serving.observing import RequestRecord
@@ -20,12 +20,11 @@ from flipfast.serving.scorer import Completion, ServedScorer
 _USUAL_TOKENS = 512
 
 
-def openai_router(scorer: ServedScorer, options: ServerOptions) -> APIRouter:
+def add_openai_routes(app: FastAPI, scorer: ServedScorer, options: ServerOptions) -> None:
     """`POST /v1/chat/completions` and `GET /v1/models`."""
-    router = APIRouter(prefix="/v1", tags=["openai"])
     started = int(time.time())
 
-    @router.post("/chat/completions", responses=ERRORS)
+    @app.post("/v1/chat/completions", responses=ERRORS, tags=["openai"])
     async def chat_completions(request: Request, body: ChatRequest) -> Reply:
         """Let the model answer a conversation, through its own chat template."""
         record = RequestRecord.of(request.scope)
@@ -39,14 +38,12 @@ def openai_router(scorer: ServedScorer, options: ServerOptions) -> APIRouter:
             raise DeadlineError(f"not done within {options.timeout:g} s") from error
         return Reply(_chat_completion(completion, scorer.status().model))
 
-    @router.get("/models")
+    @app.get("/v1/models", tags=["openai"])
     async def models() -> Reply:
         """The one model that is served."""
         name = scorer.status().model
         model = {"id": name, "object": "model", "created": started, "owned_by": "flipfast"}
         return Reply({"object": "list", "data": [model]})
-
-    return router
 
 
 def _sampling(body: ChatRequest) -> SamplingParams:

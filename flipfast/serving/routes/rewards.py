@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.replies import ERRORS, Reply
@@ -11,15 +11,12 @@ from flipfast.serving.schema import RewardsReply, RewardsRequest
 from flipfast.serving.scorer import ServedScorer
 
 
-def rewards_router(scorer: ServedScorer, rows: RowScorer) -> APIRouter:
+def add_rewards_route(app: FastAPI, scorer: ServedScorer, rows: RowScorer) -> None:
     """`POST /v1/rewards`."""
-    router = APIRouter(tags=["rewards"], responses=ERRORS)
 
-    @router.post("/v1/rewards", response_model=RewardsReply)
+    @app.post("/v1/rewards", response_model=RewardsReply, responses=ERRORS, tags=["rewards"])
     async def rewards(request: Request, body: RewardsRequest) -> Reply:
         """Score responses: one row an item, in their order, whatever else is being scored."""
         record = RequestRecord.of(request.scope)
         scored = await rows.score(record, "items", body.items, body.timeout)
         return Reply({"rows": scored, "model": scorer.status().model})
-
-    return router

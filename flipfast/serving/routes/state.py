@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import FastAPI, Response
 
 from flipfast.serving.limits import Traffic
 from flipfast.serving.metrics import CONTENT_TYPE, Metrics
@@ -11,27 +11,26 @@ from flipfast.serving.schema import Done
 from flipfast.serving.scorer import ServedScorer
 
 
-def state_router(scorer: ServedScorer, traffic: Traffic, metrics: Metrics) -> APIRouter:
+def add_state_routes(
+    app: FastAPI, scorer: ServedScorer, traffic: Traffic, metrics: Metrics
+) -> None:
     """`GET /health`, `/ready` and `/metrics`."""
-    router = APIRouter(tags=["state"])
 
-    @router.get("/health", response_model=Done)
+    @app.get("/health", response_model=Done, tags=["state"])
     async def health() -> Reply:
         """200 as long as the process answers."""
         return Reply({"state": _state()})
 
-    @router.get("/ready", response_model=Done, responses={503: {"model": Done}})
+    @app.get("/ready", response_model=Done, responses={503: {"model": Done}}, tags=["state"])
     async def ready() -> Reply:
         """200 where rows are taken, else 503."""
         state = _state()
         return Reply({"state": state}, 200 if state == "ready" else 503)
 
-    @router.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, tags=["state"])
     async def all_metrics() -> Response:
         """For Prometheus."""
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     def _state() -> str:
         return "draining" if traffic.draining else scorer.status().state
-
-    return router

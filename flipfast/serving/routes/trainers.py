@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 
 from flipfast.scores import ScoredRow, failed
 from flipfast.serving.observing import RequestRecord
@@ -16,18 +16,18 @@ from flipfast.serving.schema import ErrorReply, GetRewardReply, GetRewardRequest
 _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "description": "Too slow."}}
 
 
-def trainers_router(rows: RowScorer, options: ServerOptions) -> APIRouter:
+def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
     """`POST /get_reward` and `POST /remote_rm`.
 
     Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0.
     """
-    router = APIRouter(tags=["trainers"], responses={**ERRORS, **_LATE})
+    shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
     on_failure = options.on_failure or 0.0
 
     def number(row: ScoredRow) -> float:
         return on_failure if row["reward"] is None else float(row["reward"])
 
-    @router.post("/get_reward", response_model=GetRewardReply)
+    @app.post("/get_reward", response_model=GetRewardReply, **shared)
     async def get_reward(request: Request, body: GetRewardRequest) -> Reply:
         """OpenRLHF's remote reward model. The response is what follows the prompt in the query."""
         items = _openrlhf_items(body)
@@ -40,14 +40,12 @@ def trainers_router(rows: RowScorer, options: ServerOptions) -> APIRouter:
         }
         return Reply({"rewards": rewards, "scores": rewards, "extra_logs": extra_logs})
 
-    @router.post("/remote_rm", response_model=float)
+    @app.post("/remote_rm", response_model=float, **shared)
     async def remote_rm(request: Request, body: RemoteRmRequest) -> Reply:
         """slime's remote reward model: one sample, one number."""
         item = _item(body.prompt, body.response, body.label)
         (row,) = await rows.score_all(RequestRecord.of(request.scope), "prompt", [item])
         return Reply(number(row))
-
-    return router
 
 
 def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any]]:
