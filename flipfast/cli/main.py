@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_agree_options(agree)
     _add_model_options(agree)
     agree.set_defaults(command=_agree)
+    serve = commands.add_parser("serve", help="answer over HTTP")
+    _add_serve_options(serve)
+    _add_model_options(serve)
+    serve.set_defaults(command=_serve)
     tune = commands.add_parser("tune", help="measure the GPU kernels' configurations")
     _add_tune_options(tune)
     tune.set_defaults(command=_tune)
@@ -142,6 +146,22 @@ def _add_agree_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json-out", metavar="FILE.json", help="write figures and all rewards")
 
 
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="engines: one a GPU, or on a CPU")
+
+    def limit(name: str, help_text: str, **how: Any) -> None:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help_text, **how)
+
+    limit("api-key", "what callers must bring as bearer token; default: $FLIPFAST_API_KEY")
+    limit("admin", "have routes for sleep, wake and new weights", action="store_true")
+    limit("max-queue", "rows that may wait; default 4096", type=int)
+    limit("max-body", "bytes of a request; default 16 MiB", type=int)
+    limit("timeout", "seconds that the rows of a request may take; default 600", type=float)
+    limit("log-texts", "write prompts and responses into the log", action="store_true")
+
+
 def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="measure the shapes of this folder or hub name")
     parser.add_argument(
@@ -177,6 +197,15 @@ def _agree(**arguments: Any) -> None:
 
     own = {name: arguments.pop(name) for name in ("base", "variants", "plot", "json_out")}
     show_agreement(arguments.pop("groups"), **own, options=arguments)
+
+
+def _serve(**arguments: Any) -> None:
+    from flipfast.cli.serve import run_server
+
+    names = ("api_key", "admin", "max_queue", "max_body", "timeout", "log_texts")
+    limits = {name: arguments.pop(name) for name in names if name in arguments}
+    where = {name: arguments.pop(name) for name in ("host", "port", "workers")}
+    run_server(**where, limits=limits, options=arguments)
 
 
 def _tune(**arguments: Any) -> None:

@@ -1,0 +1,67 @@
+"""The calls of trainers that have a protocol of their own: OpenRLHF and slime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from flipfast.scores import ScoredRow, failed
+from flipfast.serving.observing import RequestRecord
+from flipfast.serving.options import ServerOptions
+from flipfast.serving.replies import ERRORS, FieldError, Reply
+from flipfast.serving.rows import RowScorer
+from flipfast.serving.schema import ErrorReply, GetRewardReply, GetRewardRequest, RemoteRmRequest
+
+_LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "description": "Too slow."}}
+
+
+def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
+    """`POST /get_reward` and `POST /remote_rm`.
+
+    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0.
+    """
+    shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
+    on_failure = options.on_failure or 0.0
+
+    def number(row: ScoredRow) -> float:
+        return on_failure if row["reward"] is None else float(row["reward"])
+
+    @app.post("/get_reward", response_model=GetRewardReply, **shared)
+    async def get_reward(request: Request, body: GetRewardRequest) -> Reply:
+        """OpenRLHF's remote reward model. The response is what follows the prompt in the query."""
+        items = _openrlhf_items(body)
+        scored = await rows.score_all(RequestRecord.of(request.scope), "query", items)
+        rewards = [number(row) for row in scored]
+        extra_logs = {
+            "precision": [row["precision"] or 0.0 for row in scored],
+            "recall": [row["recall"] or 0.0 for row in scored],
+            "failed": [float(failed(row["status"])) for row in scored],
+        }
+        return Reply({"rewards": rewards, "scores": rewards, "extra_logs": extra_logs})
+
+    @app.post("/remote_rm", response_model=float, **shared)
+    async def remote_rm(request: Request, body: RemoteRmRequest) -> Reply:
+        """slime's remote reward model: one sample, one number."""
+        item = _item(body.prompt, body.response, body.label)
+        (row,) = await rows.score_all(RequestRecord.of(request.scope), "prompt", [item])
+        return Reply(number(row))
+
+
+def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any]]:
+    n = len(body.query)
+    labels = [None] * n if body.labels is None else body.labels
+    for name, column in (("prompts", body.prompts), ("labels", labels)):
+        if len(column) != n:
+            raise FieldError(name, f"{name} has {len(column)} entries, query has {n}")
+    items = []
+    for query, prompt, label in zip(body.query, body.prompts, labels, strict=True):
+        if not query.startswith(prompt):
+            raise FieldError("query", f"a query does not begin with its prompt: {query!r:.80}")
+        items.append(_item(prompt, query[len(prompt) :], label))
+    return items
+
+
+def _item(prompt: Any, response: str, label: object) -> dict[str, Any]:
+    instruction = label if isinstance(label, str) and label else prompt
+    return {"prompt": instruction, "completion": response}

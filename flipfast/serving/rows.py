@@ -1,0 +1,150 @@
+"""The rows of one request: handed to the scorer one by one, answered together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from flipfast.errors import FlipfastError, InputError, QueueFullError, UnavailableError
+from flipfast.scores import ScoredRow, failed_row
+from flipfast.serving.logs import log_failure
+from flipfast.serving.metrics import Metrics
+from flipfast.serving.observing import RequestRecord
+from flipfast.serving.options import ServerOptions
+from flipfast.serving.replies import DeadlineError, FieldError
+from flipfast.serving.scorer import ServedScorer
+
+_log = logging.getLogger(__name__)
+_TEXT_FIELDS = {"instruction", "response", "context"}
+_CHAT_FIELDS = {"prompt", "completion"}
+
+
+class RowScorer:
+    """Scores the items of requests, each by itself, so that the engine takes them as it has room.
+
+    Args:
+        scorer: what does it.
+        options: limits.
+        metrics: where rows are counted.
+    """
+
+    def __init__(self, scorer: ServedScorer, options: ServerOptions, metrics: Metrics) -> None:
+        self._scorer = scorer
+        self._options = options
+        self._metrics = metrics
+
+    async def score(
+        self,
+        record: RequestRecord,
+        field: str,
+        items: Sequence[Any],
+        timeout: float | None = None,
+    ) -> list[ScoredRow]:
+        """Score items; those that are not done in time become errors.
+
+        Args:
+            record: of the request that they belong to.
+            field: what they are called there.
+            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error.
+            timeout: seconds; the server's own limit holds too.
+
+        Raises:
+            FieldError: more than can ever wait.
+            QueueFullError, UnavailableError: the request has to come again.
+        """
+        seconds = min(timeout or math.inf, self._options.timeout)
+        done = await self._run(record, field, items, seconds)
+        late = failed_row(f"not done within {seconds:g} s", self._options.on_failure)
+        rows = [late if row is None else row for row in done]
+        self._metrics.count_rows(record.route, rows)
+        return rows
+
+    async def score_all(
+        self, record: RequestRecord, field: str, items: Sequence[Any]
+    ) -> list[ScoredRow]:
+        """As `score`, for callers to whom a late row would look like a bad one.
+
+        Raises:
+            DeadlineError: a row was not done in time.
+        """
+        done = await self._run(record, field, items, self._options.timeout)
+        rows = [row for row in done if row is not None]
+        if len(rows) < len(done):
+            raise DeadlineError(f"not done within {self._options.timeout:g} s: ask for less")
+        self._metrics.count_rows(record.route, rows)
+        return rows
+
+    async def _run(
+        self, record: RequestRecord, field: str, items: Sequence[Any], seconds: float
+    ) -> list[ScoredRow | None]:
+        """Rows, and None for those that are not done by then."""
+        record.rows = len(items)
+        if self._options.log_texts:
+            record.texts = items
+        self._check_room(field, len(items))
+        tasks = [asyncio.ensure_future(self._row(item, record.caller)) for item in items]
+        try:
+            if tasks:
+                first = asyncio.FIRST_EXCEPTION
+                await asyncio.wait(tasks, timeout=seconds, return_when=first)
+            return [task.result() if task.done() else None for task in tasks]
+        finally:
+            await _drop([task for task in tasks if not task.done()])
+
+    def _check_room(self, field: str, n: int) -> None:
+        most = self._options.max_queue
+        if n > most:
+            raise FieldError(field, f"{n} rows are more than the {most} that may wait: split them")
+        if n and self._scorer.status().queued + n > most:
+            raise QueueFullError(f"{n} rows more do not fit the queue of {most}: try again")
+
+    async def _row(self, item: Any, caller: str) -> ScoredRow:
+        try:
+            return _finite(await self._scored(item, caller))
+        except (QueueFullError, UnavailableError):
+            raise
+        except FlipfastError as error:
+            return failed_row(str(error), self._options.on_failure)
+        except Exception as error:  # the other rows of the request are none the worse for it
+            log_failure(_log, "a row failed", error, with_message=self._options.log_texts)
+            return failed_row("the server failed on this row", self._options.on_failure)
+
+    async def _scored(self, item: Any, caller: str) -> ScoredRow:
+        _check_item(item)
+        if "prompt" in item:
+            chat = item["prompt"], item.get("completion")
+            return await self._scorer.score_chat(*chat, caller=caller)
+        texts = item["instruction"], item["response"], item.get("context")
+        return await self._scorer.score_row(*texts, caller=caller)
+
+
+def _check_item(item: Any) -> None:
+    """See that an item has the fields of one of the two kinds; the scorer looks at the values."""
+    if not isinstance(item, dict):
+        raise InputError(f"an item must be an object, got {item!r:.80}")
+    chat = "prompt" in item
+    for name in ("prompt",) if chat else ("instruction", "response"):
+        if name not in item:
+            raise InputError(f"the item has no {name!r}")
+    for name in item.keys() - (_CHAT_FIELDS if chat else _TEXT_FIELDS):
+        raise InputError(f"the item has the unknown field {name!r:.80}")
+
+
+def _finite(row: ScoredRow) -> ScoredRow:
+    """The row; with null and an error where it has a number that JSON has no word for."""
+    odd = [name for name, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+    if not odd:
+        return row
+    error = f"the {odd[0]} is {row[odd[0]]}, which JSON cannot hold"
+    return {**row, **dict.fromkeys(odd), "status": "error", "error": error}
+
+
+async def _drop(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel, and wait until all have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)

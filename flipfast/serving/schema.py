@@ -1,0 +1,167 @@
+"""The bodies of requests and replies, as the OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+Message = dict[str, Any]
+Chat = str | list[Message]
+
+
+class _Strict(BaseModel):
+    """A misspelt field is an error, and no string is taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Lenient(BaseModel):
+    """Frameworks send more fields than are needed here."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class TextItem(BaseModel):
+    """A response, and the instruction that it should be about."""
+
+    instruction: str = Field(description="The true instruction.")
+    response: str = Field(description="The response to score.")
+    context: str | None = Field(None, description="What came before the response.")
+
+
+class ChatItem(BaseModel):
+    """A prompt and a completion as trainers have them."""
+
+    prompt: Chat = Field(
+        description="A string, or messages: the last user turn is the instruction, the turns "
+        "before it are the context."
+    )
+    completion: Chat | None = Field(
+        None,
+        description="A string, or messages: the last assistant turn counts. Of it, what stands in "
+        "`<answer>` tags or behind `</think>` is scored, else the whole.",
+    )
+
+
+class RewardsRequest(_Strict):
+    """Rows to score. They share the engine with those of all other requests."""
+
+    # A wrong item is the error of its row, so the schema must not refuse the others with it.
+    items: list[SkipValidation[TextItem | ChatItem]] = Field(
+        description="One item a row. A wrong item gives a row with the status `error`; the others "
+        "get their rewards."
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Seconds. Rows that are not done by then have the status `error`. The server's "
+        "own limit holds too.",
+    )
+
+
+class Row(BaseModel):
+    """The scores of one item."""
+
+    reward: float | None = Field(
+        description="Word F1 of the inferred and the true instruction, in [0, 1]; `on_failure` "
+        "(null by default) where nothing could be inferred."
+    )
+    precision: float | None = Field(description="Share of the inferred words that are true.")
+    recall: float | None = Field(description="Share of the true words that were inferred.")
+    inferred: str = Field(description="The inferred instruction.")
+    status: str = Field(
+        description="`ok`, `recovered`, `truncated`, `empty`, `unparsed` or `error`, with "
+        "`+response_cut` behind it where the response or the context lost its middle."
+    )
+    n_prompt_tokens: int = Field(description="Tokens of the prompt.")
+    n_output_tokens: int = Field(description="Tokens that the model wrote.")
+    error: str | None = Field(description="What was wrong, where the status is `error`.")
+
+
+class RewardsReply(BaseModel):
+    """One row an item, in the order of the items."""
+
+    rows: list[Row]
+    model: str = Field(description="The model that inferred the instructions.")
+
+
+class GetRewardRequest(_Lenient):
+    """OpenRLHF's call: all lists have one entry a row."""
+
+    query: list[str] = Field(description="Prompt and response in one text.")
+    prompts: list[str] = Field(description="The prompt, which is in the query.")
+    labels: list[Any] | None = Field(
+        None, description="The instruction; where it is no text or empty, the prompt is it."
+    )
+
+
+class GetRewardReply(BaseModel):
+    """Numbers, one a row."""
+
+    rewards: list[float]
+    scores: list[float] = Field(description="The rewards once more.")
+    extra_logs: dict[str, list[float]] = Field(description="`precision`, `recall`, `failed`.")
+
+
+class RemoteRmRequest(_Lenient):
+    """slime's call: one sample."""
+
+    prompt: Chat = Field(description="The prompt: a string or messages.")
+    response: str = Field(description="The response to score.")
+    label: Any = Field(None, description="The instruction, where it is a text and not empty.")
+
+
+class ChatRequest(_Lenient):
+    """OpenAI's call, as far as it makes sense here: no tools, no streaming, one choice.
+
+    The default temperature is 0, not 1.
+    """
+
+    messages: list[Message] = Field(min_length=1, description="With `role` and `content`.")
+    model: str | None = Field(None, description="Not looked at: there is one model.")
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens to write.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="The same, by its new name.")
+    temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="0 is greedy.")
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, description="0 takes all tokens.")
+    seed: int | None = Field(None, description="Of the sampling; without one it is 0.")
+    n: Literal[1] | None = None
+    stream: Literal[False] | None = None
+    logprobs: Literal[False] | None = None
+    stop: Annotated[list[str], Field(max_length=0)] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+
+class SleepRequest(_Strict):
+    """How deep to sleep."""
+
+    drop_weights: bool = Field(
+        False, description="Keep no copy of the weights: they must be given again."
+    )
+
+
+class WeightsRequest(_Strict):
+    """Where the new weights are."""
+
+    folder: str = Field(description="A folder on the server's machine, with safetensors.")
+
+
+class Done(BaseModel):
+    """The state after the call."""
+
+    state: str
+
+
+class Problem(BaseModel):
+    """What was wrong with the request."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The field that is meant, where it is one.")
+
+
+class ErrorReply(BaseModel):
+    """The body of every reply that is no success."""
+
+    error: Problem

@@ -1,0 +1,207 @@
+"""POST /v1/rewards and the trainers' routes."""
+
+import asyncio
+import json
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's packages")
+
+from flipfast.serving.app import create_app
+from tests.serving.asking import TEXTS, ask, client_of, post
+from tests.serving.fake_scorer import FakeScorer
+
+SCORES = {"precision": 2 / 3, "recall": 2 / 3, "inferred": "a river", "status": "ok"}
+ROW = {"reward": 2 / 3, **SCORES, "n_prompt_tokens": 7, "n_output_tokens": 3, "error": None}
+
+
+def rows_of(items, **how):
+    answer = post("/v1/rewards", {"items": items}, **how)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["rows"]
+
+
+def error_of(answer, code):
+    assert answer.status_code == code, answer.text
+    assert set(answer.json()) == {"error"}
+    return answer.json()["error"]
+
+
+def test_rows_come_in_the_order_of_the_items():
+    answer = post("/v1/rewards", {"items": [TEXTS, {**TEXTS, "response": "x"}, TEXTS]})
+    assert answer.json()["model"] == "fake"
+    assert answer.json()["rows"][0] == ROW
+    assert [row["reward"] for row in answer.json()["rows"]] == [2 / 3, 0.0, 2 / 3]
+
+
+def test_texts_and_chats_reach_the_scorer_with_the_caller():
+    scorer = FakeScorer()
+    chat = [{"role": "user", "content": "hi"}, {"role": "user", "content": "name it"}]
+    items = [{**TEXTS, "context": "before"}, {"prompt": chat, "completion": "<answer>Po</answer>"}]
+    rows_of(items, scorer=scorer, headers={"X-Flipfast-Caller": "rank 3"})
+    rows_of([TEXTS], scorer=scorer)
+    assert scorer.calls == [
+        ("name a river", "a river", "before", "rank 3"),
+        ("name it", "Po", "user: hi", "rank 3"),
+        ("name a river", "a river", None, "127.0.0.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "error"),
+    [
+        (7, "must be an object"),
+        ({"instruction": "x"}, "no 'response'"),
+        ({"completion": "x"}, "no 'instruction'"),
+        ({**TEXTS, "contexts": "x"}, "unknown field 'contexts'"),
+        ({"prompt": "x", "response": "y"}, "unknown field 'response'"),
+        ({"prompt": 7}, "must be a list"),
+        ({"instruction": "x", "response": 7}, "must be a string"),
+        ({**TEXTS, "response": "nan"}, "reward is nan"),
+        ({**TEXTS, "response": "bug"}, "the server failed on this row"),
+    ],
+)
+def test_a_bad_item_is_its_own_rows_error(item, error):
+    rows = rows_of([TEXTS, item, TEXTS])
+    assert rows[0] == rows[2] == ROW
+    assert (rows[1]["reward"], rows[1]["status"]) == (None, "error")
+    assert error in rows[1]["error"]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff b", "\x00", "𝔘 ß\u2028", "\\ud800"])
+def test_any_text_goes_in_and_out(text):
+    scorer = FakeScorer()
+    (row,) = rows_of([{"instruction": text, "response": text}], scorer=scorer)
+    assert scorer.calls[0][:2] == (text, text)
+    assert row["inferred"] == text
+
+
+def test_no_items_and_as_many_as_may_be():
+    assert rows_of([]) == []
+    assert len(rows_of([TEXTS] * 4096)) == 4096
+    error = error_of(post("/v1/rewards", {"items": [TEXTS] * 10_000}), 422)
+    assert error["param"] == "items"
+    assert "10000 rows are more than the 4096" in error["message"]
+
+
+def test_rows_that_are_late_are_errors_and_the_others_are_not():
+    scorer = FakeScorer()
+    items = [TEXTS, {**TEXTS, "response": "wait"}]
+    answer = post("/v1/rewards", {"items": items, "timeout": 0.2}, scorer=scorer, on_failure=-1.0)
+    done, late = answer.json()["rows"]
+    assert done == ROW
+    assert (late["reward"], late["error"]) == (-1.0, "not done within 0.2 s")
+    assert (scorer.waiting, scorer.cancelled) == (0, 1)
+    (row,) = rows_of([{**TEXTS, "response": "wait"}], timeout=0.1)
+    assert row["error"] == "not done within 0.1 s"
+
+
+@pytest.mark.parametrize(
+    ("response", "code", "retry_after"), [("full", 429, "3"), ("crash", 503, "3")]
+)
+def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after):
+    scorer = FakeScorer()
+    items = [{**TEXTS, "response": "wait"}, {**TEXTS, "response": response}]
+    answer = post("/v1/rewards", {"items": items}, scorer=scorer)
+    error_of(answer, code)
+    assert answer.headers["retry-after"] == retry_after
+    assert scorer.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        (b"{", None, "no JSON"),
+        (b"", None, "JSON object"),
+        (b"[]", None, "JSON object"),
+        (b'"\xff"', None, "no JSON"),
+        (b"[" * 200_000, None, "no JSON"),
+        ({}, "items", "required"),
+        ({"items": 7}, "items", "list"),
+        ({"items": [], "time": 1}, "time", "not permitted"),
+        ({"items": [], "timeout": "1"}, "timeout", "number"),
+        ({"items": [], "timeout": 0}, "timeout", "greater than 0"),
+        (b'{"items":[],"timeout":NaN}', "timeout", "finite"),
+    ],
+)
+def test_a_wrong_body_names_the_field(body, param, message):
+    answer = post("/v1/rewards", body)
+    error = error_of(answer, 422)
+    assert message in error["message"]
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_a_body_that_is_not_called_json_is_refused():
+    (answer,) = ask(("POST", "/v1/rewards"), headers={"Content-Type": "text/plain"})
+    error_of(answer, 422)
+
+
+def test_openrlhf():
+    scorer = FakeScorer()
+    body = {
+        "query": ["<u>name a river<a>a river", "name it<a>none"],
+        "prompts": ["<u>name a river<a>", "name it<a>"],
+        "labels": ["name a river", ""],
+    }
+    reply = post("/get_reward", body, scorer=scorer).json()
+    assert reply["rewards"] == reply["scores"] == [2 / 3, 0.0]
+    logs = {"precision": [2 / 3, 0.0], "recall": [2 / 3, 0.0], "failed": [0.0, 0.0]}
+    assert reply["extra_logs"] == logs
+    assert [call[:2] for call in scorer.calls] == [
+        ("name a river", "a river"),
+        ("name it<a>", "none"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"query": "x"}, "query"),
+        ({"prompts": []}, "prompts"),
+        ({"labels": [1, 2]}, "labels"),
+        ({"query": ["other"]}, "query"),
+        ({"query": [7]}, "query.0"),
+    ],
+)
+def test_openrlhf_with_a_wrong_field(change, param):
+    body = {"query": ["ab"], "prompts": ["a"], "labels": [None], **change}
+    assert error_of(post("/get_reward", body), 422)["param"] == param
+
+
+def test_slime():
+    body = {"prompt": "name a river", "response": "a river", "label": "", "more": 1}
+    assert post("/remote_rm", body).json() == 2 / 3
+    assert post("/remote_rm", {**body, "label": "river"}).json() == 1.0
+    chat = [{"role": "user", "content": "river"}]
+    assert post("/remote_rm", {**body, "prompt": chat}).json() == 1.0
+    assert error_of(post("/remote_rm", {"prompt": "x"}), 422)["param"] == "response"
+
+
+@pytest.mark.parametrize(("on_failure", "number"), [(None, 0.0), (-0.5, -0.5), (0.0, 0.0)])
+def test_a_trainer_gets_a_number_for_a_failed_row(on_failure, number):
+    body = {"prompt": "x", "response": "bug", "label": None}
+    assert post("/remote_rm", body, on_failure=on_failure).json() == number
+    body = {"query": ["xbug"], "prompts": ["x"]}
+    reply = post("/get_reward", body, on_failure=on_failure).json()
+    assert (reply["rewards"], reply["extra_logs"]["failed"]) == ([number], [1.0])
+
+
+def test_a_trainer_gets_no_number_for_a_late_row():
+    body = {"prompt": "x", "response": "wait", "label": None}
+    assert error_of(post("/remote_rm", body, timeout=0.1), 504)["type"] == "timeout_error"
+
+
+def test_requests_do_not_wait_for_each_other():
+    async def main():
+        scorer = FakeScorer()
+        async with client_of(create_app(scorer)) as client:
+            body = {"items": [{**TEXTS, "response": "wait"}]}
+            slow = asyncio.create_task(client.post("/v1/rewards", json=body))
+            quick = await client.post("/v1/rewards", json={"items": [TEXTS]})
+            assert quick.json()["rows"] == [ROW]
+            assert not slow.done()
+            scorer.go.set()
+            assert json.loads((await slow).content)["rows"][0]["status"] == "ok"
+
+    asyncio.run(asyncio.wait_for(main(), 30))
