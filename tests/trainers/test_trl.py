@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -122,7 +123,7 @@ print(asyncio.run(reward(prompts=["Name a river."], completions=["The Rhine is a
     child = subprocess.run(
         [sys.executable, "-c", code],
         input=pickle.dumps(reward),
-        env={**__import__("os").environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         timeout=100,
         check=True,
@@ -131,51 +132,59 @@ print(asyncio.run(reward(prompts=["Name a river."], completions=["The Rhine is a
     assert child.stdout.decode().strip() == str(expected)
 
 
-@pytest.mark.parametrize("conversational", [True, False])
-def test_trls_trainer(flip, tmp_path, conversational):
+def make_trainer(reward: Any, folder: Path, *, conversational: bool, **args: Any) -> Any:
+    """TRL's trainer with a policy of random weights; four prompts, groups of four."""
     trl = pytest.importorskip("trl", reason="needs trl")
     datasets = pytest.importorskip("datasets", reason="needs datasets")
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    folder = files("flipfast") / "assets" / "tiny-inverter"
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    embedded = files("flipfast") / "assets" / "tiny-inverter"
     size = {"hidden_size": 32, "intermediate_size": 32, "head_dim": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     policy = Qwen3ForCausalLM(Qwen3Config(vocab_size=4096, pad_token_id=0, **size, **heads))
     texts = ["Name a river.", "Say hi.", "What is erosion?", "Sing."]
     prompts = [[{"role": "user", "content": text}] for text in texts] if conversational else texts
-    seen: list[Any] = []
-
-    class Watched(TrlReward):
-        """The last group fails, as a whole."""
-
-        def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
-            rewards = super().__call__(prompts, completions, **columns)
-            seen.append((prompts, completions, columns))
-            return [*rewards[:4], *[None] * 4] if len(seen) == 1 else [0.0, 1.0] * 4
-
-    trainer = trl.GRPOTrainer(
-        policy,
-        reward_funcs=Watched(flip),
-        args=trl.GRPOConfig(
-            output_dir=str(tmp_path),
-            max_steps=2,
-            per_device_train_batch_size=8,
-            num_generations=4,
-            max_completion_length=8,
-            learning_rate=0.1,
-            logging_steps=1,
-            log_completions=True,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
-        train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "topic": ["x"] * 4}),
-        processing_class=tokenizer,
+    config = trl.GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=8,
+        logging_steps=1,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        **args,
     )
+    return trl.GRPOTrainer(
+        policy,
+        reward_funcs=reward,
+        args=config,
+        train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "topic": ["x"] * 4}),
+        processing_class=AutoTokenizer.from_pretrained(str(embedded)),
+    )
+
+
+class Watched(TrlReward):
+    """Remembers its calls. In the first one the last group fails, in others rewards alternate."""
+
+    def __init__(self, flip: FlipReward) -> None:
+        super().__init__(flip)
+        self.calls: list[Any] = []
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        rewards = super().__call__(prompts, completions, **columns)
+        self.calls.append((prompts, completions, columns))
+        return [*rewards[:4], *[None] * 4] if len(self.calls) == 1 else [0.0, 1.0] * 4
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+def test_trls_trainer(flip, tmp_path, conversational):
+    reward = Watched(flip)
+    args = {"max_steps": 2, "learning_rate": 0.1, "log_completions": True}
+    trainer = make_trainer(reward, tmp_path, conversational=conversational, **args)
     advantages: list[list[float]] = []
     calculate = trainer._generate_and_score_completions
 
@@ -185,20 +194,29 @@ def test_trls_trainer(flip, tmp_path, conversational):
         return outputs
 
     trainer._generate_and_score_completions = watch
-    before = [parameter.clone() for parameter in policy.parameters()]
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
     trainer.train()
     first, second = (log for log in trainer.state.log_history if "reward" in log)
-    assert first.keys() >= METRICS
-    assert {"rewards/flip_reward/mean", "rewards/flip_reward/std"} <= first.keys()
+    assert first.keys() >= METRICS | {"rewards/flip_reward/mean", "rewards/flip_reward/std"}
     assert second["reward"] == 0.5
     assert advantages[0][4:] == [0.0] * 4  # rows without a reward do not move the policy
     assert advantages[1] == pytest.approx([-0.866, 0.866] * 4, abs=1e-3)
     after = list(trainer.model.parameters())
     assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
-    prompts, completions, columns = seen[0]
+    _, completions, columns = reward.calls[0]
     assert columns["topic"] == ["x"] * 8
     assert isinstance(completions[0], list) == conversational
-    check_table(tmp_path, flip, seen)
+    check_table(tmp_path, flip, reward.calls)
+
+
+def test_trls_trainer_awaits_the_async_form(flip, tmp_path):
+    reward = TrlReward(flip).flip_reward
+    trainer = make_trainer(reward, tmp_path, conversational=True, max_steps=1)
+    trainer.train()
+    logged = next(log for log in trainer.state.log_history if "reward" in log)
+    prompts, completions = trainer._logs["prompt"], trainer._logs["completion"]
+    rewards = flip(list(prompts), list(completions))
+    assert logged["rewards/flip_reward/mean"] == pytest.approx(sum(rewards) / 8)
 
 
 def check_table(folder: Path, flip: FlipReward, seen: list[Any]) -> None:
