@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,12 +19,10 @@ from flipfast.likelihood import LikelihoodScorer
 from flipfast.progress import progress_bar
 from flipfast.prompts.conversation import chat_texts, checked_texts
 from flipfast.samples import Row, read_row
-from flipfast.scores import BestOf, ScoreBatch, check_lengths
+from flipfast.scores import BestOf, ScoreBatch, check_lengths, trainer_rewards
 from flipfast.watchers.pruning import Race
 
 __all__ = ["BestOf", "FlipReward", "ScoreBatch"]
-
-_log = logging.getLogger(__name__)
 
 
 class FlipReward:
@@ -83,13 +80,17 @@ class FlipReward:
         Raises:
             InputError: the two differ in length.
         """
+        return trainer_rewards(self.score_chats(prompts, completions))
+
+    def score_chats(self, prompts: Sequence[Any], completions: Sequence[Any]) -> ScoreBatch:
+        """Score a batch as trainers have it; see `__call__`, which has the rewards alone.
+
+        Raises:
+            InputError: the two differ in length.
+        """
         started = time.perf_counter()
         check_lengths(prompts=prompts, completions=completions)
-        batch = self._score(self._rows(self._chat_texts, prompts, completions), started)
-        errors = [error for error in batch.errors if error is not None]
-        if errors:  # a list of rewards has no room for them
-            _log.warning("%d of %d rows have no reward: %s", len(errors), len(batch), errors[0])
-        return batch.rewards
+        return self._score(self._rows(self._chat_texts, prompts, completions), started)
 
     def score(
         self,

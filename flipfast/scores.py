@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Any, Generic, TypeVar, overload
 
 from flipfast.errors import InputError
@@ -174,6 +175,29 @@ class ScoreBatch:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def zero_variance(self, groups: int | Sequence[Any]) -> list[bool]:
+        """Tell of each row whether its group has only one reward: it teaches a policy nothing.
+
+        Rows without a reward do not count, so that a group that failed has the flag, too.
+
+        Args:
+            groups: the size of the groups, which stand one after the other; or an entry a row,
+                such as its prompt: neighbours with equal entries are a group.
+
+        Raises:
+            InputError: the rows are not a multiple of the size, or there is not an entry for each.
+        """
+        if isinstance(groups, int):
+            if groups < 1 or len(self) % groups:
+                raise InputError(f"{len(self)} rows cannot be cut into groups of {groups}")
+            groups = [row // groups for row in range(len(self))]
+        check_lengths(rewards=self.rewards, groups=groups)
+        flags: list[bool] = []
+        for _, members in groupby(zip(groups, self.rewards, strict=True), key=lambda pair: pair[0]):
+            rewards = [reward for _, reward in members]
+            flags += [len(set(rewards) - {None}) < 2] * len(rewards)
+        return flags
 
     @classmethod
     def from_dicts(cls, rows: Sequence[ScoredRow], seconds: float) -> ScoreBatch:

@@ -3,7 +3,10 @@
 import json
 import pickle
 
-from flipfast.scores import Lazy
+import pytest
+
+from flipfast.errors import InputError
+from flipfast.scores import Lazy, ScoreBatch, failed_row
 
 
 def test_entries_are_made_once_and_only_when_read():
@@ -32,3 +35,25 @@ def test_entries_pass_for_a_list():
     assert json.dumps(list(texts)) == '["a", "b"]'
     copy = pickle.loads(pickle.dumps(Lazy([lambda: "x"])))
     assert copy == ["x"]
+
+
+def batch_of(*rewards: float | None) -> ScoreBatch:
+    rows = [dict(failed_row("x" if reward is None else ""), reward=reward) for reward in rewards]
+    return ScoreBatch.from_dicts(rows, 1.0)
+
+
+def test_groups_without_variance():
+    batch = batch_of(0.5, 0.5, 0.5, 0.25, None, 0.5, None, None)
+    flags = [True, True, False, False, True, True, True, True]
+    assert batch.zero_variance(2) == flags
+    assert batch.zero_variance(["a", "a", "b", "b", "a", "a", "c", "c"]) == flags
+    messages = [[{"role": "user", "content": text}] for text in "aabbaacc"]
+    assert batch.zero_variance(messages) == flags
+    assert batch.zero_variance(4) == [False] * 4 + [True] * 4
+    assert batch_of().zero_variance(4) == []
+
+
+@pytest.mark.parametrize("groups", [3, 0, -8, ["a"] * 7])
+def test_groups_that_do_not_fit(groups):
+    with pytest.raises(InputError):
+        batch_of(*[0.5] * 8).zero_variance(groups)
