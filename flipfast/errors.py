@@ -43,3 +43,7 @@ class UnavailableError(FlipfastError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NoRewardError(FlipfastError, RuntimeError):
+    """A row has no reward, and the caller wants an exception in its place."""

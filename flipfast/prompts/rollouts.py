@@ -1,0 +1,41 @@
+"""The response alone, from what a trainer's rollout has decoded."""
+
+import re
+
+from flipfast.errors import InputError
+
+# As tokenizers write them: <|im_end|>, </s>, <eos>, <end_of_turn>, and DeepSeek's wide bars.
+_SPECIAL = r"(?:<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</s>|<(?:eos|pad|end_of_turn)>)"
+_TRAILING = re.compile(rf"{_SPECIAL}(?:\s*{_SPECIAL})*\s*\Z")
+_ANCHOR = 64  # characters of a prompt's end that name it
+
+
+def strip_special(text: str) -> str:
+    """Return a text without the special tokens at its end; others may be part of what it says."""
+    return _TRAILING.sub("", text)
+
+
+def split_response(query: str, prompt: str) -> str:
+    """Return the response of a decoded rollout, without the special tokens at its end.
+
+    Args:
+        query: prompt and response.
+        prompt: the prompt. Its beginning may be missing from the query, where the trainer has cut
+            a prompt that was too long.
+
+    Raises:
+        InputError: one of them is no string, or the query does not have the prompt's end.
+    """
+    if not isinstance(query, str) or not isinstance(prompt, str):
+        raise InputError(f"a query and its prompt must be strings, got {query!r:.80}, {prompt!r:.80}")
+    if query.startswith(prompt):
+        return strip_special(query[len(prompt) :])
+    anchor = prompt[-_ANCHOR:]
+    ends = [at.start() + len(anchor) for at in re.finditer(f"(?={re.escape(anchor)})", query)]
+    ends = [end for end in ends if prompt.endswith(query[:end])]
+    if not ends:
+        raise InputError(
+            f"the query does not begin with its prompt, which ends in {anchor!r}: the tokenizer "
+            "does not decode to the text that it was given"
+        )
+    return strip_special(query[ends[-1] :])

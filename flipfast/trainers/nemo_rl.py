@@ -1,0 +1,89 @@
+"""NeMo-RL: an environment of one turn, as a Ray actor.
+
+Call `register()` before the trainer sets up its data; `env.flip` in its configuration has the
+options, and a dataset's `env_name` is `flip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flipfast.errors import MissingDependencyError
+from flipfast.trainers._scorers import TrainerScorer, figures
+
+try:
+    import ray
+    import torch
+    from nemo_rl.environments.interfaces import EnvironmentInterface, EnvironmentReturn
+except ImportError as error:
+    raise MissingDependencyError(
+        "NeMo-RL is needed: pip install 'nemo-rl @ git+https://github.com/NVIDIA-NeMo/RL': "
+        f"{error}"
+    ) from error
+
+
+class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is untyped
+    """Rewards an answer with how well the instruction can be inferred from it.
+
+    Args:
+        cfg: options of TrainerScorer, and `instruction_key`, the key of a sample's metadata that
+            has the true instruction, a string or messages: "ground_truth" where it is not given.
+            NeMo-RL has no missing reward: a row that has none gets `on_failure`, 0.0.
+    """
+
+    def __init__(self, cfg: dict[str, Any]) -> None:
+        options = dict(cfg)
+        self._key = options.pop("instruction_key", "ground_truth")
+        self._scorer = TrainerScorer(**options)
+        self._logged: list[dict[str, float]] = []
+
+    def step(
+        self, message_log_batch: Sequence[list[dict[str, Any]]], metadata: Sequence[dict[str, Any]]
+    ) -> EnvironmentReturn:
+        """Score the last assistant turn of each conversation; every episode ends with it.
+
+        Args:
+            message_log_batch: conversations. The texts of their user turns have a chat template
+                around them, so that the instruction is taken from the metadata.
+            metadata: the `extra_env_info` of each. Without the instruction a row is a failure.
+
+        Returns:
+            NeMo-RL's tuple; rewards float32 [n], terminateds bool [n], as answers the inferred
+            instructions.
+
+        Raises:
+            UnavailableError: the server or the engine cannot be reached.
+        """
+        prompts = [(known or {}).get(self._key) for known in metadata]
+        rows = self._scorer.chats_now(prompts, message_log_batch)
+        self._logged += map(figures, rows)
+        told = [{"role": "environment", "content": f"Environment: {row['status']}"} for row in rows]
+        return EnvironmentReturn(
+            observations=told,
+            metadata=list(metadata),
+            next_stop_strings=[None] * len(rows),
+            rewards=torch.tensor([row["reward"] for row in rows], dtype=torch.float32),
+            terminateds=torch.ones(len(rows), dtype=torch.bool),
+            answers=[row["inferred"] for row in rows],
+        )
+
+    def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
+        """Return the batch as it is, and means over the rows since the last call."""
+        logged, self._logged = self._logged, []
+        means = {key: sum(log[key] for log in logged) / len(logged) for key in (logged or [{}])[0]}
+        return batch, {"flip_rows": float(len(logged)), **means}
+
+
+FlipActor = ray.remote(max_restarts=-1, max_task_retries=-1)(FlipEnvironment)
+
+
+def register(name: str = "flip") -> None:
+    """Make the environment known to NeMo-RL under a name."""
+    from nemo_rl.distributed.ray_actor_environment_registry import ACTOR_ENVIRONMENT_REGISTRY
+    from nemo_rl.distributed.virtual_cluster import PY_EXECUTABLES
+    from nemo_rl.environments.utils import register_env
+
+    path = f"{__name__}.FlipActor"
+    ACTOR_ENVIRONMENT_REGISTRY[path] = PY_EXECUTABLES.SYSTEM
+    register_env(name, path)

@@ -1,0 +1,85 @@
+"""SkyRL: an environment of one turn, whose reward is FLIP's.
+
+`skyrl_gym.register(id="flip", entry_point="flipfast.trainers.skyrl:FlipEnv", kwargs={...})` with
+the options in kwargs, and `environment.env_class=flip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flipfast.errors import InputError, MissingDependencyError
+from flipfast.prompts.rollouts import strip_special
+from flipfast.trainers._scorers import Target, TrainerScorer, figures
+
+try:
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
+except ImportError as error:
+    raise MissingDependencyError(f"SkyRL is needed, pip install skyrl-gym: {error}") from error
+
+
+class FlipEnv(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is untyped
+    """Rewards the first action with how well the instruction can be inferred from it.
+
+    Args:
+        env_config: SkyRL's, not used.
+        extras: the dataset's other columns.
+        target, options: see TrainerScorer. SkyRL copies them for each environment: an address or
+            a configuration, no engine.
+        instruction_key: where the true instruction is in `extras`, or in its "reward_spec" or
+            "extra_info", a string or messages. None takes the conversation that `init` is given.
+        on_failure: the reward of an action that has none; SkyRL has no missing reward.
+    """
+
+    def __init__(
+        self,
+        env_config: Any = None,
+        extras: Mapping[str, Any] | None = None,
+        *,
+        target: Target = None,
+        instruction_key: str | None = None,
+        on_failure: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._scorer = TrainerScorer(target, on_failure=on_failure, **options)
+        self._prompt = None if instruction_key is None else _find(extras or {}, instruction_key)
+        self._reads_prompt = instruction_key is None
+        self._metrics: dict[str, float] = {}
+
+    def init(self, prompt: Any) -> tuple[Any, dict[str, Any]]:
+        """Take the conversation; it goes to the policy as it is."""
+        if self._reads_prompt:
+            self._prompt = prompt
+        return prompt, {}
+
+    def step(self, action: str) -> BaseTextEnvStepOutput:
+        """Score one action, from any thread; the episode ends with it.
+
+        Raises:
+            UnavailableError: the server or the engine cannot be reached.
+        """
+        self.turns += 1
+        (row,) = self._scorer.chats_now([self._prompt], [strip_special(action)])
+        self._metrics = figures(row)
+        shown = {"inferred": row["inferred"], "status": row["status"], **self._metrics}
+        return BaseTextEnvStepOutput(
+            observations=[], reward=row["reward"], done=True, metadata=shown
+        )
+
+    def get_metrics(self) -> dict[str, float]:
+        """What SkyRL logs as means over a batch."""
+        return self._metrics
+
+
+def _find(extras: Mapping[str, Any], key: str) -> Any:
+    places = [extras, extras.get("reward_spec") or {}, extras.get("extra_info") or {}]
+    for place in places:
+        if key in place:
+            return place[key]
+    known = [name for place in places for name in place]
+    raise InputError(
+        f"the row has no {key!r}, it has {', '.join(map(repr, known)) or 'nothing'}: set "
+        "instruction_key to one of them"
+    )
