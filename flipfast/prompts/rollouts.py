@@ -5,7 +5,8 @@ import re
 from flipfast.errors import InputError
 
 # As tokenizers write them: <|im_end|>, </s>, <eos>, <end_of_turn>, and DeepSeek's wide bars.
-_SPECIAL = r"(?:<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</s>|<(?:eos|pad|end_of_turn)>)"
+_BAR = r"[|\uff5c]"
+_SPECIAL = rf"(?:<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|</s>|<(?:eos|pad|end_of_turn)>)"
 _TRAILING = re.compile(rf"{_SPECIAL}(?:\s*{_SPECIAL})*\s*\Z")
 _ANCHOR = 64  # characters of a prompt's end that name it
 
@@ -27,7 +28,9 @@ def split_response(query: str, prompt: str) -> str:
         InputError: one of them is no string, or the query does not have the prompt's end.
     """
     if not isinstance(query, str) or not isinstance(prompt, str):
-        raise InputError(f"a query and its prompt must be strings, got {query!r:.80}, {prompt!r:.80}")
+        raise InputError(
+            f"a query and its prompt must be strings, got {query!r:.80}, {prompt!r:.80}"
+        )
     if query.startswith(prompt):
         return strip_special(query[len(prompt) :])
     anchor = prompt[-_ANCHOR:]

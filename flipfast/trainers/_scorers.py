@@ -141,7 +141,9 @@ def _key(target: Target, options: dict[str, Any]) -> FlipConfig | _Server:
 
 def _make(key: FlipConfig | _Server) -> AsyncScorer:
     if isinstance(key, FlipConfig):
-        from flipfast.serving.async_engine import AsyncFlipEngine  # torch, which a client goes without
+        from flipfast.serving.async_engine import (
+            AsyncFlipEngine,  # torch, which a client goes without
+        )
 
         return AsyncFlipEngine(key, max_queue=sys.maxsize)  # who asks waits in this very process
     from flipfast.client import AsyncFlipClient

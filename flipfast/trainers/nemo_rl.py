@@ -18,8 +18,7 @@ try:
     from nemo_rl.environments.interfaces import EnvironmentInterface, EnvironmentReturn
 except ImportError as error:
     raise MissingDependencyError(
-        "NeMo-RL is needed: pip install 'nemo-rl @ git+https://github.com/NVIDIA-NeMo/RL': "
-        f"{error}"
+        f"NeMo-RL is needed: pip install 'nemo-rl @ git+https://github.com/NVIDIA-NeMo/RL': {error}"
     ) from error
 
 

@@ -76,7 +76,7 @@ def _prompt(ground_truth: Any, extra: Mapping[str, Any], key: str | None) -> Any
             "instruction_key to one of them"
         )
     named = isinstance(ground_truth, str) and ground_truth.strip()
-    prompt = extra[key] if key is not None else ground_truth if named else extra.get("prompt")
+    prompt: Any = extra[key] if key is not None else ground_truth if named else extra.get("prompt")
     # Parquet files give arrays for lists.
     return prompt.tolist() if hasattr(prompt, "tolist") else prompt
 

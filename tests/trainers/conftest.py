@@ -10,6 +10,8 @@ from flipfast.trainers import _scorers
 
 BREAD = "How do I make banana bread?"
 RIVER = "Name a river in France."
+CHAT = [{"role": "system", "content": "You are an assistant."}, {"role": "user", "content": BREAD}]
+RESPONSE = "To make banana bread, mash bananas and add flour."
 ROWS: list[tuple[Any, Any]] = [  # prompts and completions
     (BREAD, "To make banana bread, mash three ripe bananas and mix them with flour and eggs."),
     (RIVER, "The Seine is a river in France."),

@@ -10,11 +10,10 @@ import torch
 from flipfast import FlipReward
 from flipfast.trainers import openrlhf
 from flipfast.trainers.openrlhf import RewardFunction, reward_func
-from tests.trainers.conftest import BREAD, RIVER
+from tests.trainers.conftest import BREAD, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
 
 PROMPT = f"<|im_start|>user\n{BREAD}<|im_end|>\n<|im_start|>assistant\n"
-RESPONSE = "Mash three ripe bananas, add flour and bake it for an hour."
 
 
 def test_the_call_is_positional_and_gives_tensors(flip: FlipReward):
@@ -64,7 +63,7 @@ def execute(path, tokenizer, prompt, label):
 
     executor = SingleTurnAgentExecutor(str(path))
     params = SimpleNamespace(max_tokens=64, logprobs=None)
-    tokens = tokenizer.encode(RESPONSE, add_special_tokens=False) + [tokenizer.eos_token_id]
+    tokens = [*tokenizer.encode(RESPONSE, add_special_tokens=False), tokenizer.eos_token_id]
     call = executor.execute(prompt, label, params, 512, tokenizer, Llm(tokens))
     return asyncio.run(asyncio.wait_for(call, 60))
 

@@ -6,12 +6,9 @@ import pytest
 
 from flipfast import FlipReward
 from flipfast.errors import InputError
-from tests.trainers.conftest import BREAD
+from tests.trainers.conftest import BREAD, CHAT, RESPONSE
 
 skyrl_gym = pytest.importorskip("skyrl_gym", reason="needs skyrl_gym: pip install skyrl-gym")
-
-RESPONSE = "Mash three ripe bananas, add flour and bake it for an hour."
-CHAT = [{"role": "system", "content": "You are a cook."}, {"role": "user", "content": BREAD}]
 
 
 @pytest.fixture
@@ -20,9 +17,7 @@ def make():
     from skyrl_gym.envs.registration import deregister
 
     def made(extras=None, **kwargs):
-        skyrl_gym.register(
-            id="flip", entry_point="flipfast.trainers.skyrl:FlipEnv", kwargs=kwargs
-        )
+        skyrl_gym.register(id="flip", entry_point="flipfast.trainers.skyrl:FlipEnv", kwargs=kwargs)
         try:
             return skyrl_gym.make("flip", env_config={}, extras={"max_turns": 1, **(extras or {})})
         finally:
@@ -63,7 +58,9 @@ def test_where_the_instruction_is(flip: FlipReward, make, place):
 
 
 def test_a_missing_instruction_says_what_there_is(make):
-    with pytest.raises(InputError, match="no 'question', it has 'max_turns', 'reward_spec', 'ground_truth'"):
+    with pytest.raises(
+        InputError, match="no 'question', it has 'max_turns', 'reward_spec', 'ground_truth'"
+    ):
         make({"reward_spec": {"ground_truth": "42"}}, instruction_key="question")
 
 

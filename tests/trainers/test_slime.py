@@ -10,10 +10,9 @@ import pytest
 from flipfast import FlipReward
 from flipfast.errors import InputError
 from flipfast.trainers.slime import FlipRewardModel, rm
-from tests.trainers.conftest import BREAD, RIVER
+from tests.trainers.conftest import BREAD, CHAT, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
 
-RESPONSE = "Mash three ripe bananas, add flour and bake it for an hour."
 ARGS = SimpleNamespace(rm_url=None, reward_key=None, group_rm=False)
 
 
@@ -32,9 +31,8 @@ def call(model, sample, args=ARGS):
 
 
 def test_a_sample_a_group_and_a_list_of_none(flip: FlipReward):
-    chat = [{"role": "system", "content": "You are a cook."}, {"role": "user", "content": BREAD}]
-    samples = [Sample(), Sample(prompt=chat), Sample(prompt="templated", label=RIVER)]
-    expected = flip([BREAD, chat, RIVER], [RESPONSE] * 3)
+    samples = [Sample(), Sample(prompt=CHAT), Sample(prompt="templated", label=RIVER)]
+    expected = flip([BREAD, CHAT, RIVER], [RESPONSE] * 3)
     assert [call(rm, sample) for sample in samples] == expected
     assert call(rm, samples) == expected
     assert call(rm, []) == []

@@ -10,12 +10,10 @@ import pytest
 from flipfast import FlipReward
 from flipfast.errors import InputError
 from flipfast.trainers.verl import compute_score, compute_score_batch
-from tests.trainers.conftest import BREAD, RIVER
+from tests.trainers.conftest import BREAD, CHAT, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
 
-RESPONSE = "Mash three ripe bananas, add flour and bake it for an hour."
 EXTRA = {"score", "inferred", "status", "flip_failed", "flip_precision", "flip_recall"}
-CHAT = [{"role": "system", "content": "You are a cook."}, {"role": "user", "content": BREAD}]
 
 
 def score(*args, **kwargs):
