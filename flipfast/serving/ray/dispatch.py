@@ -213,7 +213,7 @@ class Dispatcher(Generic[AnyMember]):
         usual = sorted(
             (m for m in self._load if m not in self._set_apart), key=self._load.__getitem__
         )
-        if self._suspects:
+        if self._suspects and not self._set_apart:
             usual = usual[1:]  # this one gets nothing until it is idle, and then suspects
         usual = [member for member in usual if self._load[member] < self._max_in_flight]
         if not usual or not self._waiting:

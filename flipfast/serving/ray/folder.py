@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from flipfast.config import FlipConfig
 from flipfast.errors import ConfigError, FlipfastError, InputError
@@ -19,7 +20,7 @@ from flipfast.serving.ray.actor import ActorShare
 from flipfast.serving.ray.parts import Part, cut, find_files, write_whole
 
 _MANIFEST = "manifest.json"
-_RETRIES = 2  # of a part whose actor has died
+_MAX_TRIES = 3  # of a part: as many actors have died with it
 # Options that change how long a run takes, and nothing that it writes.
 _FREE_OPTIONS = ("batch_size", "cache_rewards", "drafting", "memory", "progress")
 
@@ -71,12 +72,20 @@ class PartScorer:
 
     def _score(self, part: Part) -> PartReport:
         report = PartReport(part.source, part.out)
+        path = Path(part.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tries = path.with_name(f".{path.name}.tries")  # grows by a byte each time
+        if tries.exists() and tries.stat().st_size >= _MAX_TRIES:
+            return report
+        with tries.open("ab") as file:
+            file.write(b".")
         rows = part.rows(self._reward.config.target)
         scored = zip(rows, score_rows(self._reward, rows), strict=True)
         lines = [scored_fields(row, scores) for row, scores in scored]
         # Parquet has values that JSON does not know; they are written as their text.
         text = "".join(json.dumps(line, default=str) + "\n" for line in lines)
-        write_whole(Path(part.out), text)
+        write_whole(path, text)
+        tries.unlink(missing_ok=True)
         report.statuses.update(_count(lines))
         report.errors.extend((row.line, row.error) for row in rows if row.error is not None)
         return report
@@ -121,8 +130,7 @@ def score_folder(
     missing = [part for part in parts if not Path(part.out).exists()]
     statuses: Counter[str] = Counter()
     if missing:
-        for row in _run(missing, build, config, share, n_actors).iter_rows():
-            report = PartReport(**json.loads(row["report"]))
+        for report in _run(missing, build, config, share, n_actors):
             statuses.update(report.statuses)
             if on_part is not None:
                 on_part(report, len(parts))
@@ -130,7 +138,7 @@ def score_folder(
     if lost:
         raise FlipfastError(
             f"{len(lost)} of {len(parts)} parts are not done, as actors died with each of them "
-            f"{1 + _RETRIES} times: first rows {lost[0].first} to "
+            f"{_MAX_TRIES} times: first rows {lost[0].first} to "
             f"{lost[0].first + lost[0].n_rows - 1} of {lost[0].source}. Run again to retry them"
         )
     return FolderReport(len(parts), len(parts) - len(missing), statuses)
@@ -142,26 +150,32 @@ def _run(
     config: FlipConfig,
     share: ActorShare,
     n_actors: int | None,
-) -> Any:
-    """A dataset with the report of each part, one Ray task each."""
+) -> Iterator[PartReport]:
+    """Score parts, each a Ray task of its own, and give their reports as they are done."""
     from ray import data
 
     if not ray.is_initialized():
         ray.init()
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a part that kills its actors does not end the run
     n = min(share.n_actors(n_actors), len(parts))
     with data.DataContext.current(context):
         items = [{"part": json.dumps(asdict(part))} for part in parts]
-        return data.from_items(items, override_num_blocks=len(items)).map_batches(
+        dataset = data.from_items(items, override_num_blocks=len(items)).map_batches(
             PartScorer,
             fn_constructor_args=(build, config, share),
             batch_size=1,
-            compute=data.ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=2),
-            max_task_retries=_RETRIES,
+            compute=data.ActorPoolStrategy(size=n),
             **share.options(),
         )
+    try:
+        # Without prefetching no thread outlives this loop: Ray gives the actors up where it ends.
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            for report in batch["report"]:
+                yield PartReport(**json.loads(report))
+    except RayError as error:  # the message is a traceback, of which the end matters
+        last = str(error).strip().rpartition("\n")[2]
+        raise FlipfastError(f"Ray gave up: {last}") from error
 
 
 def _begin(
