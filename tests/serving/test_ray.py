@@ -1,12 +1,14 @@
-"""Pool, Ray Serve and folders on a local Ray with two CPUs: equal to FlipReward, whoever dies."""
+"""Pool, Ray Serve and folders on a local Ray, with two actors: equal to FlipReward, whoever dies."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import shutil
+import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -17,17 +19,22 @@ import pytest
 
 pytest.importorskip("ray", reason="needs ray")
 pytest.importorskip("ray.data", reason="needs Ray Data")
+pytest.importorskip("ray.serve", reason="needs Ray Serve")
+pytest.importorskip("httpx", reason="needs httpx")
 pytest.importorskip("pyarrow", reason="needs pyarrow")
 
+import httpx
 import pyarrow
 import ray
 from pyarrow import parquet
+from ray import serve
 
 from flipfast import FlipConfig, FlipReward
 from flipfast.cli import main
 from flipfast.errors import ConfigError, FlipfastError, InputError, ModelLoadError, UnavailableError
 from flipfast.sampling import SamplingParams
-from flipfast.serving.ray import ActorShare, RayPool, folder, score_folder
+from flipfast.serving.options import ServerOptions
+from flipfast.serving.ray import ActorShare, RayPool, deployment, folder, score_folder
 from flipfast.serving.ray.parts import Part, cut
 from tests.serving.ray_engines import POISON, clumsy_reward, mortal_engine, no_engine
 
@@ -44,7 +51,7 @@ def cluster() -> Iterator[None]:
     """Actors of this and of no other version of the package."""
     paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, sys.path)]
     ray.init(
-        num_cpus=2,
+        num_cpus=4,  # two actors at a time; more where a test is left out that closes some
         include_dashboard=False,
         object_store_memory=100 * 2**20,
         log_to_driver=False,
@@ -194,8 +201,20 @@ def test_sleeping_waking_and_new_weights(
     assert pool.status().counters["actors"] == 2
 
 
-def test_a_model_that_cannot_be_loaded_says_so(background: Background, pool: RayPool) -> None:
-    background.run(pool.close())  # two CPUs
+def test_closing_answers_all(pool: RayPool, background: Background) -> None:
+    async def close_in_the_middle() -> Any:
+        scoring = asyncio.ensure_future(pool.score(INSTRUCTIONS, RESPONSES))
+        await asyncio.sleep(0.01)
+        await pool.close()
+        return await asyncio.gather(scoring, return_exceptions=True)
+
+    (result,) = background.run(close_in_the_middle())
+    assert isinstance(result, UnavailableError)
+    with pytest.raises(UnavailableError, match="closed"):
+        background.run(pool.score_row("x", "y"))
+
+
+def test_a_model_that_cannot_be_loaded_says_so(background: Background) -> None:
     broken = RayPool(CONFIG, n_actors=1, build=no_engine)
     with pytest.raises(ModelLoadError, match="no such model"):
         background.run(broken.start())
@@ -204,6 +223,45 @@ def test_a_model_that_cannot_be_loaded_says_so(background: Background, pool: Ray
     background.run(broken.close())
     with pytest.raises(ConfigError, match="at least one"):
         RayPool(CONFIG, n_actors=0)
+
+
+# Ray Serve
+
+
+def ask(url: str, items: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Rows of a server, which may be about to start a replica."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            reply = httpx.post(f"{url}/v1/rewards", json={"items": items}, timeout=30)
+            if reply.status_code == 200:
+                rows: list[dict[str, Any]] = reply.json()["rows"]
+                return rows
+            problem = f"{reply.status_code}: {reply.text}"
+        except httpx.TransportError as error:
+            problem = str(error)
+        assert time.monotonic() < end, problem
+        time.sleep(0.2)
+
+
+def test_the_application_behind_ray_serve(expected: list[dict[str, Any]]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(deployment(CONFIG, num_replicas=1, build=mortal_engine))
+        url = f"http://127.0.0.1:{port}"
+        texts = zip(INSTRUCTIONS[:9], RESPONSES[:9], strict=True)
+        items = [{"instruction": one, "response": other} for one, other in texts]
+        assert ask(url, items) == expected[:9]
+        poisoned = [*items, {"instruction": "x", "response": POISON}]
+        assert httpx.post(f"{url}/v1/rewards", json={"items": poisoned}).status_code >= 500
+        assert ask(url, items) == expected[:9]  # from another replica
+    finally:
+        serve.shutdown()
+    with pytest.raises(ConfigError, match="admin"):
+        deployment(CONFIG, ServerOptions(admin=True))
 
 
 # Folders
