@@ -1,4 +1,4 @@
-"""Pool, Ray Serve and folders on a local Ray, with two actors: equal to FlipReward, whoever dies."""
+"""Pool, Ray Serve and folders on a local Ray: equal to FlipReward, whoever dies."""
 
 from __future__ import annotations
 

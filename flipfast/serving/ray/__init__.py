@@ -8,7 +8,7 @@ from flipfast.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from flipfast.serving.ray.actor import ActorShare
-    from flipfast.serving.ray.deployment import deployment
+    from flipfast.serving.ray.replicas import deployment
     from flipfast.serving.ray.folder import score_folder
     from flipfast.serving.ray.pool import RayPool
 
@@ -17,7 +17,7 @@ __all__ = ["ActorShare", "RayPool", "deployment", "score_folder"]
 _HOMES = {
     "ActorShare": "actor",
     "RayPool": "pool",
-    "deployment": "deployment",
+    "deployment": "replicas",
     "score_folder": "folder",
 }
 
