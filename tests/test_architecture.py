@@ -22,7 +22,7 @@ LAYERS = [
     {"batches", "best_of", "likelihood"},
     {"generation"},
     {"client", "reward"},
-    {"profiling", "streaming", "training"},
+    {"profiling", "rows", "streaming", "training"},
     {"serving"},
     {"trainers"},
     {"cli"},

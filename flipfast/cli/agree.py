@@ -17,10 +17,10 @@ from flipfast.agreement import Agreement, agreement, require_stats
 from flipfast.assembly import loading_options
 from flipfast.cli.agree_plot import check_plot, save_plot
 from flipfast.cli.demo import read_groups
-from flipfast.cli.rows import InputRow
 from flipfast.config import FlipConfig
 from flipfast.errors import ConfigError, InputError
 from flipfast.reward import FlipReward
+from flipfast.rows import InputRow
 
 _NONE = ("none", "null")
 _SWITCH = {"true": True, "false": False}

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.cli.rows import InputRow, read_row, score_rows
 from flipfast.errors import InputError
 from flipfast.reward import FlipReward
+from flipfast.rows import InputRow, read_row, score_rows
 
 _SHOWN_CHARACTERS = 160
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from flipfast.errors import FlipfastError
+from flipfast.errors import ConfigError, FlipfastError
 
 _INTERRUPTED = 130
 
@@ -43,12 +43,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="flipfast", description="The FLIP reward: infer the instruction, score")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     score = commands.add_parser("score", help="score a JSONL file")
-    score.add_argument("input", metavar="IN.jsonl", help="rows to score; - for standard input")
+    score.add_argument(
+        "input", metavar="IN.jsonl", help="rows to score; - for standard input; --ray: or a folder"
+    )
     score.add_argument("--out", default="-", help="scored rows; - (default) for standard output")
     score.add_argument(
         "--resume", action="store_true", help="go on where an interrupted run left OUT"
     )
     score.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    score.add_argument(
+        "--ray",
+        action="store_true",
+        help="score .jsonl and .parquet files on a Ray cluster, into a folder OUT; always resumes",
+    )
+    score.add_argument("--actors", type=int, metavar="N", help="engines, with --ray")
     _add_model_options(score)
     score.set_defaults(command=_score)
     demo = commands.add_parser("demo", help="score a few groups of responses and show them")
@@ -183,6 +191,14 @@ def _score(**arguments: Any) -> None:
 
     source, out = arguments.pop("input"), arguments.pop("out")
     resume, overwrite = arguments.pop("resume"), arguments.pop("overwrite")
+    on_ray, actors = arguments.pop("ray"), arguments.pop("actors")
+    if on_ray:
+        from flipfast.cli.score_ray import score_on_ray
+
+        score_on_ray(source, out, overwrite=overwrite, actors=actors, options=arguments)
+        return
+    if actors is not None:
+        raise ConfigError("--actors goes with --ray")
     score_file(source, out, resume=resume, overwrite=overwrite, options=arguments)
 
 

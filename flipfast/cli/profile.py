@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from flipfast.cli.demo import read_groups
-from flipfast.cli.rows import InputRow, score_rows
 from flipfast.config import FlipConfig
 from flipfast.engine.options import DTYPES, resolve_device
 from flipfast.errors import InputError
@@ -19,6 +18,7 @@ from flipfast.profiling.rates import measure_rates
 from flipfast.profiling.recorder import CudaClock, Rates, Recorder, Stage
 from flipfast.profiling.stages import instrumented
 from flipfast.reward import FlipReward
+from flipfast.rows import InputRow, score_rows
 
 
 def show_profile(source: str | None, out: str | None, *, options: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flipfast.cli.rows import InputRow, read_row, score_rows, scored_fields
 from flipfast.errors import ConfigError, InputError
 from flipfast.reward import FlipReward
+from flipfast.rows import InputRow, read_row, score_rows, scored_fields
 
 _RESPONSES_A_CHUNK = 128
 _STDIO = "-"
@@ -45,7 +45,7 @@ def score_file(
         reward = FlipReward(**options)
         rows = _unfinished(_read_rows(lines, reward.config.target), last_row, out)
         sink = stack.enter_context(_open_output(out, resume=resume))
-        bar = stack.enter_context(_progress_bar(console))
+        bar = stack.enter_context(progress_bar(console))
         task = bar.add_task("rows", total=n_lines, completed=last_row["line"] if last_row else 0)
         statuses: Counter[str] = Counter()
         for chunk in _chunks(rows):
@@ -148,7 +148,8 @@ def _open_output(out: str, *, resume: bool) -> AbstractContextManager[IO[str]]:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
 
 
-def _progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar on a terminal; nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal

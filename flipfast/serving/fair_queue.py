@@ -16,7 +16,7 @@ class FairQueue(Generic[Item]):
 
     def __init__(self) -> None:
         # The first caller is the next to be served; items are in order of arrival.
-        self._callers: OrderedDict[str, dict[Item, None]] = OrderedDict()
+        self._callers: OrderedDict[str, OrderedDict[Item, None]] = OrderedDict()
         self._n = 0
 
     def __len__(self) -> int:
@@ -24,14 +24,13 @@ class FairQueue(Generic[Item]):
 
     def push(self, caller: str, item: Item) -> None:
         """Add an item behind the caller's others."""
-        self._callers.setdefault(caller, {})[item] = None
+        self._callers.setdefault(caller, OrderedDict())[item] = None
         self._n += 1
 
     def pop(self) -> Item:
         """Take the next item; KeyError where there is none."""
         caller, items = self._callers.popitem(last=False)
-        item = next(iter(items))
-        del items[item]
+        item, _ = items.popitem(last=False)
         self._n -= 1
         if items:
             self._callers[caller] = items  # behind the others
@@ -39,7 +38,7 @@ class FairQueue(Generic[Item]):
 
     def remove(self, caller: str, item: Item) -> bool:
         """Take an item out, wherever it is; whether it was there."""
-        items = self._callers.get(caller, {})
+        items = self._callers.get(caller, OrderedDict())
         if item not in items:
             return False
         del items[item]

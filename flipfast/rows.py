@@ -1,4 +1,4 @@
-"""Rows of a JSONL file: from a line to the texts that are scored, and back."""
+"""Rows of a file: from a line to the texts that are scored, and back."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def read_row(raw: bytes, line: int, target: str) -> InputRow:
         return InputRow(line, error=f"not JSON: {error}")
     if not isinstance(fields, dict):
         return InputRow(line, error=f"not a JSON object but {fields!r:.60}: {_FIELDS}")
+    return row_of(fields, line, target)
+
+
+def row_of(fields: dict[str, Any], line: int, target: str) -> InputRow:
+    """The row that fields make; broken ones come back with the error."""
     try:
         instruction, context = _instruction(fields, target)
         return InputRow(line, fields, instruction, context, _responses(fields))

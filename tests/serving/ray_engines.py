@@ -1,0 +1,44 @@
+"""Engines for tests on Ray, which the actors import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from flipfast import FlipConfig, FlipReward, ScoreBatch
+from flipfast.errors import ModelLoadError
+from flipfast.scores import ScoredRow
+from flipfast.serving.async_engine import AsyncFlipEngine
+
+POISON = "this row ends the process"
+
+
+class MortalEngine(AsyncFlipEngine):
+    """Takes its process with it where a response asks for that."""
+
+    async def score_row(self, instruction: str, response: str, *args: Any, **how: Any) -> ScoredRow:
+        if response == POISON:
+            os._exit(1)
+        return await super().score_row(instruction, response, *args, **how)
+
+
+def mortal_engine(config: FlipConfig) -> MortalEngine:
+    return MortalEngine(config=config)
+
+
+def no_engine(config: FlipConfig) -> AsyncFlipEngine:
+    raise ModelLoadError("there is no such model")
+
+
+def clumsy_reward(config: FlipConfig, *, flag: str, response: str) -> FlipReward:
+    """A reward whose process ends when a response comes up for the first time."""
+
+    class ClumsyReward(FlipReward):
+        def score(self, instructions: Any, responses: Any, *args: Any, **how: Any) -> ScoreBatch:
+            if response in responses and not Path(flag).exists():
+                Path(flag).touch()
+                os._exit(1)
+            return super().score(instructions, responses, *args, **how)
+
+    return ClumsyReward(config)
