@@ -319,7 +319,7 @@ def test_an_interrupted_folder_with_a_killed_actor_is_the_same_in_the_end(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_folder(str(source), str(out), on_part=stop, **how)
+        score_folder(str(source), str(out), on_part=stop, **{**how, "n_actors": 1})
     (out / "a.jsonl" / "part-000003.jsonl").unlink(missing_ok=True)  # if it was done by then
     before = {path: path.stat().st_mtime_ns for path in out.rglob("part-*")}
     assert before

@@ -8,9 +8,9 @@ from flipfast.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from flipfast.serving.ray.actor import ActorShare
-    from flipfast.serving.ray.replicas import deployment
     from flipfast.serving.ray.folder import score_folder
     from flipfast.serving.ray.pool import RayPool
+    from flipfast.serving.ray.replicas import deployment
 
 __all__ = ["ActorShare", "RayPool", "deployment", "score_folder"]
 
