@@ -250,7 +250,8 @@ def test_the_application_behind_ray_serve(expected: list[dict[str, Any]]) -> Non
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
-        serve.run(deployment(CONFIG, num_replicas=1, build=mortal_engine))
+        hasty = {"health_check_period_s": 1, "graceful_shutdown_timeout_s": 1}
+        serve.run(deployment(CONFIG, num_replicas=1, build=mortal_engine, **hasty))
         url = f"http://127.0.0.1:{port}"
         texts = zip(INSTRUCTIONS[:9], RESPONSES[:9], strict=True)
         items = [{"instruction": one, "response": other} for one, other in texts]
