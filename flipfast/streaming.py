@@ -22,7 +22,6 @@ from flipfast.samples import Row, Sample, read_row
 from flipfast.scores import ScoredRow, failed_row
 
 _COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # nobody reads those of a single row
-_BATCH = 32  # rows at a time where the inverter runs whole batches
 
 
 class Ticket:
@@ -59,7 +58,6 @@ class RewardLoop:
             self._scorer = LikelihoodScorer(self._parts, config)
         else:
             self._scorer = GenerationScorer(self._parts, config)
-        self._batch = config.batch_size or _BATCH
         self._open: set[Ticket] = set()
         self._ended: deque[tuple[Ticket, Callable[[], None]]] = deque()
         self._rows: dict[Ticket, tuple[Row, Callable[[], None]]] = {}
@@ -198,7 +196,7 @@ class RewardLoop:
         self._ended.append((ticket, hand_out))
 
     def _run_batch(self) -> None:
-        tickets = list(islice(self._rows, self._batch))
+        tickets = list(islice(self._rows, self.inverter.max_running))
         batch = [self._rows.pop(ticket) for ticket in tickets]
         try:
             self._scorer.score([row for row, _ in batch], lambda n_done: None)

@@ -177,6 +177,11 @@ class Inverter(ABC):
         """
 
     @property
+    def max_running(self) -> int:
+        """Requests that run at a time, where it can be known: more only wait."""
+        return 32
+
+    @property
     def streams(self) -> bool:
         """Whether `start` and `step` are there."""
         return False

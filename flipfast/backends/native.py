@@ -203,6 +203,11 @@ class NativeInverter(Inverter):
         ]
 
     @property
+    def max_running(self) -> int:
+        """Sequences that the engine runs at a time."""
+        return self._model.engine.max_seqs
+
+    @property
     def streams(self) -> bool:
         """Always."""
         return True

@@ -127,6 +127,11 @@ class OpenAIInverter(Inverter):
         self._end_ids = {*end_ids(generation_config), tokenizer.eos_token_id}
         self._repetition_penalty = generation_config.repetition_penalty or 1.0
 
+    @property
+    def max_running(self) -> int:
+        """Requests that are with the server at a time."""
+        return self._batch_size
+
     def generate(
         self,
         requests: Sequence[InversionRequest],

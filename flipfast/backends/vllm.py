@@ -84,6 +84,11 @@ class VllmInverter(Inverter):
         self._asleep = self._dropped = False
 
     @property
+    def max_running(self) -> int:
+        """What vLLM runs at a time by default, or more: it takes calls as they are."""
+        return 256
+
+    @property
     def weights_version(self) -> int:
         """How often `weights_changed` has been called."""
         return self._version

@@ -75,6 +75,11 @@ class Engine:
         return self._drafting is not None
 
     @property
+    def max_seqs(self) -> int:
+        """Most sequences running at a time."""
+        return self._scheduler.max_seqs
+
+    @property
     def counters(self) -> EngineCounters:
         """Totals so far."""
         cache, totals = self._scheduler.cache, self._scheduler.counters

@@ -18,8 +18,7 @@ from flipfast.serving.engine_thread import EngineThread
 from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 from flipfast.streaming import RewardLoop, Ticket
 
-_BATCH = 32  # rows that run at a time where the configuration does not say
-_AHEAD = 2  # times as many are in the engine, so that it never waits for the next one
+_AHEAD = 2  # times as many rows as run at a time are in the engine: it never waits for the next
 
 
 class AsyncFlipEngine(ServedScorer):
@@ -49,7 +48,7 @@ class AsyncFlipEngine(ServedScorer):
         self.config = resolve(model, config, options)
         self._owns_inverter = inverter is None
         self._loop = RewardLoop(self.config, inverter)
-        max_open = _AHEAD * (self.config.batch_size or _BATCH)
+        max_open = _AHEAD * self.inverter.max_running
         self._thread = EngineThread(self._loop, max_queue=max_queue, max_open=max_open)
         self._asleep = False
         self._rewards = self._failed = 0
