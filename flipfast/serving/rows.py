@@ -92,7 +92,7 @@ class RowScorer:
                 await asyncio.wait(tasks, timeout=seconds, return_when=first)
             return [task.result() if task.done() else None for task in tasks]
         finally:
-            await _drop([task for task in tasks if not task.done()])
+            await _drop(tasks)
 
     def _check_room(self, field: str, n: int) -> None:
         most = self._options.max_queue
@@ -143,8 +143,7 @@ def _finite(row: ScoredRow) -> ScoredRow:
 
 
 async def _drop(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel, and wait until all have ended."""
+    """Cancel those that are not done, and take notice of how all have ended."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,7 @@
 """POST /v1/rewards and the trainers' routes."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -99,13 +100,15 @@ def test_rows_that_are_late_are_errors_and_the_others_are_not():
 @pytest.mark.parametrize(
     ("response", "code", "retry_after"), [("full", 429, "3"), ("crash", 503, "3")]
 )
-def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after):
+def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after, caplog):
     scorer = FakeScorer()
-    items = [{**TEXTS, "response": "wait"}, {**TEXTS, "response": response}]
+    items = [{**TEXTS, "response": text} for text in ("wait", response, response)]
     answer = post("/v1/rewards", {"items": items}, scorer=scorer)
     error_of(answer, code)
     assert answer.headers["retry-after"] == retry_after
     assert scorer.cancelled == 1
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize(
