@@ -10,9 +10,9 @@ from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 COUNTERS = {"steps": 7, "sampling_passes": 21, "drafted_tokens": 10, "accepted_tokens": 6}
 COUNTERS |= {"prompt_tokens": 100, "prefix_tokens": 80, "pages": 12, "rewards": 5}
 _ERRORS = {
-    "full": QueueFullError("the queue is full", 2.4),
-    "crash": UnavailableError("the engine has crashed", 3),
-    "bug": KeyError("a secret of the prompt"),
+    "full": lambda: QueueFullError("the queue is full", 2.4),
+    "crash": lambda: UnavailableError("the engine has crashed", 3),
+    "bug": lambda: KeyError("a secret of the prompt"),
 }
 
 
@@ -38,7 +38,7 @@ class FakeScorer(ServedScorer):
         if not isinstance(instruction, str) or not isinstance(response, str):
             return failed_row(f"the response must be a string, got {response!r:.80}")
         if response in _ERRORS:
-            raise _ERRORS[response]
+            raise _ERRORS[response]()
         await self._wait(response)
         words = instruction.split()
         share = sum(word in response.split() for word in words) / max(1, len(words))

@@ -88,11 +88,13 @@ def test_no_items_and_as_many_as_may_be():
 def test_rows_that_are_late_are_errors_and_the_others_are_not():
     scorer = FakeScorer()
     items = [TEXTS, {**TEXTS, "response": "wait"}]
-    answer = post("/v1/rewards", {"items": items, "timeout": 0.2}, scorer=scorer, on_failure=-1.0)
+    body = {"items": items, "timeout": 0.2}
+    calls = ("POST", "/v1/rewards", body), ("GET", "/metrics")
+    answer, metrics = ask(*calls, scorer=scorer, on_failure=-1.0)
     done, late = answer.json()["rows"]
     assert done == ROW
     assert (late["reward"], late["error"]) == (-1.0, "not done within 0.2 s")
-    assert (scorer.waiting, scorer.cancelled) == (0, 1)
+    assert "flipfast_rows_running 0.0" in metrics.text
     (row,) = rows_of([{**TEXTS, "response": "wait"}], timeout=0.1)
     assert row["error"] == "not done within 0.1 s"
 
@@ -103,10 +105,11 @@ def test_rows_that_are_late_are_errors_and_the_others_are_not():
 def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after, caplog):
     scorer = FakeScorer()
     items = [{**TEXTS, "response": text} for text in ("wait", response, response)]
-    answer = post("/v1/rewards", {"items": items}, scorer=scorer)
+    calls = ("POST", "/v1/rewards", {"items": items}), ("GET", "/metrics")
+    answer, metrics = ask(*calls, scorer=scorer)
     error_of(answer, code)
     assert answer.headers["retry-after"] == retry_after
-    assert scorer.cancelled == 1
+    assert "flipfast_rows_running 0.0" in metrics.text
     gc.collect()
     assert "never retrieved" not in caplog.text
 
