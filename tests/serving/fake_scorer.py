@@ -19,8 +19,9 @@ _ERRORS = {
 class FakeScorer(ServedScorer):
     """Rewards a response by the share of the instruction's words that it has.
 
-    A response "full", "crash", "bug" or "nan" gives what it says; one that begins with "wait" is
-    not done before `go` is set.
+    A response "full", "crash", "bug" or "nan" gives what it says, an error after as many turns of
+    the event loop as the context is long; one that begins with "wait" is not done before `go` is
+    set.
     """
 
     def __init__(self):
@@ -38,6 +39,8 @@ class FakeScorer(ServedScorer):
         if not isinstance(instruction, str) or not isinstance(response, str):
             return failed_row(f"the response must be a string, got {response!r:.80}")
         if response in _ERRORS:
+            for _ in context or "":
+                await asyncio.sleep(0)
             raise _ERRORS[response]()
         await self._wait(response)
         words = instruction.split()

@@ -104,7 +104,8 @@ def test_rows_that_are_late_are_errors_and_the_others_are_not():
 )
 def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after, caplog):
     scorer = FakeScorer()
-    items = [{**TEXTS, "response": text} for text in ("wait", response, response)]
+    late = [{**TEXTS, "response": response, "context": "x" * turns} for turns in range(9)]
+    items = [{**TEXTS, "response": "wait"}, *late]
     calls = ("POST", "/v1/rewards", {"items": items}), ("GET", "/metrics")
     answer, metrics = ask(*calls, scorer=scorer)
     error_of(answer, code)
