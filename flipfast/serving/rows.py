@@ -48,7 +48,8 @@ class RowScorer:
         Args:
             record: of the request that they belong to.
             field: what they are called there.
-            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error.
+            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error, and so
+                is an InputError in an item's place.
             timeout: seconds; the server's own limit holds too.
 
         Raises:
@@ -123,6 +124,8 @@ class RowScorer:
 
 def _check_item(item: Any) -> None:
     """See that an item has the fields of one of the two kinds; the scorer looks at the values."""
+    if isinstance(item, InputError):
+        raise item
     if not isinstance(item, dict):
         raise InputError(f"an item must be an object, got {item!r:.80}")
     chat = "prompt" in item

@@ -147,13 +147,14 @@ def test_a_body_that_is_not_called_json_is_refused():
 def test_openrlhf():
     scorer = FakeScorer()
     body = {
-        "query": ["<u>name a river<a>a river", "name it<a>none"],
-        "prompts": ["<u>name a river<a>", "name it<a>"],
-        "labels": ["name a river", ""],
+        "query": ["<u>name a river<a>a river<|im_end|>", "name it<a>none", "other"],
+        "prompts": ["<u>name a river<a>", "name it<a>", "x"],
+        "labels": ["name a river", " ", None],
     }
     reply = post("/get_reward", body, scorer=scorer).json()
-    assert reply["rewards"] == reply["scores"] == [2 / 3, 0.0]
-    logs = {"precision": [2 / 3, 0.0], "recall": [2 / 3, 0.0], "failed": [0.0, 0.0]}
+    assert reply["rewards"] == reply["scores"] == [2 / 3, 0.0, 0.0]
+    shares = [2 / 3, 0.0, 0.0]
+    logs = {"flip_precision": shares, "flip_recall": shares, "flip_failed": [0.0, 0.0, 1.0]}
     assert reply["extra_logs"] == logs
     assert [call[:2] for call in scorer.calls] == [
         ("name a river", "a river"),
@@ -167,7 +168,6 @@ def test_openrlhf():
         ({"query": "x"}, "query"),
         ({"prompts": []}, "prompts"),
         ({"labels": [1, 2]}, "labels"),
-        ({"query": ["other"]}, "query"),
         ({"query": [7]}, "query.0"),
     ],
 )
@@ -177,7 +177,7 @@ def test_openrlhf_with_a_wrong_field(change, param):
 
 
 def test_slime():
-    body = {"prompt": "name a river", "response": "a river", "label": "", "more": 1}
+    body = {"prompt": "name a river", "response": "a river</s>", "label": "", "more": 1}
     assert post("/remote_rm", body).json() == 2 / 3
     assert post("/remote_rm", {**body, "label": "river"}).json() == 1.0
     chat = [{"role": "user", "content": "river"}]
@@ -191,7 +191,7 @@ def test_a_trainer_gets_a_number_for_a_failed_row(on_failure, number):
     assert post("/remote_rm", body, on_failure=on_failure).json() == number
     body = {"query": ["xbug"], "prompts": ["x"]}
     reply = post("/get_reward", body, on_failure=on_failure).json()
-    assert (reply["rewards"], reply["extra_logs"]["failed"]) == ([number], [1.0])
+    assert (reply["rewards"], reply["extra_logs"]["flip_failed"]) == ([number], [1.0])
 
 
 def test_a_trainer_gets_no_number_for_a_late_row():
