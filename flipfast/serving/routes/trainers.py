@@ -21,8 +21,8 @@ _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "descriptio
 def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
     """`POST /get_reward` and `POST /remote_rm`.
 
-    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens at
-    a response's end are no part of it.
+    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens
+    at a response's end are no part of it.
     """
     shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
     on_failure = options.on_failure or 0.0
