@@ -48,7 +48,8 @@ class RowScorer:
         Args:
             record: of the request that they belong to.
             field: what they are called there.
-            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error.
+            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error, and so
+                is an InputError in an item's place.
             timeout: seconds; the server's own limit holds too.
 
         Raises:
@@ -92,7 +93,7 @@ class RowScorer:
                 await asyncio.wait(tasks, timeout=seconds, return_when=first)
             return [task.result() if task.done() else None for task in tasks]
         finally:
-            await _drop([task for task in tasks if not task.done()])
+            await _drop(tasks)
 
     def _check_room(self, field: str, n: int) -> None:
         most = self._options.max_queue
@@ -123,6 +124,8 @@ class RowScorer:
 
 def _check_item(item: Any) -> None:
     """See that an item has the fields of one of the two kinds; the scorer looks at the values."""
+    if isinstance(item, InputError):
+        raise item
     if not isinstance(item, dict):
         raise InputError(f"an item must be an object, got {item!r:.80}")
     chat = "prompt" in item
@@ -143,8 +146,7 @@ def _finite(row: ScoredRow) -> ScoredRow:
 
 
 async def _drop(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel, and wait until all have ended."""
+    """Cancel those that are not done, and take notice of how all have ended."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -89,7 +89,7 @@ class GetRewardRequest(_Lenient):
     """OpenRLHF's call: all lists have one entry a row."""
 
     query: list[str] = Field(description="Prompt and response in one text.")
-    prompts: list[str] = Field(description="The prompt, which is in the query.")
+    prompts: list[str] = Field(description="The prompt, with which the query begins.")
     labels: list[Any] | None = Field(
         None, description="The instruction; where it is no text or empty, the prompt is it."
     )
@@ -100,7 +100,9 @@ class GetRewardReply(BaseModel):
 
     rewards: list[float]
     scores: list[float] = Field(description="The rewards once more.")
-    extra_logs: dict[str, list[float]] = Field(description="`precision`, `recall`, `failed`.")
+    extra_logs: dict[str, list[float]] = Field(
+        description="`flip_failed`, `flip_precision`, `flip_recall`."
+    )
 
 
 class RemoteRmRequest(_Lenient):

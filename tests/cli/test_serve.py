@@ -88,9 +88,3 @@ def test_the_embedded_model():
         assert process.wait(30) == 0
     with FlipReward(max_new_tokens=24) as reward:
         assert rows == reward.score([TEXTS["instruction"]], [TEXTS["response"]]).to_dicts()
-
-
-def test_a_model_that_is_not_there(monkeypatch, capfd):
-    monkeypatch.setattr(serve, "configure_logging", lambda: None)
-    assert main(["serve", "--port", "0", "--model", "/none"]) == 2
-    assert "flipfast: there is no folder '/none'" in capfd.readouterr().err

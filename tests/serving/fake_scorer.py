@@ -10,17 +10,18 @@ from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 COUNTERS = {"steps": 7, "sampling_passes": 21, "drafted_tokens": 10, "accepted_tokens": 6}
 COUNTERS |= {"prompt_tokens": 100, "prefix_tokens": 80, "pages": 12, "rewards": 5}
 _ERRORS = {
-    "full": QueueFullError("the queue is full", 2.4),
-    "crash": UnavailableError("the engine has crashed", 3),
-    "bug": KeyError("a secret of the prompt"),
+    "full": lambda: QueueFullError("the queue is full", 2.4),
+    "crash": lambda: UnavailableError("the engine has crashed", 3),
+    "bug": lambda: KeyError("a secret of the prompt"),
 }
 
 
 class FakeScorer(ServedScorer):
     """Rewards a response by the share of the instruction's words that it has.
 
-    A response "full", "crash", "bug" or "nan" gives what it says; one that begins with "wait" is
-    not done before `go` is set.
+    A response "full", "crash", "bug" or "nan" gives what it says, an error after as many turns of
+    the event loop as the context is long; one that begins with "wait" is not done before `go` is
+    set.
     """
 
     def __init__(self):
@@ -38,7 +39,9 @@ class FakeScorer(ServedScorer):
         if not isinstance(instruction, str) or not isinstance(response, str):
             return failed_row(f"the response must be a string, got {response!r:.80}")
         if response in _ERRORS:
-            raise _ERRORS[response]
+            for _ in context or "":
+                await asyncio.sleep(0)
+            raise _ERRORS[response]()
         await self._wait(response)
         words = instruction.split()
         share = sum(word in response.split() for word in words) / max(1, len(words))

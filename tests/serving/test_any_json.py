@@ -65,7 +65,7 @@ def fake():
 
 
 @pytest.mark.parametrize("path", FIELDS)
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_body(fake, path, data):
     asked(fake, "/wake", "{}")
@@ -80,7 +80,7 @@ def embedded():
     engine.shut_down()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(items=st.lists(VALUES | NEAR_ITEMS, max_size=4))
 def test_any_item_before_the_engine(embedded, items):
     answer = asked(embedded, "/v1/rewards", json.dumps({"items": [*items, GOOD]}))

@@ -112,11 +112,11 @@ def test_a_slow_body_is_given_up(monkeypatch):
 def test_bodies_share_a_budget():
     async def main():
         scorer = FakeScorer()
-        app = create_app(scorer, ServerOptions(max_body=200))
+        app = create_app(scorer, ServerOptions(max_body=100))
         async with client_of(app) as client:
-            asked = [asyncio.create_task(client.post("/v1/rewards", json=WAIT)) for _ in range(60)]
-            await until(lambda: sum(task.done() for task in asked) + scorer.waiting == 60)
-            assert 0 < app.state.traffic.body_bytes <= 16 * 200
+            asked = [asyncio.create_task(client.post("/v1/rewards", json=WAIT)) for _ in range(40)]
+            await until(lambda: sum(task.done() for task in asked) + scorer.waiting == 40)
+            assert 0 < app.state.traffic.body_bytes <= 16 * 100
             scorer.go.set()
             codes = [(await task).status_code for task in asked]
         assert set(codes) == {200, 429}

@@ -1,6 +1,7 @@
 """POST /v1/rewards and the trainers' routes."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -87,11 +88,13 @@ def test_no_items_and_as_many_as_may_be():
 def test_rows_that_are_late_are_errors_and_the_others_are_not():
     scorer = FakeScorer()
     items = [TEXTS, {**TEXTS, "response": "wait"}]
-    answer = post("/v1/rewards", {"items": items, "timeout": 0.2}, scorer=scorer, on_failure=-1.0)
+    body = {"items": items, "timeout": 0.2}
+    calls = ("POST", "/v1/rewards", body), ("GET", "/metrics")
+    answer, metrics = ask(*calls, scorer=scorer, on_failure=-1.0)
     done, late = answer.json()["rows"]
     assert done == ROW
     assert (late["reward"], late["error"]) == (-1.0, "not done within 0.2 s")
-    assert (scorer.waiting, scorer.cancelled) == (0, 1)
+    assert "flipfast_rows_running 0.0" in metrics.text
     (row,) = rows_of([{**TEXTS, "response": "wait"}], timeout=0.1)
     assert row["error"] == "not done within 0.1 s"
 
@@ -99,13 +102,17 @@ def test_rows_that_are_late_are_errors_and_the_others_are_not():
 @pytest.mark.parametrize(
     ("response", "code", "retry_after"), [("full", 429, "3"), ("crash", 503, "3")]
 )
-def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after):
+def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_after, caplog):
     scorer = FakeScorer()
-    items = [{**TEXTS, "response": "wait"}, {**TEXTS, "response": response}]
-    answer = post("/v1/rewards", {"items": items}, scorer=scorer)
+    late = [{**TEXTS, "response": response, "context": "x" * turns} for turns in range(9)]
+    items = [{**TEXTS, "response": "wait"}, *late]
+    calls = ("POST", "/v1/rewards", {"items": items}), ("GET", "/metrics")
+    answer, metrics = ask(*calls, scorer=scorer)
     error_of(answer, code)
     assert answer.headers["retry-after"] == retry_after
-    assert scorer.cancelled == 1
+    assert "flipfast_rows_running 0.0" in metrics.text
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -140,13 +147,14 @@ def test_a_body_that_is_not_called_json_is_refused():
 def test_openrlhf():
     scorer = FakeScorer()
     body = {
-        "query": ["<u>name a river<a>a river", "name it<a>none"],
-        "prompts": ["<u>name a river<a>", "name it<a>"],
-        "labels": ["name a river", ""],
+        "query": ["<u>name a river<a>a river<|im_end|>", "name it<a>none", "other"],
+        "prompts": ["<u>name a river<a>", "name it<a>", "x"],
+        "labels": ["name a river", " ", None],
     }
     reply = post("/get_reward", body, scorer=scorer).json()
-    assert reply["rewards"] == reply["scores"] == [2 / 3, 0.0]
-    logs = {"precision": [2 / 3, 0.0], "recall": [2 / 3, 0.0], "failed": [0.0, 0.0]}
+    assert reply["rewards"] == reply["scores"] == [2 / 3, 0.0, 0.0]
+    shares = [2 / 3, 0.0, 0.0]
+    logs = {"flip_precision": shares, "flip_recall": shares, "flip_failed": [0.0, 0.0, 1.0]}
     assert reply["extra_logs"] == logs
     assert [call[:2] for call in scorer.calls] == [
         ("name a river", "a river"),
@@ -160,7 +168,6 @@ def test_openrlhf():
         ({"query": "x"}, "query"),
         ({"prompts": []}, "prompts"),
         ({"labels": [1, 2]}, "labels"),
-        ({"query": ["other"]}, "query"),
         ({"query": [7]}, "query.0"),
     ],
 )
@@ -170,7 +177,7 @@ def test_openrlhf_with_a_wrong_field(change, param):
 
 
 def test_slime():
-    body = {"prompt": "name a river", "response": "a river", "label": "", "more": 1}
+    body = {"prompt": "name a river", "response": "a river</s>", "label": "", "more": 1}
     assert post("/remote_rm", body).json() == 2 / 3
     assert post("/remote_rm", {**body, "label": "river"}).json() == 1.0
     chat = [{"role": "user", "content": "river"}]
@@ -184,7 +191,7 @@ def test_a_trainer_gets_a_number_for_a_failed_row(on_failure, number):
     assert post("/remote_rm", body, on_failure=on_failure).json() == number
     body = {"query": ["xbug"], "prompts": ["x"]}
     reply = post("/get_reward", body, on_failure=on_failure).json()
-    assert (reply["rewards"], reply["extra_logs"]["failed"]) == ([number], [1.0])
+    assert (reply["rewards"], reply["extra_logs"]["flip_failed"]) == ([number], [1.0])
 
 
 def test_a_trainer_gets_no_number_for_a_late_row():

@@ -49,12 +49,16 @@ def in_flight(url):
     return "flipfast_rows_running 1.0" in httpx.get(f"{url}/metrics").text
 
 
-def test_it_answers_while_the_engine_starts():
-    with served(FAKE) as (_, url):
+def test_it_answers_while_the_engine_starts_and_ends_when_idle():
+    with served(FAKE) as (process, url):
         early = httpx.post(f"{url}/v1/rewards", json=WAIT)
         assert (early.status_code, "retry-after" in early.headers) == (503, True)
         until(lambda: state(url) == "ready")
-        assert httpx.post(f"{url}/v1/rewards", json={"items": [TEXTS]}).status_code == 200
+        with httpx.Client() as client:  # its connection stays open
+            answer = client.post(f"{url}/v1/rewards", json={"items": [TEXTS]})
+            assert answer.status_code == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
 
 
 def test_the_first_signal_drains():
@@ -87,13 +91,6 @@ def test_the_second_signal_stops():
     assert out.decode().startswith("closed: True")
     assert asking.answer.status_code == 503
     assert b"Traceback" not in log
-
-
-def test_an_idle_server_stops_at_the_first_signal():
-    with served(FAKE) as (process, url), httpx.Client() as client:
-        client.get(f"{url}/health")  # leaves a connection open
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
 
 
 def test_an_engine_that_cannot_start_ends_the_server():

@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from flipfast.errors import InputError
+from flipfast.prompts.rollouts import split_response, strip_special
 from flipfast.scores import ScoredRow, failed
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
@@ -19,7 +21,8 @@ _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "descriptio
 def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
     """`POST /get_reward` and `POST /remote_rm`.
 
-    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0.
+    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens
+    at a response's end are no part of it.
     """
     shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
     on_failure = options.on_failure or 0.0
@@ -34,9 +37,9 @@ def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) ->
         scored = await rows.score_all(RequestRecord.of(request.scope), "query", items)
         rewards = [number(row) for row in scored]
         extra_logs = {
-            "precision": [row["precision"] or 0.0 for row in scored],
-            "recall": [row["recall"] or 0.0 for row in scored],
-            "failed": [float(failed(row["status"])) for row in scored],
+            "flip_failed": [float(failed(row["status"])) for row in scored],
+            "flip_precision": [row["precision"] or 0.0 for row in scored],
+            "flip_recall": [row["recall"] or 0.0 for row in scored],
         }
         return Reply({"rewards": rewards, "scores": rewards, "extra_logs": extra_logs})
 
@@ -48,20 +51,22 @@ def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) ->
         return Reply(number(row))
 
 
-def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any]]:
+def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any] | InputError]:
     n = len(body.query)
     labels = [None] * n if body.labels is None else body.labels
     for name, column in (("prompts", body.prompts), ("labels", labels)):
         if len(column) != n:
             raise FieldError(name, f"{name} has {len(column)} entries, query has {n}")
-    items = []
-    for query, prompt, label in zip(body.query, body.prompts, labels, strict=True):
-        if not query.startswith(prompt):
-            raise FieldError("query", f"a query does not begin with its prompt: {query!r:.80}")
-        items.append(_item(prompt, query[len(prompt) :], label))
-    return items
+    return [_openrlhf_item(*row) for row in zip(body.query, body.prompts, labels, strict=True)]
+
+
+def _openrlhf_item(query: str, prompt: str, label: object) -> dict[str, Any] | InputError:
+    try:
+        return _item(prompt, split_response(query, prompt), label)
+    except InputError as error:
+        return error
 
 
 def _item(prompt: Any, response: str, label: object) -> dict[str, Any]:
-    instruction = label if isinstance(label, str) and label else prompt
-    return {"prompt": instruction, "completion": response}
+    instruction = label if isinstance(label, str) and label.strip() else prompt
+    return {"prompt": instruction, "completion": strip_special(response)}
