@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from flipfast.errors import InputError
+from flipfast.prompts.rollouts import split_response, strip_special
 from flipfast.scores import ScoredRow, failed
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
@@ -43,7 +45,7 @@ def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) ->
     @app.post("/remote_rm", response_model=float, **shared)
     async def remote_rm(request: Request, body: RemoteRmRequest) -> Reply:
         """slime's remote reward model: one sample, one number."""
-        item = _item(body.prompt, body.response, body.label)
+        item = _item(body.prompt, strip_special(body.response), body.label)
         (row,) = await rows.score_all(RequestRecord.of(request.scope), "prompt", [item])
         return Reply(number(row))
 
@@ -56,9 +58,10 @@ def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any]]:
             raise FieldError(name, f"{name} has {len(column)} entries, query has {n}")
     items = []
     for query, prompt, label in zip(body.query, body.prompts, labels, strict=True):
-        if not query.startswith(prompt):
-            raise FieldError("query", f"a query does not begin with its prompt: {query!r:.80}")
-        items.append(_item(prompt, query[len(prompt) :], label))
+        try:
+            items.append(_item(prompt, split_response(query, prompt), label))
+        except InputError as error:
+            raise FieldError("query", str(error)) from None
     return items
 
 
