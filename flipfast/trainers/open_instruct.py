@@ -24,6 +24,8 @@ except ImportError as error:
         f"git+https://github.com/allenai/open-instruct': {error}"
     ) from error
 
+__all__ = ["FlipVerifier", "TrainerScorer", "split_turns"]
+
 
 class FlipVerifier(VerifierFunction):  # type: ignore[misc]  # open-instruct is untyped
     """Scores a prediction with how well the query can be inferred from it.

@@ -78,7 +78,7 @@ def _prompt(ground_truth: Any, extra: Mapping[str, Any], key: str | None) -> Any
     named = isinstance(ground_truth, str) and ground_truth.strip()
     prompt: Any = extra[key] if key is not None else ground_truth if named else extra.get("prompt")
     # Parquet files give arrays for lists.
-    return prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    return getattr(prompt, "tolist", lambda: prompt)()
 
 
 def _result(row: ScoredRow) -> dict[str, Any]:
