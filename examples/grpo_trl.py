@@ -2,9 +2,9 @@
 
 from importlib.resources import files
 from random import Random
-from statistics import mean
 
 import matplotlib.pyplot as plt
+import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
@@ -35,6 +35,6 @@ data = Dataset.from_dict({"prompt": new})
 trainer = GRPOTrainer(policy, TrlReward(), grpo, train_dataset=data)
 trainer.train()
 rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
-print(f"mean reward, first and last ten steps: {mean(rewards[:10]):.2f}, {mean(rewards[-10:]):.2f}")
-plt.plot(rewards)
+print(f"first and last ten steps: {np.mean(rewards[:10]):.2f}, {np.mean(rewards[-10:]):.2f}")
+plt.plot(rewards, ".", np.convolve(rewards, np.ones(10) / 10, "valid"), "-")
 plt.savefig("grpo_trl.png")

@@ -17,7 +17,7 @@ import torch
 from flipfast import FlipConfig, FlipReward
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.trainers.trl import TrlReward
-from tests.client.stub import rows, running_stub
+from tests.client.stub import after, running_stub
 
 METRICS = {"flip/rewards_per_s", "flip/failed_share", "flip/zero_variance_share"}
 PROMPTS = ["Name a river.", "Name a river.", "Say hi.", "Say hi."]
@@ -104,7 +104,7 @@ def test_a_server_and_one_that_is_late():
         reward = TrlReward(stub.url, timeout=0.5)
         assert reward(["a", "b"], ["x", "xyz"]) == [1.0, 3.0]
         assert asyncio.run(reward.flip_reward(["a"], ["xy"])) == [2.0]
-        stub.usual = lambda handler, body: stub.released.wait(20) and rows(handler, body)
+        stub.usual = after(20)
         logs = Logs()
         assert logs.call(reward, ["a", "b"], ["x", "y"]) == [None, None]
         assert logs.metrics["flip/failed_share"] == 1
