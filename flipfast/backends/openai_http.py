@@ -79,7 +79,7 @@ def load(
             model,
             load_tokenizer(tokenizer or model, folder, config.vocab_size, trust_remote_code),
             generation_config,
-            context_length=card.get("max_model_len") or _positions(config),
+            context_length=_context_length(card, config),
             vocab_size=config.vocab_size,
             batch_size=n_requests,
         )
@@ -288,9 +288,10 @@ def _configs(folder: Path, trust_remote_code: bool) -> tuple[Any, GenerationConf
         ) from error
 
 
-def _positions(config: Any) -> int:
-    """The model's own limit, for servers that tell none."""
-    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+def _context_length(card: dict[str, Any], config: Any) -> int:
+    """What the server says, in vLLM's and SGLang's way or in llama.cpp's, else the model's own."""
+    said = card.get("max_model_len") or (card.get("meta") or {}).get("n_ctx")
+    return int(said or getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def _no_token_ids(address: str, reason: str) -> ModelLoadError:

@@ -115,7 +115,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "of the model", choices=("float32", "bfloat16", "float16"))
     option("batch-size", "rows run together", type=int)
-    option("backend", "native or transformers; default: native where it knows the model")
+    option("backend", "native, transformers, vllm or a server's address; default: what suits")
+    option("tokenizer", "folder or hub name, where a served model is called something else")
     option("attention", "the native engine's attention backend")
     option("memory", "of the native engine, besides weights: bytes, or a share up to 1", type=float)
     parser.add_argument(

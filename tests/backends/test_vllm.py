@@ -50,6 +50,7 @@ def test_rewards_are_the_native_ones() -> None:
         assert batch.rewards == expected.rewards
         assert batch.inferred == expected.inferred
         assert batch.status == expected.status
+        assert batch.n_output_tokens == expected.n_output_tokens
 
 
 def test_a_shared_llm_is_asked_in_its_own_models_style(tmp_path: Path) -> None:
@@ -126,6 +127,22 @@ def test_a_refused_request_fails_alone_and_leaves_nothing_behind() -> None:
     results = inverter.generate(REQUESTS, GREEDY)
     assert results[3] == Inversion.failed(f"ValueError: Token id {llm.poison} is out of vocabulary")
     assert [*results[:3], results[4]] == [*expected[:3], expected[4]]
+    assert not llm._waiting
+
+
+def test_what_somebody_elses_call_left_behind_is_nobodys_result() -> None:
+    llm = stand_in.LLM(FOLDER)
+    inverter = inverter_on(llm)
+    expected = inverter.generate(REQUESTS, GREEDY)
+    llm.poison = 9
+    with pytest.raises(ValueError, match="out of vocabulary"):
+        llm.generate(
+            [{"prompt_token_ids": [50, 60]}, {"prompt_token_ids": [9]}],
+            [stand_in.SamplingParams()] * 2,
+            use_tqdm=False,
+        )
+    llm.poison = None
+    assert inverter.generate(REQUESTS, GREEDY) == expected
 
 
 def test_a_dead_engine_fails_every_row() -> None:
