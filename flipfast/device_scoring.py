@@ -10,6 +10,7 @@ import torch
 from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.backends.native import NativeInverter
 from flipfast.metrics.reference_words import reference_words
+from flipfast.ops.devices import as_current
 from flipfast.parsing.token_spans import span_automaton
 from flipfast_kernels.spans import EMPTY, UNDECIDED, SpanAutomaton, find_spans
 from flipfast_kernels.word_f1 import word_f1
@@ -81,10 +82,11 @@ class DeviceScorer:
         lengths = [len(inversion.output_ids) for inversion in inversions]
         tokens = tokens[places]
         lens = torch.tensor(lengths, dtype=torch.int32).to(device)[places]
-        spans = find_spans(tokens, lens, self._automaton, validate=False)
-        words = word_f1(
-            tokens, lens, spans.begin, spans.end, self._table, references, rows, validate=False
-        )
+        with as_current(device):
+            spans = find_spans(tokens, lens, self._automaton, validate=False)
+            words = word_f1(
+                tokens, lens, spans.begin, spans.end, self._table, references, rows, validate=False
+            )
         decided = words.decided & (spans.status != UNDECIDED)
         kind = torch.where(decided, spans.status, UNDECIDED)
         table = torch.cat([kind[:, None].double(), words.scores], dim=1).tolist()

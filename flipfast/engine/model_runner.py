@@ -13,6 +13,7 @@ from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
 from flipfast.engine.sampler import penalize, prepare_draws, sample
 from flipfast.engine.scheduler import Chunk, StepPlan
+from flipfast.ops.devices import as_current
 
 if TYPE_CHECKING:
     from flipfast.models.decoder import Decoder
@@ -130,6 +131,10 @@ class ModelRunner:
             plan: at least one chunk; what earlier steps sampled for its sequences is taken from
                 the device.
         """
+        with as_current(self.device):
+            return self._run(plan)
+
+    def _run(self, plan: StepPlan) -> StepResult:
         self._copy_pages(plan.copies)
         batch = build_batch(plan, self._attention.page_size, self.device)
         batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
@@ -200,7 +205,8 @@ class ModelRunner:
             device=self.device,
             record=self._record,
         )
-        graphs.warm_up()
+        with as_current(self.device):
+            graphs.warm_up()
         return graphs
 
     def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:
