@@ -32,4 +32,6 @@ def test_an_example(name, monkeypatch, capsys):
     finally:
         for module in ("nemo_rl", "open_instruct"):
             sys.modules.pop(f"flipfast.trainers.{module}", None)
+        if name == "skyrl":
+            sys.modules["skyrl_gym"].registry.pop("flip", None)
     assert "1." in capsys.readouterr().out  # an answer that was asked for
