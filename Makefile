@@ -11,13 +11,16 @@ ENV ?= venv
 READY := $(if $(filter system,$(ENV)),system-install,$(INSTALLED))
 RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
-.PHONY: demo test gpu-check gpu-bench system-install lint format bench clean
+.PHONY: demo test frameworks gpu-check gpu-bench system-install lint format bench clean
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/pytest
+
+frameworks: $(INSTALLED)  ## trainers whose own code some tests run, and skip without
+	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt
 
 gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
 	$(RUN) -m bench.gpu_check
