@@ -200,6 +200,50 @@ def bench_overload(benchmark: Any, rows: Rows) -> None:
     )
 
 
+def bench_ray_actors(benchmark: Any, rows: Rows) -> None:
+    """Rewards/s of two Ray actors with a thread each, over those of one engine with two threads."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    from flipfast.serving.async_engine import AsyncFlipEngine
+    from flipfast.serving.ray import RayPool
+
+    pairs: list[tuple[float, float]] = []
+
+    async def score(scorer: Any) -> tuple[list[float | None], float]:
+        counted, warm_up = (list(map(list, zip(*part, strict=True))) for part in split(rows))
+        for _ in range(2):  # both actors get to know it
+            await scorer.score(*warm_up)
+        batch = await scorer.score(*counted)
+        await scorer.close()
+        return batch.rewards, batch.stats.rewards_per_s
+
+    async def with_ray() -> tuple[list[float | None], float]:
+        pool = RayPool(n_actors=2)
+        await pool.start(n_ready=2)
+        return await score(pool)
+
+    async def without() -> tuple[list[float | None], float]:
+        return await score(AsyncFlipEngine())
+
+    def compare() -> None:
+        expected, engine = asyncio.run(without())
+        rewards, actors = asyncio.run(with_ray())
+        assert rewards == expected
+        pairs.append((actors, engine))
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False
+    )
+    try:
+        benchmark.pedantic(compare, rounds=ROUNDS)
+    finally:
+        ray.shutdown()
+    benchmark.extra_info.update(
+        engine_rewards_per_s=median(engine for _, engine in pairs),
+        actors_rewards_per_s=median(actors for actors, _ in pairs),
+        ratio=round(median(actors / engine for actors, engine in pairs), 3),
+    )
+
+
 def memory(process: psutil.Process) -> int:
     """MiB that a server and its engines hold."""
     family = [process, *process.children(recursive=True)]
