@@ -168,6 +168,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     limit("max-queue", "rows that may wait; default 4096", type=int)
     limit("max-body", "bytes of a request; default 16 MiB", type=int)
     limit("timeout", "seconds that the rows of a request may take; default 600", type=float)
+    limit("cache-rewards", "inversions kept for rows that come again; default 0", type=int)
     limit("log-texts", "write prompts and responses into the log", action="store_true")
 
 

@@ -47,7 +47,8 @@ def test_what_is_not_said_has_its_default(started):
 def test_every_option(started, monkeypatch):
     monkeypatch.setenv("FLIPFAST_API_KEY", "of the environment")
     options = "--host 0.0.0.0 --port 1 --workers 2 --admin --max-queue 3 --max-body 4 --timeout 5"
-    assert main(["serve", *options.split(), "--log-texts", "--on-failure", "0.5"]) == 0
+    kept = ["--cache-rewards", "6"]
+    assert main(["serve", *options.split(), "--log-texts", "--on-failure", "0.5", *kept]) == 0
     assert main(["serve", "--api-key", "k"]) == 0
     wanted = ServerOptions(
         max_queue=3,
@@ -59,6 +60,7 @@ def test_every_option(started, monkeypatch):
         api_key="of the environment",
     )
     assert started[0]["options"] == wanted
+    assert started[0]["config"] == FlipConfig(on_failure=0.5, cache_rewards=6)
     assert (started[0]["host"], started[0]["port"], started[0]["workers"]) == ("0.0.0.0", 1, 2)
     assert started[1]["options"].api_key == "k"
 
