@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from bench.draft_curve import break_even
+from bench.models import EMBEDDED, save_random_model
 from bench.scripted import Run, Script, ScriptedModel, random_script
-from bench.shapes import EMBEDDED, QWEN3, save_random_model
+from bench.sizes import QWEN3
 
 ACCEPTANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best
@@ -63,9 +64,9 @@ def setting(request: pytest.FixtureRequest) -> Setting:
 @pytest.fixture(scope="module")
 def model(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedModel]:
     folder = EMBEDDED
-    if setting.shape in QWEN3:
+    if setting.shape != "embedded":
         folder = tmp_path_factory.mktemp(setting.shape)
-        save_random_model(folder, QWEN3[setting.shape], setting.device)
+        save_random_model(folder, setting.shape, setting.device)
     loaded = ScriptedModel(folder, device=setting.device, max_seqs=setting.batch)
     yield loaded
     loaded.close()

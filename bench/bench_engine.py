@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 
-from bench.shapes import EMBEDDED, QWEN3, random_requests, save_random_model
+from bench.models import EMBEDDED, random_requests, save_random_model
 from flipfast.backends import InversionRequest, Inverter, SamplingParams, load_inverter
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
@@ -54,7 +54,7 @@ def embedded(shared_file: Callable[[str], Path]) -> Workload:
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     """Random weights in the shape of Qwen3-0.6B: 650 tokens in, 160 of them shared, 32 out."""
-    folder = save_random_model(tmp_path_factory.mktemp("qwen3"), QWEN3["qwen3-0.6b"], "cpu")
+    folder = save_random_model(tmp_path_factory.mktemp("qwen3"), "qwen3-0.6b")
     requests = random_requests(8, n_prompt=650, n_shared=160, vocab=150_000)
     return Workload(str(folder), requests, SamplingParams(max_new_tokens=32), rounds=1)
 

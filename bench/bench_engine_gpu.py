@@ -16,7 +16,8 @@ import pytest
 import torch
 import transformers
 
-from bench.shapes import QWEN3, random_requests, save_random_model
+from bench.models import random_requests, save_random_model
+from bench.sizes import QWEN3, SHAPES
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 
 pytestmark = pytest.mark.gpu
@@ -27,14 +28,14 @@ REQUESTS = random_requests(N, n_prompt=N_PROMPT, n_shared=N_SHARED, vocab=150_00
 BYTES_A_S, FLOPS_A_S = 4.8e12, 989e12  # H200 datasheet: memory, dense bfloat16
 
 
-@pytest.fixture(scope="module", params=list(QWEN3))
+@pytest.fixture(scope="module", params=QWEN3)
 def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def folder(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp(shape), QWEN3[shape], "cuda")
+    return save_random_model(tmp_path_factory.mktemp(shape), shape, "cuda")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def memory() -> Iterator[None]:
 
 def floor_seconds(shape: str) -> float:
     """The least time for all requests at once, by memory in decode and arithmetic in prefill."""
-    c = QWEN3[shape]
+    c = SHAPES[shape].config
     attention = (2 * c["num_attention_heads"] + 2 * c["num_key_value_heads"]) * c["head_dim"]
     layer = c["hidden_size"] * (attention + 3 * c["intermediate_size"])
     weights = layer * c["num_hidden_layers"] + c["hidden_size"] * c["vocab_size"]

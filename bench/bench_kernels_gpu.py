@@ -20,13 +20,15 @@ pytest.importorskip("triton")
 
 from bench import f1_cases
 from bench import kernel_cases as cases
-from bench.shapes import HEADS, PRODUCTS, VOCABULARY
+from bench.sizes import QWEN3, VOCABULARY, heads, products
 from flipfast_kernels import tuning
 from flipfast_kernels.search import Timer, cuda_timer
 
 pytestmark = pytest.mark.gpu
 
 ROWS = [1, 8, 32, 128, 512, 2048]
+HEADS = [heads("qwen3-0.6b"), heads("qwen3-8b")]
+PRODUCTS = [product for name in QWEN3 for product in products(name)]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from bench.kernel_cases import Case
-from bench.shapes import EMBEDDED
+from bench.models import EMBEDDED
 from flipfast.metrics.reference_words import reference_words
 from flipfast.metrics.token_bytes import token_bytes
 from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.shapes import random_requests
+from bench.models import random_requests
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult

@@ -1,0 +1,47 @@
+"""Under which conditions a figure was measured."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of flipfast with its commit, Python, and what the engine stands on."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = {"commit": done.stdout.strip() or "unknown", "python": platform.python_version()}
+    for name in ("flipfast", "torch", "triton", "transformers"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "none"
+    return {**found, "cuda": torch.version.cuda or "none"}
+
+
+@functools.cache
+def processor() -> str:
+    """The CPU's name and the instructions that torch uses on it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def device_name(device: str) -> str:
+    """What a device is called, `cpu` or `cuda`."""
+    return torch.cuda.get_device_name() if device == "cuda" else processor()
+
+
+def device_folder() -> str:
+    """The name under bench/results of the device that this machine has most to say about."""
+    name = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    kept = "".join(c if c.isalnum() else "-" for c in name.lower().replace("(r)", ""))
+    return "-".join(part for part in kept.split("-") if part)

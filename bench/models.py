@@ -1,0 +1,48 @@
+"""Models of random weights in real shapes, and requests of random tokens for them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import torch
+import transformers
+
+from bench.sizes import SHAPES
+from flipfast.backends import InversionRequest
+
+EMBEDDED = Path(str(resources.files("flipfast") / "assets" / "tiny-inverter"))
+
+
+def save_random_model(folder: Path, shape: str, device: str = "cpu") -> Path:
+    """A model of random bfloat16 weights that never ends an output, with some tokenizer.
+
+    Args:
+        folder: where to; there must be room for two bytes a weight.
+        shape: one of bench.sizes.SHAPES.
+        device: where the weights are drawn.
+
+    Returns:
+        The folder.
+    """
+    found = SHAPES[shape]
+    config = transformers.AutoConfig.for_model(found.model_type, **found.config)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    for file in EMBEDDED.iterdir():
+        if "token" in file.name or file.suffix == ".jinja":
+            shutil.copy(file, folder)
+    return folder
+
+
+def random_requests(n: int, *, n_prompt: int, n_shared: int, vocab: int) -> list[InversionRequest]:
+    """Requests of n_prompt tokens each, of which the first n_shared are common to all."""
+    rng = random.Random(0)
+    stem = [rng.randrange(vocab) for _ in range(n_shared)]
+    rest = range(n_prompt - n_shared)
+    return [InversionRequest(stem + [rng.randrange(vocab) for _ in rest]) for _ in range(n)]

@@ -1,0 +1,114 @@
+"""Groups of a workload: from the user's file, from real text, or made with its lengths."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from bench.models import EMBEDDED
+from bench.sizes import INSTRUCTION_WORDS, RESPONSE_WORDS, TEXT_SHARES, Workload
+from flipfast.rows import read_row
+
+Groups = list[tuple[str, list[str]]]
+
+
+def read_groups(path: Path) -> Groups:
+    """Instructions and their responses from a JSONL file, which may be compressed with gzip.
+
+    Args:
+        path: of rows as `flipfast score` takes them; rows of one instruction that stand next to
+            each other are a group.
+
+    Raises:
+        ValueError: a row is broken; the message has its line.
+    """
+    data = path.read_bytes()
+    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
+    rows = [read_row(line, n, "instruction") for n, line in enumerate(lines, 1) if line.strip()]
+    for row in rows:
+        if row.error is not None:
+            raise ValueError(f"{path}, line {row.line}: {row.error}")
+    parts = itertools.groupby(rows, key=lambda row: row.instruction)
+    return [(x, [text for row in part for text in row.responses]) for x, part in parts]
+
+
+def made_groups(n_groups: int, n_responses: int, seed: int = 0) -> Groups:
+    """Texts of English words at random, as long as AlpacaEval's instructions and responses."""
+    rng = random.Random(seed)
+    words = _words()
+
+    def text(n_words: Sequence[int]) -> str:
+        return " ".join(rng.choices(words, k=round(np.interp(rng.random(), TEXT_SHARES, n_words))))
+
+    return [
+        (text(INSTRUCTION_WORDS), [text(RESPONSE_WORDS) for _ in range(n_responses)])
+        for _ in range(n_groups)
+    ]
+
+
+def take(workload: Workload, source: Groups | None, *, n_more: int = 0) -> Groups:
+    """The groups of a workload.
+
+    Args:
+        workload: how many, and how long.
+        source: where they come from, again from the start where there are too few, with a number
+            before the texts; groups with too few responses stay so. None has them made.
+        n_more: groups behind those of the workload, to warm up with.
+    """
+    n = workload.n_groups + n_more
+    if source is None:
+        groups = made_groups(n, workload.n_responses)
+    else:
+        groups = list(itertools.islice(_endless(source, workload.n_responses), n))
+    if not workload.response_tokens:
+        return groups
+    lengths = itertools.cycle(workload.response_tokens)
+    texts = [text for _, responses in groups for text in responses]
+    rng = random.Random(0)
+    return [
+        (x, [_lengthened(text, next(lengths), texts, rng) for text in responses])
+        for x, responses in groups
+    ]
+
+
+def columns(groups: Groups) -> tuple[list[str], list[str]]:
+    """Instructions and responses, a place a row, as `FlipReward.score` takes them."""
+    pairs = [(instruction, text) for instruction, responses in groups for text in responses]
+    return [instruction for instruction, _ in pairs], [text for _, text in pairs]
+
+
+def _endless(source: Groups, n_responses: int) -> Iterator[tuple[str, list[str]]]:
+    """Groups of that size at most; from the second turn on each text begins with the turn."""
+    for turn in itertools.count(1):
+        mark = f"{turn}. " if turn > 1 else ""
+        for instruction, responses in source:
+            yield f"{mark}{instruction}", [f"{mark}{text}" for text in responses[:n_responses]]
+
+
+def _lengthened(text: str, n_tokens: int, texts: list[str], rng: random.Random) -> str:
+    """A text with others behind it, cut at a number of the embedded model's tokens."""
+    tokenizer = _tokenizer()
+    found = tokenizer.encode(text, add_special_tokens=False)
+    while len(found) < n_tokens:
+        text = f"{text}\n\n{rng.choice(texts)}"
+        found = tokenizer.encode(text, add_special_tokens=False)
+    return text[: found.offsets[n_tokens - 1][1]]
+
+
+def _tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+
+
+def _words() -> list[str]:
+    """Words that are one token of the embedded model, the more common ones first."""
+    vocabulary = json.loads((EMBEDDED / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    ids = sorted(vocabulary, key=vocabulary.__getitem__)
+    found = (token[1:] for token in ids if token.startswith("Ġ"))
+    return [word for word in found if word.isascii() and word.isalpha()]
