@@ -35,11 +35,17 @@ class Sizes:
         workloads: by name.
         rounds: of a benchmark of whole rewards.
         text_pairs: response and instruction, for the text core.
+        stream_shares: of the rewards/s of a batch, at which single rows arrive.
+        large_on_cpu: scored by the shape of Qwen3-0.6B on a CPU.
+        gpu_shapes: models whose shapes run the workloads on CUDA.
     """
 
     workloads: dict[str, Workload]
     rounds: int
     text_pairs: int
+    stream_shares: tuple[float, ...]
+    large_on_cpu: Workload
+    gpu_shapes: tuple[str, ...]
 
 
 FULL = Sizes(
@@ -51,6 +57,9 @@ FULL = Sizes(
     },
     rounds=3,
     text_pairs=1024,
+    stream_shares=(0.25, 0.5, 0.8),
+    large_on_cpu=Workload(2, 4),
+    gpu_shapes=("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "llama-3.1-8b"),
 )
 QUICK = replace(
     FULL,
@@ -58,10 +67,13 @@ QUICK = replace(
         "rl-step": Workload(4, 4),
         "best-of-n": Workload(6, 4),
         "long": Workload(1, 1, response_tokens=(4096,)),
-        "stream": Workload(4, 8, rows_per_s=10.0),
+        "stream": Workload(2, 8),
     },
     rounds=1,
     text_pairs=256,
+    stream_shares=(0.5,),
+    large_on_cpu=Workload(1, 2),
+    gpu_shapes=("qwen3-0.6b",),
 )
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
@@ -69,6 +81,9 @@ QUICK = replace(
 TEXT_SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 1)
 INSTRUCTION_WORDS = (3, 7, 12, 20, 43, 68, 97, 115, 246)
 RESPONSE_WORDS = (1, 49, 98, 206, 315, 433, 536, 754, 3875)
+# At most so many tokens of output, in the same shares: of the embedded model, direct style, whose
+# outputs end at 128 tokens.
+OUTPUT_TOKENS = (8, 12, 16, 20, 35, 41, 74, 128, 128)
 
 
 @dataclass(frozen=True)
