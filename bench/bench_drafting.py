@@ -9,120 +9,92 @@ Qwen3-0.6B on the CPU takes some minutes a curve; `-k embedded` leaves it out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import pytest
-import torch
 
+from bench.curves import Curve
 from bench.draft_curve import break_even
-from bench.models import EMBEDDED, save_random_model
-from bench.scripted import Run, Script, ScriptedModel, random_script
-from bench.sizes import QWEN3
-
-ACCEPTANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best
+from bench.scripted import Run, Script, ScriptedModel, load_shape, script_of
+from bench.sizes import FULL, QUICK, DraftCurves
 
 Round = dict[float, tuple[Run, float]]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A model's shape, where it runs, how many sequences at a time, and what they write."""
-
-    shape: str
-    device: str
-    batch: int
-    n: int
-    n_prompt: int
-    n_shared: int
-    n_out: int
-    rounds: int
-
-    def __str__(self) -> str:
-        return f"{self.shape}-{self.device}-{self.batch}"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    sizes = QUICK if metafunc.config.getoption("--quick") else FULL
+    cases = [
+        pytest.param(
+            curves,
+            length,
+            id=f"{curves}-{draft_name(length)}",
+            marks=pytest.mark.gpu if curves.device == "cuda" else (),
+        )
+        for curves in sizes.drafting
+        for length in curves.lengths
+    ]
+    metafunc.parametrize(("curves", "length"), cases, indirect=["curves"], scope="module")
 
 
-def _settings() -> Iterator[Any]:
-    for batch in (1, 8, 32):
-        yield Setting("embedded", "cpu", batch, max(8, batch), 240, 60, 32, rounds=3)
-    for batch, n in ((1, 2), (8, 8)):
-        yield Setting("qwen3-0.6b", "cpu", batch, n, 240, 60, 32, rounds=1)
-    for shape in QWEN3:
-        for batch in (1, 32):
-            setting = Setting(shape, "cuda", batch, max(2, batch), 650, 160, 64, rounds=1)
-            yield pytest.param(setting, marks=pytest.mark.gpu)
-
-
-@pytest.fixture(scope="module", params=_settings(), ids=str)
-def setting(request: pytest.FixtureRequest) -> Setting:
-    found: Setting = request.param
+@pytest.fixture(scope="module")
+def curves(request: pytest.FixtureRequest) -> DraftCurves:
+    found: DraftCurves = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def model(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedModel]:
-    folder = EMBEDDED
-    if setting.shape != "embedded":
-        folder = tmp_path_factory.mktemp(setting.shape)
-        save_random_model(folder, setting.shape, setting.device)
-    loaded = ScriptedModel(folder, device=setting.device, max_seqs=setting.batch)
+def model(curves: DraftCurves) -> Iterator[ScriptedModel]:
+    loaded = load_shape(curves.shape, curves.device, max_seqs=curves.batch)
     yield loaded
     loaded.close()
 
 
 @pytest.fixture(scope="module")
-def scripts(setting: Setting, model: ScriptedModel) -> list[Script]:
+def scripts(curves: DraftCurves, model: ScriptedModel) -> list[Script]:
     """One to warm up, and one a round."""
-    return [
-        random_script(
-            setting.n,
-            n_prompt=setting.n_prompt,
-            n_shared=setting.n_shared,
-            n_out=setting.n_out,
-            vocab=model.vocab_size,
-            seed=seed,
-        )
-        for seed in range(1 + setting.rounds)
-    ]
+    return [script_of(curves.requests, model, seed) for seed in range(1 + curves.rounds)]
 
 
-@pytest.mark.parametrize("length", LENGTHS, ids=lambda n: "adaptive" if n is None else f"draft{n}")
 def bench_curve(
     benchmark: Any,
-    setting: Setting,
+    curves: DraftCurves,
     model: ScriptedModel,
     scripts: list[Script],
     length: int | None,
 ) -> None:
+    curve = Curve("acceptance", "speed", f"{curves}, draft {draft_name(length)}")
+    benchmark.group = curve.group
     model.write(scripts[0])  # what a first run sets up
     if length is None:
-        measure(model, scripts[0], length)  # what the engine learns
-    rounds = [measure(model, script, length) for script in scripts[1:]]
-    points = [point(setting.n, acceptance, rounds) for acceptance in ACCEPTANCES]
+        measure(model, scripts[0], curves.acceptances, length)  # what the engine learns
+    rounds = [measure(model, script, curves.acceptances, length) for script in scripts[1:]]
+    points = [point(curves.requests.n, acceptance, rounds) for acceptance in curves.acceptances]
     benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
-    benchmark.group = str(setting)
-    cuda = setting.device == "cuda"
+    curve.note(benchmark, points)
     benchmark.extra_info.update(
-        device=torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        shape=setting.shape,
-        batch=setting.batch,
-        prompt_tokens=setting.n_prompt,
-        output_tokens=setting.n_out,
+        shape=curves.shape,
+        dtype=model.dtype,
+        batch=curves.batch,
+        prompt_tokens=curves.requests.n_prompt,
+        output_tokens=curves.requests.n_out,
         draft_length=length,
-        curve=points,
         break_even=break_even([(p["acceptance"], p["speed"]) for p in points]),
     )
 
 
-def measure(model: ScriptedModel, script: Script, length: int | None) -> Round:
+def draft_name(length: int | None) -> str:
+    """What a draft's length is called."""
+    return "adaptive" if length is None else str(length)
+
+
+def measure(
+    model: ScriptedModel, script: Script, acceptances: tuple[float, ...], length: int | None
+) -> Round:
     """For each acceptance a run, and the mean seconds of those without drafts on either side."""
     before = model.write(script).seconds
     found: Round = {}
-    for acceptance in ACCEPTANCES:
+    for acceptance in acceptances:
         run = model.write(script, acceptance=acceptance, length=length)
         behind = model.write(script).seconds
         found[acceptance] = run, (before + behind) / 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from bench.models import EMBEDDED, random_requests
-from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES
+from bench.models import EMBEDDED, random_model, random_requests
+from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Requests
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
@@ -140,7 +140,7 @@ class Run:
         passes: in which a prompt got output tokens, mean of the prompts.
         computed: tokens that were run, drafted ones included; those of a shared start once.
         drafted, accepted: tokens.
-        peak_pages: most of them in use since the model was loaded.
+        peak_pages: most of them in use at a time.
     """
 
     seconds: float
@@ -157,6 +157,9 @@ class ScriptedModel:
     Attributes:
         vocab_size: of the model.
         dtype: of its weights.
+        device: "cpu" or "cuda".
+        max_seqs: sequences at a time.
+        n_pages: there are, of page_size tokens and page_bytes in all layers.
 
     Args:
         model: the folder of its checkpoint, or what `read_model` would say of it.
@@ -170,14 +173,24 @@ class ScriptedModel:
         runner = self._model._runner
         assert runner is not None
         self.dtype = str(runner.decoder.ops.weight_dtype).removeprefix("torch.")
-        self._overlap = runner.device.type == "cuda"
+        self.device = runner.device.type
+        self.max_seqs = self._model.engine.max_seqs
+        self.n_pages = self._model.engine.counters.pages
+        self.page_size = runner._attention.page_size
+        self.page_bytes = runner._attention.page_bytes() * len(spec.layers)
+        self._overlap = self.device == "cuda"
         self._compute = runner.run
         runner.run = self._step  # type: ignore[method-assign]
         self._outputs: list[list[int]] = []
         self._adaptive: dict[float, Drafting] = {}
 
     def write(
-        self, script: Script, *, acceptance: float | None = None, length: int | None = None
+        self,
+        script: Script,
+        *,
+        acceptance: float | None = None,
+        length: int | None = None,
+        keep_prefixes: bool = False,
     ) -> Run:
         """Have a script written, from an empty prefix cache.
 
@@ -187,6 +200,7 @@ class ScriptedModel:
             length: of every draft; None leaves it to the engine, which is offered the guesses as
                 a request's drafts and knows what became of those in earlier calls with the same
                 acceptance. Give it another script each time: it learns from outputs, too.
+            keep_prefixes: start from the prefix cache that calls before have filled.
 
         Raises:
             AssertionError: an output is not the script's.
@@ -199,7 +213,9 @@ class ScriptedModel:
             offered = [([-1, *guess],) for guess in guesses]
         engine = self._model.engine
         engine._drafting = drafting
-        engine.forget_prefixes()
+        if not keep_prefixes:
+            engine.forget_prefixes()
+        engine._scheduler.cache.pool.peak_held = 0
         self._outputs = script.outputs
         sequences = [
             Sequence(prompt, SamplingParams(len(output)), seed=i, drafts=drafts)
@@ -250,3 +266,14 @@ class ScriptedModel:
         """The script's tokens behind the known ones of a chunk and behind each of its draft."""
         at = chunk.sequence.n_sampled - 1
         return self._outputs[chunk.sequence.seed][at : at + 1 + len(chunk.draft)]
+
+
+def load_shape(shape: str, device: str, **options: Any) -> ScriptedModel:
+    """The embedded model under its name, else random weights in one of bench.sizes.SHAPES."""
+    model = EMBEDDED if shape == "embedded" else random_model(shape, device)
+    return ScriptedModel(model, device=device, **options)
+
+
+def script_of(requests: Requests, model: ScriptedModel, seed: int = 0) -> Script:
+    """Random requests for a model, with the outputs of a seed."""
+    return random_script(**asdict(requests), vocab=model.vocab_size, seed=seed)

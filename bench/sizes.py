@@ -28,6 +28,87 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """Requests of random tokens, each with its own prescribed output.
+
+    Attributes:
+        n: how many.
+        n_prompt: tokens of a prompt.
+        n_shared: of these, at the start and common to all.
+        n_out: tokens of an output.
+    """
+
+    n: int
+    n_prompt: int
+    n_shared: int
+    n_out: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The points of scaling curves on a kind of device.
+
+    Attributes:
+        rounds: sweeps over a curve.
+        shape: of the model that writes prescribed outputs.
+        memory: of that model's engine, see EngineOptions.
+        requests: of a point, where nothing else is said.
+        batches: rows in a call.
+        least_rows: at a point, in as many calls as it takes.
+        lengths: tokens of a response.
+        tokens: of all responses of a length together, or a single response's.
+        memory_batches: rows in a call, where memory is looked at.
+        callers: at the same time, of a row each.
+        models: shapes that are compared, "embedded" is the embedded model; as many of them as
+            `models_s` leaves time for.
+        models_s: seconds.
+        pure_models: that show what purity costs.
+        pairs: of a run with deterministic=True and one without.
+    """
+
+    rounds: int
+    shape: str
+    memory: float | None
+    requests: Requests
+    batches: tuple[int, ...]
+    least_rows: int
+    lengths: tuple[int, ...]
+    tokens: int
+    memory_batches: tuple[int, ...]
+    callers: tuple[int, ...]
+    models: tuple[str, ...]
+    models_s: float
+    pure_models: tuple[str, ...]
+    pairs: int
+
+
+@dataclass(frozen=True)
+class DraftCurves:
+    """Curves against the share of drafted tokens that are right.
+
+    Attributes:
+        shape: of the model, "embedded" is the embedded model.
+        device: "cpu" or "cuda".
+        batch: sequences at a time.
+        requests: what is written in each round.
+        lengths: of drafts, a curve each; None leaves it to the engine.
+        acceptances: points of a curve.
+        rounds: of which medians are taken.
+    """
+
+    shape: str
+    device: str
+    batch: int
+    requests: Requests
+    lengths: tuple[int | None, ...] = (4, 16, None)
+    acceptances: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    rounds: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.shape}-{self.device}-{self.batch}"
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much a run does.
 
@@ -38,6 +119,8 @@ class Sizes:
         stream_shares: of the rewards/s of a batch, at which single rows arrive.
         large_on_cpu: scored by the shape of Qwen3-0.6B on a CPU.
         gpu_shapes: models whose shapes run the workloads on CUDA.
+        scaling: for "cpu" and "cuda".
+        drafting: models and batches.
     """
 
     workloads: dict[str, Workload]
@@ -46,7 +129,69 @@ class Sizes:
     stream_shares: tuple[float, ...]
     large_on_cpu: Workload
     gpu_shapes: tuple[str, ...]
+    scaling: dict[str, Scaling]
+    drafting: tuple[DraftCurves, ...]
 
+
+_ON_CPU, _ON_CUDA = Requests(8, 240, 60, 32), Requests(64, 650, 160, 32)
+_SCALING = {
+    "cpu": Scaling(
+        rounds=2,
+        shape="tiny-32k",
+        memory=1e9,
+        requests=_ON_CPU,
+        batches=(1, 4, 16, 64, 256, 1024),
+        least_rows=64,
+        lengths=(64, 256, 1024, 4096, 16384),
+        tokens=16384,
+        memory_batches=(1, 4, 16, 64),
+        callers=(1, 4, 16, 64),
+        models=("embedded", "qwen3-0.6b"),
+        models_s=600.0,
+        pure_models=("embedded", "qwen3-0.6b"),
+        pairs=5,
+    ),
+    "cuda": Scaling(
+        rounds=1,
+        shape="qwen3-0.6b",
+        memory=0.4,
+        requests=_ON_CUDA,
+        batches=(1, 4, 16, 64, 256, 1024, 4096),
+        least_rows=16,
+        lengths=(64, 256, 1024, 4096, 16384),
+        tokens=2**18,
+        memory_batches=(1, 16, 256),
+        callers=(),
+        models=(
+            *("qwen3-0.6b", "qwen3-8b", "llama-3.1-8b", "qwen3-1.7b", "qwen3-4b"),
+            *("mistral-7b-v0.3", "olmo2-7b", "gemma3-1b", "llama-3.2-3b", "llama-3.2-1b"),
+            "olmo2-1b",
+        ),
+        models_s=45.0,
+        pure_models=("qwen3-0.6b", "qwen3-8b"),
+        pairs=3,
+    ),
+}
+_FEW_ON_CPU = replace(
+    _SCALING["cpu"],
+    rounds=1,
+    batches=(1, 4, 16),
+    least_rows=8,
+    lengths=(64, 512, 2048),
+    tokens=2048,
+    memory_batches=(1, 4, 16),
+    callers=(1, 4, 16),
+    models=("embedded",),
+    pure_models=("embedded",),
+    pairs=3,
+)
+_FEW_ON_CUDA = replace(
+    _SCALING["cuda"],
+    batches=(1, 16, 256),
+    lengths=(64, 1024, 4096),
+    models=("qwen3-0.6b",),
+    pure_models=("qwen3-0.6b",),
+)
 
 FULL = Sizes(
     workloads={
@@ -60,6 +205,21 @@ FULL = Sizes(
     stream_shares=(0.25, 0.5, 0.8),
     large_on_cpu=Workload(2, 4),
     gpu_shapes=("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "llama-3.1-8b"),
+    scaling=_SCALING,
+    drafting=(
+        *(
+            DraftCurves("embedded", "cpu", n, replace(_ON_CPU, n=max(8, n)), rounds=3)
+            for n in (1, 8, 32)
+        ),
+        *(DraftCurves("qwen3-0.6b", "cpu", n, replace(_ON_CPU, n=max(2, n))) for n in (1, 8)),
+        *(
+            DraftCurves("qwen3-0.6b", "cuda", n, Requests(max(2, n), 650, 160, 64), (16, None))
+            for n in (1, 32)
+        ),
+        DraftCurves(
+            "qwen3-8b", "cuda", 32, Requests(32, 650, 160, 64), (None,), acceptances=(0.0, 0.5, 1.0)
+        ),
+    ),
 )
 QUICK = replace(
     FULL,
@@ -74,6 +234,11 @@ QUICK = replace(
     stream_shares=(0.5,),
     large_on_cpu=Workload(1, 2),
     gpu_shapes=("qwen3-0.6b",),
+    scaling={"cpu": _FEW_ON_CPU, "cuda": _FEW_ON_CUDA},
+    drafting=(
+        DraftCurves("embedded", "cpu", 8, _ON_CPU, (None,), acceptances=(0.0, 0.5, 1.0)),
+        DraftCurves("qwen3-0.6b", "cuda", 32, Requests(32, 650, 160, 64), (None,), (0.0, 0.5, 1.0)),
+    ),
 )
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
@@ -198,3 +363,11 @@ def products(name: str) -> list[tuple[int, int]]:
         (2 * inner, hidden),
         (hidden, inner),
     ]
+
+
+def n_weights(name: str) -> int:
+    """Weights of a shape, those of norms aside."""
+    c = SHAPES[name].config
+    layer = sum(n_out * n_in for n_out, n_in in products(name))
+    tables = 1 if c["tie_word_embeddings"] else 2
+    return int(c["num_hidden_layers"] * layer + tables * c["vocab_size"] * c["hidden_size"])
