@@ -175,6 +175,7 @@ _SCALING = {
 _FEW_ON_CPU = replace(
     _SCALING["cpu"],
     rounds=1,
+    requests=replace(_ON_CPU, n=4),
     batches=(1, 4, 16),
     least_rows=8,
     lengths=(64, 512, 2048),
@@ -183,7 +184,7 @@ _FEW_ON_CPU = replace(
     callers=(1, 4, 16),
     models=("embedded",),
     pure_models=("embedded",),
-    pairs=3,
+    pairs=2,
 )
 _FEW_ON_CUDA = replace(
     _SCALING["cuda"],
