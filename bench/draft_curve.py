@@ -39,7 +39,7 @@ def break_even(points: Iterable[tuple[float, float]]) -> float | None:
 def read_curves(path: Path) -> list[dict[str, Any]]:
     """What bench_drafting noted for each curve, in the order of the file."""
     rows = json.loads(path.read_text("utf-8"))["benchmarks"]
-    return [row["extra_info"] for row in rows if "curve" in row["extra_info"]]
+    return [row["extra_info"] for row in rows if "draft_length" in row["extra_info"]]
 
 
 def table(curves: Sequence[dict[str, Any]]) -> str:
