@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from flipfast.engine.drafting import Drafting
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.serving.pool import EnginePool
 
-N_WARM_UP = 8  # rows
+N_WARM_UP = 4  # rows
 GPU_SHAPE, GPU_OPTIONS = "qwen3-0.6b", {"device": "cuda", "style": "direct", "max_new_tokens": 32}
 
 Rewards = list[float | None]
@@ -154,9 +155,7 @@ def bench_callers(
 
 
 @pytest.mark.gpu
-def bench_gpus(
-    benchmark: Any, tmp_path: Any, source: Groups | None, sizes: Sizes, rows: Rows
-) -> None:
+def bench_gpus(benchmark: Any, tmp_path: Path, sizes: Sizes, rows: Rows) -> None:
     """A worker a GPU, and all rows in one call."""
     n_gpus = torch.cuda.device_count()
     if n_gpus < 2:

@@ -177,7 +177,7 @@ _FEW_ON_CPU = replace(
     rounds=1,
     requests=replace(_ON_CPU, n=4),
     batches=(1, 4, 16),
-    least_rows=8,
+    least_rows=4,
     lengths=(64, 512, 2048),
     tokens=2048,
     memory_batches=(1, 4, 16),
