@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bench.scripted import ScriptedModel, load_shape, script_of
-from bench.sizes import FULL, QUICK, Requests, Scaling, Sizes, Workload
+from bench.sizes import FULL, QUICK, Prescribed, Scaling, Sizes, Workload
 from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 
@@ -116,7 +116,7 @@ def bench_rewards(benchmark: Any, sizes: Sizes, source: Groups | None) -> None:
     benchmark.extra_info.update(shape="embedded", equal_rewards=sum(same) / len(same))
 
 
-def requests_of(phase: str, requests: Requests, page_size: int) -> Requests:
+def requests_of(phase: str, requests: Prescribed, page_size: int) -> Prescribed:
     """Requests of a phase: those of decode have prompts of full pages, which are kept, and a token.
 
     Of the rest a prefill has one output token, which its last row brings.

@@ -19,7 +19,7 @@ import torch
 
 from bench.curves import Curve, Figures, Run
 from bench.scripted import Script, ScriptedModel, load_shape, script_of
-from bench.sizes import Requests, Scaling, Sizes
+from bench.sizes import Prescribed, Scaling, Sizes
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 MOST_ROWS = 256  # of one length
@@ -65,7 +65,7 @@ def bench_batch(benchmark: Any, model: ScriptedModel, scaling: Scaling, series: 
 def bench_length(benchmark: Any, model: ScriptedModel, scaling: Scaling, series: str) -> None:
     """Responses of 64 to 16k tokens, more of the short ones, in one call a length."""
 
-    def requests(length: int) -> Requests:
+    def requests(length: int) -> Prescribed:
         n = min(max(1, scaling.tokens // length), MOST_ROWS)
         return of_length(scaling.requests, length, n)
 
@@ -109,7 +109,7 @@ def bench_memory_of_length(
     note(benchmark, asked)
 
 
-def of_length(requests: Requests, length: int, n: int) -> Requests:
+def of_length(requests: Prescribed, length: int, n: int) -> Prescribed:
     """n of such requests, with a response of a length in tokens behind what they share."""
     return replace(requests, n=n, n_prompt=requests.n_shared + length)
 
@@ -130,7 +130,7 @@ def write(model: ScriptedModel, calls: Sequence[Script]) -> Figures:
     return {"rewards_per_s": len(rows) / seconds, "tokens_per_s": n_tokens / seconds}
 
 
-def hold(model: ScriptedModel, requests: Requests) -> Figures:
+def hold(model: ScriptedModel, requests: Prescribed) -> Figures:
     """The memory that requests need, in pages and in all.
 
     Raises:
@@ -152,14 +152,14 @@ def hold(model: ScriptedModel, requests: Requests) -> Figures:
     }
 
 
-def most_pages(requests: Requests, model: ScriptedModel) -> int:
+def most_pages(requests: Prescribed, model: ScriptedModel) -> int:
     """Pages that requests fill which run at the same time, the full ones of their start once."""
     shared = requests.n_shared // model.page_size
     own = -(-(requests.n_prompt + requests.n_out) // model.page_size) - shared
     return shared + min(requests.n, model.max_seqs) * own
 
 
-def note(benchmark: Any, requests: Requests, **facts: int) -> None:
+def note(benchmark: Any, requests: Prescribed, **facts: int) -> None:
     """Write down what all points of a curve have in common."""
     common = {"shared_tokens": requests.n_shared, "output_tokens": requests.n_out}
     benchmark.extra_info.update(**common, **facts)

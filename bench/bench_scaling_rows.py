@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.callers import Rows, by_callers
+from bench.bench_serving import Rows, by_callers
 from bench.curves import Curve, Figures, Run
 from bench.models import save_random_model
 from bench.sizes import Scaling, Sizes, Workload

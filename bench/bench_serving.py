@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.callers import Rows, by_callers
 from flipfast import FlipReward
 from flipfast.client import AsyncFlipClient, FlipClient
 
@@ -34,6 +33,8 @@ N_GROUPS, N_WARM_UP, N_RESPONSES = 24, 4, 8
 N_CALLERS = 64
 ROUNDS = 3
 START_SECONDS = 120.0
+
+Rows = list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,23 @@ def in_process(rows: Rows) -> tuple[list[float | None], float]:
         reward.score(*map(list, zip(*warm_up, strict=True)))
         batch = reward.score(*map(list, zip(*counted, strict=True)))
     return batch.rewards, batch.stats.rewards_per_s
+
+
+async def by_callers(
+    score_row: Callable[..., Awaitable[dict[str, Any]]], rows: Rows, n_callers: int
+) -> tuple[list[float | None], float]:
+    """Rewards and rewards/s where callers ask for one row at a time, each for its own."""
+    rewards: dict[int, float | None] = {}
+
+    async def call(first: int) -> None:
+        for at in range(first, len(rows), n_callers):
+            row = await score_row(*rows[at], caller=str(first))
+            rewards[at] = row["reward"]
+
+    started = time.perf_counter()
+    await asyncio.gather(*(call(first) for first in range(n_callers)))
+    seconds = time.perf_counter() - started
+    return [rewards[at] for at in range(len(rows))], len(rows) / seconds
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from bench.models import EMBEDDED, random_model, random_requests
-from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Requests
+from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Prescribed
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
@@ -274,6 +274,6 @@ def load_shape(shape: str, device: str, **options: Any) -> ScriptedModel:
     return ScriptedModel(model, device=device, **options)
 
 
-def script_of(requests: Requests, model: ScriptedModel, seed: int = 0) -> Script:
+def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
     """Random requests for a model, with the outputs of a seed."""
     return random_script(**asdict(requests), vocab=model.vocab_size, seed=seed)

@@ -28,7 +28,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Requests:
+class Prescribed:
     """Requests of random tokens, each with its own prescribed output.
 
     Attributes:
@@ -69,7 +69,7 @@ class Scaling:
     rounds: int
     shape: str
     memory: float | None
-    requests: Requests
+    requests: Prescribed
     batches: tuple[int, ...]
     least_rows: int
     lengths: tuple[int, ...]
@@ -99,7 +99,7 @@ class DraftCurves:
     shape: str
     device: str
     batch: int
-    requests: Requests
+    requests: Prescribed
     lengths: tuple[int | None, ...] = (4, 16, None)
     acceptances: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
     rounds: int = 1
@@ -133,7 +133,7 @@ class Sizes:
     drafting: tuple[DraftCurves, ...]
 
 
-_ON_CPU, _ON_CUDA = Requests(8, 240, 60, 32), Requests(32, 650, 160, 32)
+_ON_CPU, _ON_CUDA = Prescribed(8, 240, 60, 32), Prescribed(32, 650, 160, 32)
 _SCALING = {
     "cpu": Scaling(
         rounds=2,

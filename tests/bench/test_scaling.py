@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 from bench import bench_purity, bench_scaling, bench_scaling_rows
 from bench.curves import Curve
 from bench.scripted import Script, ScriptedModel, script_of
-from bench.sizes import FULL, QUICK, SHAPES, Requests, n_weights
+from bench.sizes import FULL, QUICK, SHAPES, Prescribed, n_weights
 from tests.engine.models import SMALL, save_random_model
 
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory):
     loaded.close()
 
 
-REQUESTS = Requests(n=5, n_prompt=70, n_shared=40, n_out=4)
+REQUESTS = Prescribed(n=5, n_prompt=70, n_shared=40, n_out=4)
 CURVE = Curve("rows", "rewards_per_s", "a series")
 
 
