@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.facts import device_name, versions
+from bench.facts import device_folder, device_name, versions
 from bench.sizes import FULL, QUICK, Sizes
 from bench.workloads import Groups, read_groups
 
@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
         config.option.benchmark_max_time = _QUICK_SECONDS
         config.option.benchmark_min_rounds = 3
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    sizes = "quick" if config.getoption("--quick") else "full"
+    machine_info.update(device=device_folder(), sizes=sizes)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import torch
+
+from bench.facts import ROOT, device_folder, device_name, figures_of, versions
+
 TOTAL_S = 430.0  # with two minutes for a build before it, nine in all
 _GRACE_S = 15.0  # for a part that is told to stop
 _SHOWN_LINES = 15
@@ -52,21 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results")
     options = parser.parse_args(argv)
-    import torch
-
     if not torch.cuda.is_available():
         print("gpu-check: torch sees no CUDA device", file=sys.stderr)
         return 2
-    from flipfast_kernels.tuning import file_name
-
-    device = torch.cuda.get_device_name()
-    folder = options.results / file_name(device).removesuffix(".json")
+    folder = options.results / device_folder()
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / "pytest-benchmark.json"
     outcomes = run_parts(parts(folder, raw), TOTAL_S, ROOT)
     rows = kernel_rows(raw)
     raw.unlink(missing_ok=True)  # a hundred times the size of what is of use in it
-    facts = {"device": device, **versions(), "date": datetime.date.today().isoformat()}
+    today = datetime.date.today().isoformat()
+    facts = {"device": device_name("cuda"), **versions(), "date": today}
     content = {**facts, "parts": [asdict(outcome) for outcome in outcomes], "kernels": rows}
     (folder / "kernels.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (folder / "summary.md").write_text(summary(facts, outcomes, rows), "utf-8")
@@ -163,25 +162,9 @@ def kernel_rows(raw: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return [
-        {"name": row["name"], "group": row["group"], **row["extra_info"]}
+        {"name": row["name"], "group": row["group"], **figures_of(row["extra_info"])}
         for row in content["benchmarks"]
     ]
-
-
-def versions() -> dict[str, str]:
-    """Of Python, torch, CUDA, triton, and the commit."""
-    import torch
-    import triton
-
-    git = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "commit": done.stdout.strip() or "unknown",
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "triton": triton.__version__,
-    }
 
 
 def summary(

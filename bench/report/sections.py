@@ -1,0 +1,300 @@
+"""The report's sections: titles, sentences, tables and plots, before they are HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.facts import conditions_of
+from bench.report import figures
+from bench.report.remedies import remedy
+from bench.report.results import Row, Run, is_quick
+
+Cells = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; `key` is its name for markers, unique in a report."""
+
+    key: str
+    title: str
+    head: Cells
+    rows: Sequence[Cells]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture: a function of bench.report.plots, which needs matplotlib, and what it is given."""
+
+    title: str
+    function: str
+    arguments: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report; `folded` ones open on a click."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = field(default=())
+    folded: bool = False
+
+
+def sections_of(run: Run, rows: Sequence[Row]) -> list[Section]:
+    """All that there is something to say in; the first two are always there."""
+    found = [
+        _facts(run, rows),
+        _headline(rows),
+        _peers(run, rows),
+        _curves(rows),
+        _latency(rows),
+        _profiles(rows),
+        _roofline(rows),
+        _all(rows),
+    ]
+    return [section for i, section in enumerate(found) if i < 2 or section.tables or section.plots]
+
+
+def number(value: object) -> str:
+    """A figure to read: four digits that count, thousands apart; other values as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _facts(run: Run, rows: Sequence[Row]) -> Section:
+    known: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in conditions_of(row.info).items():
+            known.setdefault(name, Counter())[value] += 1
+    cells = [[name, _counted(values)] for name, values in known.items()]
+    cells += [["benchmarks", number(len(rows))]]
+    cells += [["written by", f"pytest-benchmark {run.get('version', '')}".strip()]]
+    text = ["Measured with --quick: small sizes, few rounds; no figure here stands for anything."]
+    return Section(
+        "Conditions",
+        text if is_quick(run) else [],
+        [Table("conditions", "", ["", ""], cells)],
+    )
+
+
+def _counted(values: Counter[str]) -> str:
+    """The values, the most frequent first, with their number where there are several."""
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({n} benchmarks)" for value, n in values.most_common())
+
+
+def _headline(rows: Sequence[Row]) -> Section:
+    found = [(workload, row) for row in rows if (workload := figures.workload_of(row))]
+    cells = [
+        [
+            workload,
+            number(row.info.get("model") or row.info.get("shape") or "embedded"),
+            str(row.info.get("style") or row.info.get("scoring") or row.name),
+            _device(row),
+            number(_rounded(row.info["rewards_per_s"])),
+            number(_rounded(_first(row, "tokens_per_s", "output_tokens_per_s"))),
+        ]
+        for workload, row in found
+    ]
+    head = ["workload", "model", "style", "device", "rewards/s", "tokens/s"]
+    tables = [Table("headline", "", head, cells)] if cells else []
+    text = [] if cells else ["This run has no benchmark of whole rewards."]
+    return Section("Rewards and tokens a second", text, tables)
+
+
+def _peers(run: Run, rows: Sequence[Row]) -> Section:
+    found = figures.ratios(rows)
+    tables = []
+    if found:
+        cells = [[r.row.group, r.row.name, r.peer, number(r.value)] for r in found]
+        head = ["group", "benchmark", "peer", "times as fast"]
+        tables.append(Table("peers", "Ratios", head, cells))
+    settings = _settings(rows)
+    if settings:
+        head = ["peer", "setting", "value"]
+        tables.append(Table("peer-settings", "Settings of the peers", head, settings))
+    skipped = [[str(one["name"]), str(one["reason"])] for one in run.get("skipped", ())]
+    if skipped:
+        tables.append(Table("skipped", "What did not run", ["benchmark", "reason"], skipped))
+    text = ["Above 1 flipfast is the faster one. Both did the same requests in the same run."]
+    return Section("Against others", text if found else [], tables, _peer_plots(found))
+
+
+def _peer_plots(found: Sequence[figures.Ratio]) -> list[Plot]:
+    """A bar a group and peer: the median of its benchmarks, with their range."""
+    groups: dict[str, list[float]] = {}
+    for ratio in found:
+        groups.setdefault(f"{ratio.row.group}: {ratio.peer}", []).append(ratio.value)
+    values = [(name, median(all_), min(all_), max(all_)) for name, all_ in groups.items()]
+    axis = "times as fast as the peer; of several shapes median and range"
+    return [Plot("Times as fast as each peer", "bars", (values, axis))] if values else []
+
+
+def _settings(rows: Sequence[Row]) -> list[Cells]:
+    """Of `settings`, which a peer's benchmark notes: name and value, each once."""
+    found: dict[tuple[str, str, str], None] = {}
+    for row in rows:
+        settings = row.info.get("settings")
+        peer = str(row.info.get("peer", row.name))
+        if isinstance(settings, Mapping):
+            found.update({(peer, str(k), str(v)): None for k, v in settings.items()})
+        elif settings:
+            found[(peer, "", str(settings))] = None
+    return [list(cells) for cells in found]
+
+
+def _curves(rows: Sequence[Row]) -> Section:
+    tables, drawn = [], []
+    for (group, x, y), series in figures.curves(rows).items():
+        title = f"{group}: {_words(y)}"
+        xs = sorted({at for points in series.values() for at, _ in points})
+        known = {name: dict(points) for name, points in series.items()}
+        cells = [[number(at), *(number(line.get(at)) for line in known.values())] for at in xs]
+        key = f"curve {group} {y}"
+        tables.append(Table(key, title, [_words(x), *known], cells))
+        drawn.append(Plot(title, "lines", (series, _words(x), _words(y))))
+    return Section("Curves", (), tables, drawn)
+
+
+def _latency(rows: Sequence[Row]) -> Section:
+    found = figures.latencies(rows)
+    names = ("p50_ms", "p90_ms", "p99_ms")
+    cells = [
+        [row.name, _device(row), number(_first(row, "rate", "rows_per_s"))]
+        + [number(row.info.get(name)) for name in names]
+        for row in found
+    ]
+    head = ["benchmark", "device", "rows/s asked", "p50 ms", "p90 ms", "p99 ms"]
+    values = [
+        (row.name, row.info["p50_ms"], row.info.get("p99_ms", row.info["p50_ms"])) for row in found
+    ]
+
+    if not found:
+        return Section("Latency")
+    text = ["Of single requests, counted from when each was due."]
+    plot = Plot("Latency of single requests", "latency", (values,))
+    return Section("Latency", text, [Table("latency", "", head, cells)], [plot])
+
+
+def _profiles(rows: Sequence[Row]) -> Section:
+    found = figures.profiles(rows)
+    if not found:
+        return Section("Where the time goes")
+    named = [(f"{row.info['profile']}, {_device(row)}", row) for row in found]
+    costs = [[name, *_cost(stage)] for name, row in named for stage in figures.largest_costs(row)]
+    head = ["run", "stage", "share of the run", "of the floor", "what would remove it"]
+    tables = [Table("costs", "The three largest costs of each run", head, costs)]
+    for name, row in named:
+        head = ["stage", "ms", "share of the run", "GB", "GFLOP", "of the floor"]
+        title = f"All stages of {name}"
+        tables.append(Table(f"stages {name}", title, head, list(map(_stage, row.info["stages"]))))
+    shares = [
+        (name, [(stage["name"], stage["share"]) for stage in row.info["stages"]])
+        for name, row in named
+    ]
+
+    plot = Plot("Time by stage", "stacked", (shares,))
+    text = [
+        "Each stage without those inside it. On CUDA host and device work side by side, so that "
+        "shares add up to more than the whole. The floor is the least time for a stage's bytes and "
+        "operations at the rates measured in the same run; what lies in a cache can beat it."
+    ]
+    return Section("Where the time goes", text, tables, [plot])
+
+
+def _cost(stage: Mapping[str, Any]) -> Cells:
+    known = remedy(stage["name"].partition(" (")[0])
+    return [stage["name"], _percent(stage["share"]), _percent(stage["floor_share"]), known]
+
+
+def _stage(stage: Mapping[str, Any]) -> Cells:
+    scaled = [None if stage[k] is None else 1e-9 * stage[k] for k in ("bytes", "flops")]
+    cells = [stage["name"], number(1e3 * stage["seconds"]), _percent(stage["share"])]
+    return [*cells, *map(number, scaled), _percent(stage["floor_share"])]
+
+
+def _roofline(rows: Sequence[Row]) -> Section:
+    known = figures.roofs(rows)
+    cells = [
+        [device, roof.dtype, number(1e-9 * roof.bytes_a_s), number(1e-9 * roof.flops_a_s)]
+        for device, roofs in known.items()
+        for roof in roofs
+    ]
+    drawn = [
+        Plot(f"Roofline of {device}", "roofline", (roofs, figures.points(rows, device)))
+        for device, roofs in known.items()
+    ]
+    text = [
+        "The roof is a copy's bandwidth and the rate of torch's own square product, measured in "
+        "the same run; a point is a stage or a kernel. What lies in a cache can beat it."
+    ]
+    head = ["device", "numbers", "copy, GB/s", "product, GFLOP/s"]
+    tables = [Table("roofs", "", head, cells)] if cells else []
+    return Section("Roofline", text, tables, drawn)
+
+
+def _all(rows: Sequence[Row]) -> Section:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.suite, row.group), []).append(row)
+    tables = [
+        _group(f"{suite} {group}", f"{suite.replace('_', ' ')}: {group}", found)
+        for (suite, group), found in groups.items()
+    ]
+    return Section("All figures", ["Seconds are medians."], tables, folded=True)
+
+
+def _group(key: str, title: str, rows: Sequence[Row]) -> Table:
+    flat = [dict(_flattened(row.figures)) for row in rows]
+    names = list(dict.fromkeys(name for found in flat for name in found))
+    cells = [
+        [row.name, number(row.median_s), *(number(found.get(name)) for name in names)]
+        for row, found in zip(rows, flat, strict=True)
+    ]
+    return Table(key, title, ["benchmark", "seconds", *map(_words, names)], cells)
+
+
+def _flattened(figures_: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Names and values; those inside another have its name before theirs."""
+    for name, value in figures_.items():
+        if name in figures.LISTS:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name} ")
+        elif isinstance(value, (list, tuple)):
+            yield prefix + name, ", ".join(map(number, value))
+        else:
+            yield prefix + name, value
+
+
+def _words(name: str) -> str:
+    """A figure's name to read."""
+    return name.replace("_per_s", "/s").replace("_", " ")
+
+
+def _device(row: Row) -> str:
+    return str(row.info.get("device", ""))
+
+
+def _first(row: Row, *names: str) -> Any:
+    return next((row.info[name] for name in names if name in row.info), None)
+
+
+def _rounded(value: Any) -> Any:
+    return value if value is None else float(value)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
