@@ -102,6 +102,7 @@ def bench_stages(
     benchmark.extra_info.update(
         profile=setting.workload,
         model=setting.model,
+        kind=setting.device,
         dtype=str(profile.dtype).removeprefix("torch."),
         n_rows=len(found.rewards),
         timed_s=round(profile.seconds, 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.facts import device_folder, device_name, versions
+from bench.facts import device_name, versions
 from bench.sizes import FULL, QUICK, Sizes
 from bench.workloads import Groups, read_groups
 
@@ -34,8 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    sizes = "quick" if config.getoption("--quick") else "full"
-    machine_info.update(device=device_folder(), sizes=sizes)
+    machine_info["sizes"] = "quick" if config.getoption("--quick") else "full"
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,8 @@ def facts(request: pytest.FixtureRequest) -> Iterator[None]:
     benchmark: Any = request.getfixturevalue("benchmark")
     yield
     device = "cuda" if on_cuda else "cpu"
-    noted = {"device": device_name(device), "threads": torch.get_num_threads(), **versions()}
+    noted: dict[str, Any] = {"date": datetime.date.today().isoformat(), **versions()}
+    noted |= {"device": device_name(device), "threads": torch.get_num_threads()}
     if on_cuda:
         noted["peak_memory_mib"] = torch.cuda.max_memory_allocated() >> 20
     else:  # of the process so far, in KiB, in bytes on a Mac

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.report.results import Row
+from bench.report.rows import Row
 from bench.sizes import FULL
 
 # Figures of their own kind: lists that no table of a group has room for.
 LISTS = ("curve", "stages")
-_SPEED = "speed_over_"
+_SPEED = "speed_over_"  # with a peer's name behind it, beside flipfast's own figures
+_SPEEDUP = "flipfast_speedup"  # beside a peer's figures
 _WAITS = "wait for tokens"  # a device's stages are the time itself
 
 
@@ -62,17 +63,19 @@ def workload_of(row: Row) -> str | None:
 
 def is_peer(row: Row) -> bool:
     """Whether what was timed is another's work."""
-    return "peer" in row.info
+    return "peer" in row.info or _SPEEDUP in row.info
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
     """Those over every peer."""
-    return [
-        Ratio(row, name.removeprefix(_SPEED), float(value))
-        for row in rows
-        for name, value in row.info.items()
-        if name.startswith(_SPEED) and _is_number(value)
-    ]
+    found = []
+    for row in rows:
+        for name, value in row.info.items():
+            if name == _SPEEDUP:
+                found.append(Ratio(row, str(row.info.get("peer", row.name)), float(value)))
+            elif name.startswith(_SPEED):
+                found.append(Ratio(row, name.removeprefix(_SPEED), float(value)))
+    return found
 
 
 def curves(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, list[tuple[float, float]]]]:
@@ -150,7 +153,3 @@ def _kernel_point(row: Row) -> Point | None:
     if not n_bytes and row.median_s:
         n_bytes = 1e6 * info.get("mbytes", 0.0) / row.median_s
     return Point(row.name, flops / n_bytes, flops) if flops and n_bytes else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -8,15 +8,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.report.results import device_of, kernel_rows_beside, read_run, rows_of
+from bench.report.rows import device_of, kernel_rows_beside, read_run, rows_of
 from bench.report.sections import Plot, Section, Table, sections_of
 
 
-def write_report(stored: Path) -> list[Path]:
-    """Write report.html, which needs no other file, and report.md beside a stored run.
+def write_report(run: Path, folder: Path) -> list[Path]:
+    """Write report.html, which needs no other file, and report.md.
 
     Args:
-        stored: the run, as bench.report.results.store has written it.
+        run: as bench.results.store or pytest-benchmark has written it.
+        folder: where to; it is made if it is not there.
 
     Returns:
         What was written.
@@ -25,19 +26,24 @@ def write_report(stored: Path) -> list[Path]:
         ValueError: the file is no run of benchmarks.
         MissingDependencyError: matplotlib is not installed.
     """
-    title, sections = load_sections(stored)
+    title, sections = load_sections(run)
     pages = {"report.html": html(title, sections), "report.md": markdown(title, sections)}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        (stored.parent / name).write_text(text, "utf-8")
-    return [stored.parent / name for name in pages]
+        (folder / name).write_text(text, "utf-8")
+    return [folder / name for name in pages]
 
 
-def load_sections(stored: Path) -> tuple[str, list[Section]]:
-    """The title and the sections of a stored run's report."""
-    run = read_run(stored)
+def load_sections(path: Path) -> tuple[str, list[Section]]:
+    """The title and the sections of a run's report, with the kernels' figures that lie beside it.
+
+    Raises:
+        ValueError: the file is no run of benchmarks.
+    """
+    run = read_run(path)
     rows = rows_of(run)
-    rows += kernel_rows_beside(stored, rows)
-    return f"flipfast on {device_of(run)}", sections_of(run, rows)
+    rows += kernel_rows_beside(path, rows)
+    return f"flipfast on {device_of(run, rows)}", sections_of(run, rows)
 
 
 def html(title: str, sections: Sequence[Section]) -> str:

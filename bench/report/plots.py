@@ -31,7 +31,7 @@ def bars(values: Sequence[tuple[str, float, float, float]], x_name: str) -> str:
         panel.barh(place, value, color=colour)
         if high > low:
             panel.plot([low, high], [place, place], color=_INK)
-        panel.text(max(value, high), place, f" {value:.2f}", va="center")
+        panel.text(max(value, high), place, f" {value:.2f}", va="center", color=_INK)
     panel.axvline(1, color=_INK, linewidth=1)
     _label(panel, [label for label, *_ in values])
     panel.set_xlim(0, 1.12 * max(high for *_, high in values))
@@ -52,7 +52,7 @@ def lines(series: Series, x_name: str, y_name: str) -> str:
         panel.set_xticks(ticks, [f"{x:g}" for x in ticks])
     panel.set_ylim(bottom=0)
     panel.set(xlabel=_plain(x_name), ylabel=_plain(y_name))
-    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    _legend(panel)
     return _svg(figure)
 
 
@@ -68,7 +68,7 @@ def stacked(parts: Sequence[tuple[str, Sequence[tuple[str, float]]]], n_named: i
         for name, share in stages:
             totals[name] = totals.get(name, 0.0) + share
     named = sorted(totals, key=lambda name: -totals[name])[:n_named]
-    figure, panel = _panel(0.45 * len(parts) + 1.8)
+    figure, panel = _panel(max(0.45 * len(parts), 1.2) + 0.9)
     ends = [0.0] * len(parts)
     for name, colour in zip([*named, None], [*_COLOURS[:n_named], _INK], strict=False):
         shares = [
@@ -80,7 +80,7 @@ def stacked(parts: Sequence[tuple[str, Sequence[tuple[str, float]]]], n_named: i
         ends = [a + b for a, b in zip(ends, shares, strict=True)]
     _label(panel, [name for name, _ in parts])
     panel.set_xlabel("% of the run")
-    panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.35), ncols=3, frameon=False)
+    _legend(panel)
     return _svg(figure)
 
 
@@ -110,7 +110,7 @@ def roofline(roofs: Sequence[Roof], points: Mapping[str, Sequence[Point]]) -> st
         )
     panel.set(xscale="log", yscale="log", xlim=(low, high))
     panel.set(xlabel="operations a byte", ylabel="operations a second")
-    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
+    _legend(panel)
     return _svg(figure)
 
 
@@ -124,7 +124,7 @@ def latency(values: Sequence[tuple[str, float, float]]) -> str:
         panel.plot([p50, p99], [place, place], color=_INK, zorder=0)
     _label(panel, [label for label, *_ in values])
     panel.set(xscale="log", xlabel="milliseconds")
-    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    _legend(panel)
     return _svg(figure)
 
 
@@ -136,6 +136,10 @@ def _label(panel: Any, labels: Sequence[str]) -> None:
     """Names of horizontal bars, the first on top."""
     panel.set_yticks(range(len(labels)), [_plain(label) for label in labels])
     panel.invert_yaxis()
+
+
+def _legend(panel: Any) -> None:
+    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=_INK)
 
 
 def _plain(text: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from bench.facts import conditions_of
 from bench.report import figures
 from bench.report.remedies import remedy
-from bench.report.results import Row, Run, is_quick
+from bench.report.rows import Row, Run, is_quick
 
 Cells = Sequence[str]
 
@@ -103,24 +103,30 @@ def _headline(rows: Sequence[Row]) -> Section:
             number(row.info.get("model") or row.info.get("shape") or "embedded"),
             str(row.info.get("style") or row.info.get("scoring") or row.name),
             _device(row),
-            number(_rounded(row.info["rewards_per_s"])),
-            number(_rounded(_first(row, "tokens_per_s", "output_tokens_per_s"))),
+            number(row.info["rewards_per_s"]),
+            number(_first(row, "tokens_per_s", "output_tokens_per_s")),
         ]
         for workload, row in found
     ]
     head = ["workload", "model", "style", "device", "rewards/s", "tokens/s"]
-    tables = [Table("headline", "", head, cells)] if cells else []
+    tables = [_without_one_device(Table("headline", "", head, cells))] if cells else []
     text = [] if cells else ["This run has no benchmark of whole rewards."]
     return Section("Rewards and tokens a second", text, tables)
 
 
 def _peers(run: Run, rows: Sequence[Row]) -> Section:
     found = figures.ratios(rows)
+    groups: dict[tuple[str, str], list[float]] = {}
+    for ratio in found:
+        groups.setdefault((ratio.row.group, ratio.peer), []).append(ratio.value)
     tables = []
     if found:
+        spans = [[*name, *map(number, _span(values))] for name, values in groups.items()]
+        head = ["requests", "peer", "times as fast", "least", "most"]
+        tables.append(Table("ratios", "Times as fast as each peer", head, spans))
         cells = [[r.row.group, r.row.name, r.peer, number(r.value)] for r in found]
-        head = ["group", "benchmark", "peer", "times as fast"]
-        tables.append(Table("peers", "Ratios", head, cells))
+        head = ["requests", "benchmark", "peer", "times as fast"]
+        tables.append(Table("ratios-all", "Times as fast, benchmark by benchmark", head, cells))
     settings = _settings(rows)
     if settings:
         head = ["peer", "setting", "value"]
@@ -129,17 +135,14 @@ def _peers(run: Run, rows: Sequence[Row]) -> Section:
     if skipped:
         tables.append(Table("skipped", "What did not run", ["benchmark", "reason"], skipped))
     text = ["Above 1 flipfast is the faster one. Both did the same requests in the same run."]
-    return Section("Against others", text if found else [], tables, _peer_plots(found))
+    bars = [(": ".join(name), *_span(values)) for name, values in groups.items()]
+    axis = "times as fast as the peer; of several benchmarks median and range"
+    plots = [Plot("Times as fast as each peer", "bars", (bars, axis))] if bars else []
+    return Section("Against others", text if found else [], tables, plots)
 
 
-def _peer_plots(found: Sequence[figures.Ratio]) -> list[Plot]:
-    """A bar a group and peer: the median of its benchmarks, with their range."""
-    groups: dict[str, list[float]] = {}
-    for ratio in found:
-        groups.setdefault(f"{ratio.row.group}: {ratio.peer}", []).append(ratio.value)
-    values = [(name, median(all_), min(all_), max(all_)) for name, all_ in groups.items()]
-    axis = "times as fast as the peer; of several shapes median and range"
-    return [Plot("Times as fast as each peer", "bars", (values, axis))] if values else []
+def _span(values: Sequence[float]) -> tuple[float, float, float]:
+    return median(values), min(values), max(values)
 
 
 def _settings(rows: Sequence[Row]) -> list[Cells]:
@@ -185,14 +188,18 @@ def _latency(rows: Sequence[Row]) -> Section:
         return Section("Latency")
     text = ["Of single requests, counted from when each was due."]
     plot = Plot("Latency of single requests", "latency", (values,))
-    return Section("Latency", text, [Table("latency", "", head, cells)], [plot])
+    return Section(
+        "Latency", text, [_without_one_device(Table("latency", "", head, cells))], [plot]
+    )
 
 
 def _profiles(rows: Sequence[Row]) -> Section:
     found = figures.profiles(rows)
     if not found:
         return Section("Where the time goes")
-    named = [(f"{row.info['profile']}, {_device(row)}", row) for row in found]
+    named = [
+        (f"{row.info['profile']}, {row.info['model']}, {row.info['kind']}", row) for row in found
+    ]
     costs = [[name, *_cost(stage)] for name, row in named for stage in figures.largest_costs(row)]
     head = ["run", "stage", "share of the run", "of the floor", "what would remove it"]
     tables = [Table("costs", "The three largest costs of each run", head, costs)]
@@ -253,7 +260,19 @@ def _all(rows: Sequence[Row]) -> Section:
         _group(f"{suite} {group}", f"{suite.replace('_', ' ')}: {group}", found)
         for (suite, group), found in groups.items()
     ]
+    tables += [_points(row) for row in rows if row.info.get("curve")]
     return Section("All figures", ["Seconds are medians."], tables, folded=True)
+
+
+def _points(row: Row) -> Table:
+    """All that is known of a curve's points, drawn or not."""
+    points = row.info["curve"]
+    names = list(dict.fromkeys(name for point in points for name in point))
+    cells = [[number(point.get(name)) for name in names] for point in points]
+    key = f"points {row.suite} {row.name}"
+    return Table(
+        key, f"{row.suite.replace('_', ' ')}: points of {row.name}", [*map(_words, names)], cells
+    )
 
 
 def _group(key: str, title: str, rows: Sequence[Row]) -> Table:
@@ -284,16 +303,21 @@ def _words(name: str) -> str:
     return name.replace("_per_s", "/s").replace("_", " ")
 
 
+def _without_one_device(table: Table) -> Table:
+    """The device is a column only where there are several."""
+    at = table.head.index("device")
+    if len({row[at] for row in table.rows}) > 1:
+        return table
+    head, *rows = ([*cells[:at], *cells[at + 1 :]] for cells in (table.head, *table.rows))
+    return replace(table, head=head, rows=rows)
+
+
 def _device(row: Row) -> str:
     return str(row.info.get("device", ""))
 
 
 def _first(row: Row, *names: str) -> Any:
     return next((row.info[name] for name in names if name in row.info), None)
-
-
-def _rounded(value: Any) -> Any:
-    return value if value is None else float(value)
 
 
 def _percent(share: float | None) -> str:

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from bench.facts import ROOT
 from bench.report.page import load_sections, markdown_table
-from bench.report.results import RESULTS, STORED
 from bench.report.sections import Table
+from bench.results import FILE
+
+RESULTS = ROOT / "bench" / "results"
 
 _MARKED = re.compile(
     r"(?P<begin><!-- bench:(?P<name>[^>]*?) (?P<device>[\w.-]+) -->\n)"
@@ -38,7 +40,7 @@ def filled(text: str, results: Path = RESULTS) -> str:
     tables = functools.cache(_tables)
 
     def fill(found: re.Match[str]) -> str:
-        stored = results / found["device"] / STORED
+        stored = results / found["device"] / FILE
         table = _table(tables(stored), found["name"], stored) if stored.is_file() else ""
         return f"{found['begin']}{table}{found['end']}"
 

@@ -34,7 +34,7 @@ def run_benchmarks(
         only: names of suites, as `text_core` for bench/bench_text_core.py; none runs all.
         groups: a JSONL file with the workloads' rows; None takes those that the checkout has.
         report: whether report.html and report.md are written beside the stored run.
-        run: a file of an earlier run to store or draw again; None runs the benchmarks.
+        run: the file of an earlier run whose report is written, and nothing run; None for none.
         out: a folder for all that is written; None for bench/results/<device> of the checkout.
 
     Raises:
@@ -43,19 +43,19 @@ def run_benchmarks(
         FlipfastError: a benchmark failed, after the figures of the others have been stored.
     """
     root = _checkout()
-    _check_packages(report)
-    keep = run is None and (gpu or bool(only))
-    storing = [*_path("--out", out), *_flag("--add", keep), *_flag("--report", report)]
+    _check_packages(report or run is not None)
+    where = _path("--out", out)
     if run is not None:
-        _store(root, Path(run).resolve(), storing)
+        _report(root, [str(Path(run).resolve()), "--page", *where])
         return
     selected = [*_selected(root, only, gpu), *_path("--groups", groups), *_flag("--quick", quick)]
+    keep = ["--store", *_flag("--add", gpu or bool(only)), *_flag("--page", report), *where]
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "run.json"
         code = _python(root, ["-m", "pytest", *selected, f"--benchmark-json={found}"])
         if not found.exists():
             raise FlipfastError(f"nothing was measured: pytest ended with {code}, see above")
-        _store(root, found, storing)
+        _report(root, [str(found), *keep])
     if code:
         what = "a benchmark failed" if code == _FAILED else f"pytest ended with {code}"
         raise FlipfastError(f"{what}, see above; the figures of the others are stored")
@@ -81,8 +81,8 @@ def _check_packages(report: bool) -> None:
             )
 
 
-def _store(root: Path, run: Path, options: Sequence[str]) -> None:
-    if _python(root, ["-m", "bench.report", str(run), *options]):
+def _report(root: Path, arguments: Sequence[str]) -> None:
+    if _python(root, ["-m", "bench.report", *arguments]):
         raise FlipfastError("the figures could not be stored or drawn, see above")
 
 

@@ -201,7 +201,9 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", action="store_true", help="write report.html and report.md, too"
     )
-    parser.add_argument("--from", dest="run", metavar="RUN.json", help="a run's file; run nothing")
+    parser.add_argument(
+        "--from", dest="run", metavar="RUN.json", help="write the report of this run"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="default: bench/results/<device>")
 
 
