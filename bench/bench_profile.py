@@ -25,7 +25,7 @@ from flipfast.profiling.runs import Profile, profile_run
 
 N_WARM_UP = 1  # groups
 N_RANDOM = 32  # tokens that a model of random weights writes
-PARTS = ("qkv", "output", "gate and up", "down")  # as bench.sizes.products
+PARTS = ("qkv", "output", "gate and up", "down", "head")  # as bench.sizes.products, and one more
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def profiled(reward: FlipReward, texts: tuple[list[str], list[str]]) -> tuple[Pr
 def noted(profile: Profile, model: str) -> list[dict[str, Any]]:
     """A run's stages for the report, the largest first; products with the part that they are."""
     shape = "tiny-32k" if model == "embedded" else model
-    names = [f"product {n_out} x {n_in}" for n_out, n_in in products(shape)]
+    config = SHAPES[shape].config
+    sizes = [*products(shape), (config["vocab_size"], config["hidden_size"])]
+    names = [f"product {n_out} x {n_in}" for n_out, n_in in sizes]
     parts = dict(zip(names, PARTS, strict=True))
     return [
         {

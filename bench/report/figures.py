@@ -10,8 +10,6 @@ from typing import Any
 from bench.report.rows import Row
 from bench.sizes import FULL
 
-# Figures of their own kind: lists that no table of a group has room for.
-LISTS = ("curve", "stages")
 _SPEED = "speed_over_"  # with a peer's name behind it, beside flipfast's own figures
 _SPEEDUP = "flipfast_speedup"  # beside a peer's figures
 _WAITS = "wait for tokens"  # a device's stages are the time itself
@@ -102,9 +100,9 @@ def profiles(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.info.get("stages")]
 
 
-def largest_costs(row: Row, n: int = 3) -> list[Mapping[str, Any]]:
-    """A profile's most expensive stages, where time that is spent waiting for others is none."""
-    return [stage for stage in row.info["stages"] if stage["name"] != _WAITS][:n]
+def costs(row: Row) -> list[Mapping[str, Any]]:
+    """A profile's stages, the largest first, without time that is spent waiting for others."""
+    return [stage for stage in row.info["stages"] if stage["name"] != _WAITS]
 
 
 def roofs(rows: Sequence[Row]) -> dict[str, list[Roof]]:

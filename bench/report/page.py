@@ -8,8 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.report.parts import Plot, Section, Table
 from bench.report.rows import device_of, kernel_rows_beside, read_run, rows_of
-from bench.report.sections import Plot, Section, Table, sections_of
+from bench.report.sections import sections_of
 
 
 def write_report(run: Path, folder: Path) -> list[Path]:

@@ -19,23 +19,22 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def bars(values: Sequence[tuple[str, float, float, float]], x_name: str) -> str:
-    """Horizontal bars beside a line at 1.
+    """Horizontal bars from 1 on a logarithmic axis: twice as fast is as long as half as fast.
 
     Args:
-        values: label, value, and the range that it is taken from.
+        values: label, value, and the range that it is taken from, all above 0.
         x_name: of the axis.
     """
     figure, panel = _panel(0.32 * len(values) + 0.9)
     for place, (_, value, low, high) in enumerate(values):
         colour = _COLOURS[0] if value >= 1 else _COLOURS[5]
-        panel.barh(place, value, color=colour)
+        panel.barh(place, value - 1, left=1, color=colour)
         if high > low:
             panel.plot([low, high], [place, place], color=_INK)
-        panel.text(max(value, high), place, f" {value:.2f}", va="center", color=_INK)
+        panel.text(max(value, high, 1), place, f"  {value:.2f}", va="center", color=_INK)
     panel.axvline(1, color=_INK, linewidth=1)
     _label(panel, [label for label, *_ in values])
-    panel.set_xlim(0, 1.12 * max(high for *_, high in values))
-    panel.set_xlabel(x_name)
+    _logarithmic(panel, x_name)
     return _svg(figure)
 
 
@@ -123,7 +122,7 @@ def latency(values: Sequence[tuple[str, float, float]]) -> str:
     for place, (_, p50, p99) in enumerate(values):
         panel.plot([p50, p99], [place, place], color=_INK, zorder=0)
     _label(panel, [label for label, *_ in values])
-    panel.set(xscale="log", xlabel="milliseconds")
+    _logarithmic(panel, "milliseconds")
     _legend(panel)
     return _svg(figure)
 
@@ -136,6 +135,16 @@ def _label(panel: Any, labels: Sequence[str]) -> None:
     """Names of horizontal bars, the first on top."""
     panel.set_yticks(range(len(labels)), [_plain(label) for label in labels])
     panel.invert_yaxis()
+
+
+def _logarithmic(panel: Any, x_name: str) -> None:
+    """An axis of x with plain numbers, at 1, 2 and 5 of each power of ten."""
+    from matplotlib import ticker
+
+    panel.set(xscale="log", xlabel=_plain(x_name))
+    panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    panel.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _legend(panel: Any) -> None:

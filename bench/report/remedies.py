@@ -6,7 +6,7 @@ from __future__ import annotations
 REMEDIES = {
     "product": "Fewer tokens to run: a shorter prompt, more of it shared, the direct style; "
     "weights and numbers of lower precision; a smaller model.",
-    "attention": "Shorter responses (`max_response_tokens`); while decoding, more tokens accepted "
+    "attention": "Shorter responses (max_response_tokens); while decoding, more tokens accepted "
     "a pass, as each pass reads all keys; far below the floor, a better kernel.",
     "write keys": "A kernel that writes keys with norm and rotation, where the backend has none.",
     "embed": "Nothing much: it copies a row of a table for each token.",

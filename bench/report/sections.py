@@ -1,49 +1,21 @@
-"""The report's sections: titles, sentences, tables and plots, before they are HTML or Markdown."""
+"""The report's sections, but for the last one, which has every figure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from bench.facts import conditions_of
 from bench.report import figures
+from bench.report.everything import all_figures
+from bench.report.parts import Cells, Plot, Section, Table, number, percent, words
 from bench.report.remedies import remedy
 from bench.report.rows import Row, Run, is_quick
 
-Cells = Sequence[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; `key` is its name for markers, unique in a report."""
-
-    key: str
-    title: str
-    head: Cells
-    rows: Sequence[Cells]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture: a function of bench.report.plots, which needs matplotlib, and what it is given."""
-
-    title: str
-    function: str
-    arguments: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report; `folded` ones open on a click."""
-
-    title: str
-    text: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    plots: Sequence[Plot] = field(default=())
-    folded: bool = False
+N_COSTS = 3  # of each profile, that are named with what would remove them
 
 
 def sections_of(run: Run, rows: Sequence[Row]) -> list[Section]:
@@ -56,20 +28,9 @@ def sections_of(run: Run, rows: Sequence[Row]) -> list[Section]:
         _latency(rows),
         _profiles(rows),
         _roofline(rows),
-        _all(rows),
+        all_figures(rows),
     ]
     return [section for i, section in enumerate(found) if i < 2 or section.tables or section.plots]
-
-
-def number(value: object) -> str:
-    """A figure to read: four digits that count, thousands apart; other values as text."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ""}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _facts(run: Run, rows: Sequence[Row]) -> Section:
@@ -126,7 +87,9 @@ def _peers(run: Run, rows: Sequence[Row]) -> Section:
         tables.append(Table("ratios", "Times as fast as each peer", head, spans))
         cells = [[r.row.group, r.row.name, r.peer, number(r.value)] for r in found]
         head = ["requests", "benchmark", "peer", "times as fast"]
-        tables.append(Table("ratios-all", "Times as fast, benchmark by benchmark", head, cells))
+        tables.append(
+            Table("ratios-all", "Times as fast, benchmark by benchmark", head, cells, folded=True)
+        )
     settings = _settings(rows)
     if settings:
         head = ["peer", "setting", "value"]
@@ -161,13 +124,13 @@ def _settings(rows: Sequence[Row]) -> list[Cells]:
 def _curves(rows: Sequence[Row]) -> Section:
     tables, drawn = [], []
     for (group, x, y), series in figures.curves(rows).items():
-        title = f"{group}: {_words(y)}"
+        title = f"{group}: {words(y)}"
         xs = sorted({at for points in series.values() for at, _ in points})
         known = {name: dict(points) for name, points in series.items()}
         cells = [[number(at), *(number(line.get(at)) for line in known.values())] for at in xs]
         key = f"curve {group} {y}"
-        tables.append(Table(key, title, [_words(x), *known], cells))
-        drawn.append(Plot(title, "lines", (series, _words(x), _words(y))))
+        tables.append(Table(key, title, [words(x), *known], cells))
+        drawn.append(Plot(title, "lines", (series, words(x), words(y))))
     return Section("Curves", (), tables, drawn)
 
 
@@ -200,15 +163,16 @@ def _profiles(rows: Sequence[Row]) -> Section:
     named = [
         (f"{row.info['profile']}, {row.info['model']}, {row.info['kind']}", row) for row in found
     ]
-    costs = [[name, *_cost(stage)] for name, row in named for stage in figures.largest_costs(row)]
+    costs = [[name, *_cost(stage)] for name, row in named for stage in figures.costs(row)[:N_COSTS]]
     head = ["run", "stage", "share of the run", "of the floor", "what would remove it"]
     tables = [Table("costs", "The three largest costs of each run", head, costs)]
     for name, row in named:
         head = ["stage", "ms", "share of the run", "GB", "GFLOP", "of the floor"]
+        cells = [_stage(stage) for stage in row.info["stages"]]
         title = f"All stages of {name}"
-        tables.append(Table(f"stages {name}", title, head, list(map(_stage, row.info["stages"]))))
+        tables.append(Table(f"stages {name}", title, head, cells, folded=True))
     shares = [
-        (name, [(stage["name"], stage["share"]) for stage in row.info["stages"]])
+        (name, [(stage["name"], stage["share"]) for stage in figures.costs(row)])
         for name, row in named
     ]
 
@@ -216,20 +180,21 @@ def _profiles(rows: Sequence[Row]) -> Section:
     text = [
         "Each stage without those inside it. On CUDA host and device work side by side, so that "
         "shares add up to more than the whole. The floor is the least time for a stage's bytes and "
-        "operations at the rates measured in the same run; what lies in a cache can beat it."
+        "operations at the rates measured in the same run: at 100 % nothing but less work would be "
+        "faster. What lies in a cache can beat it."
     ]
     return Section("Where the time goes", text, tables, [plot])
 
 
 def _cost(stage: Mapping[str, Any]) -> Cells:
     known = remedy(stage["name"].partition(" (")[0])
-    return [stage["name"], _percent(stage["share"]), _percent(stage["floor_share"]), known]
+    return [stage["name"], percent(stage["share"]), percent(stage["floor_share"]), known]
 
 
 def _stage(stage: Mapping[str, Any]) -> Cells:
     scaled = [None if stage[k] is None else 1e-9 * stage[k] for k in ("bytes", "flops")]
-    cells = [stage["name"], number(1e3 * stage["seconds"]), _percent(stage["share"])]
-    return [*cells, *map(number, scaled), _percent(stage["floor_share"])]
+    cells = [stage["name"], number(1e3 * stage["seconds"]), percent(stage["share"])]
+    return [*cells, *map(number, scaled), percent(stage["floor_share"])]
 
 
 def _roofline(rows: Sequence[Row]) -> Section:
@@ -252,57 +217,6 @@ def _roofline(rows: Sequence[Row]) -> Section:
     return Section("Roofline", text, tables, drawn)
 
 
-def _all(rows: Sequence[Row]) -> Section:
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.suite, row.group), []).append(row)
-    tables = [
-        _group(f"{suite} {group}", f"{suite.replace('_', ' ')}: {group}", found)
-        for (suite, group), found in groups.items()
-    ]
-    tables += [_points(row) for row in rows if row.info.get("curve")]
-    return Section("All figures", ["Seconds are medians."], tables, folded=True)
-
-
-def _points(row: Row) -> Table:
-    """All that is known of a curve's points, drawn or not."""
-    points = row.info["curve"]
-    names = list(dict.fromkeys(name for point in points for name in point))
-    cells = [[number(point.get(name)) for name in names] for point in points]
-    key = f"points {row.suite} {row.name}"
-    return Table(
-        key, f"{row.suite.replace('_', ' ')}: points of {row.name}", [*map(_words, names)], cells
-    )
-
-
-def _group(key: str, title: str, rows: Sequence[Row]) -> Table:
-    flat = [dict(_flattened(row.figures)) for row in rows]
-    names = list(dict.fromkeys(name for found in flat for name in found))
-    cells = [
-        [row.name, number(row.median_s), *(number(found.get(name)) for name in names)]
-        for row, found in zip(rows, flat, strict=True)
-    ]
-    return Table(key, title, ["benchmark", "seconds", *map(_words, names)], cells)
-
-
-def _flattened(figures_: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Names and values; those inside another have its name before theirs."""
-    for name, value in figures_.items():
-        if name in figures.LISTS:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{name} ")
-        elif isinstance(value, (list, tuple)):
-            yield prefix + name, ", ".join(map(number, value))
-        else:
-            yield prefix + name, value
-
-
-def _words(name: str) -> str:
-    """A figure's name to read."""
-    return name.replace("_per_s", "/s").replace("_", " ")
-
-
 def _without_one_device(table: Table) -> Table:
     """The device is a column only where there are several."""
     at = table.head.index("device")
@@ -318,7 +232,3 @@ def _device(row: Row) -> str:
 
 def _first(row: Row, *names: str) -> Any:
     return next((row.info[name] for name in names if name in row.info), None)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.facts import ROOT
 from bench.report.page import load_sections, markdown_table
-from bench.report.sections import Table
+from bench.report.parts import Table
 from bench.results import FILE
 
 RESULTS = ROOT / "bench" / "results"

@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 from bench.report import __main__ as command
 from bench.report import tables
 from bench.report.page import load_sections, markdown_table, write_report
-from bench.report.sections import number
+from bench.report.parts import number
 from bench.results import FILE
 from tests.bench.runs import CPU, HOSTILE, full_run, profile, row, run, stage
 
