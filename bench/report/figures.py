@@ -12,6 +12,7 @@ from bench.sizes import FULL
 
 _SPEED = "speed_over_"  # with a peer's name behind it, beside flipfast's own figures
 _SPEEDUP = "flipfast_speedup"  # beside a peer's figures
+_PEERS = "peers"  # the suite whose rows are peers', and ours between theirs
 _WAITS = "wait for tokens"  # a device's stages are the time itself
 
 
@@ -61,7 +62,7 @@ def workload_of(row: Row) -> str | None:
 
 def is_peer(row: Row) -> bool:
     """Whether what was timed is another's work."""
-    return "peer" in row.info or _SPEEDUP in row.info
+    return row.suite == _PEERS or "peer" in row.info or _SPEEDUP in row.info
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:

@@ -62,14 +62,15 @@ def _headline(rows: Sequence[Row]) -> Section:
         [
             workload,
             number(row.info.get("model") or row.info.get("shape") or "embedded"),
-            str(row.info.get("style") or row.info.get("scoring") or row.name),
+            str(row.info.get("style", "")),
+            row.name,
             _device(row),
             number(row.info["rewards_per_s"]),
             number(_first(row, "tokens_per_s", "output_tokens_per_s")),
         ]
         for workload, row in found
     ]
-    head = ["workload", "model", "style", "device", "rewards/s", "tokens/s"]
+    head = ["workload", "model", "style", "benchmark", "device", "rewards/s", "tokens/s"]
     tables = [_without_one_device(Table("headline", "", head, cells))] if cells else []
     text = [] if cells else ["This run has no benchmark of whole rewards."]
     return Section("Rewards and tokens a second", text, tables)

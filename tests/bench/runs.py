@@ -63,13 +63,18 @@ def full_run() -> dict[str, Any]:
     cuda = [stage("wait for tokens", 0.9), stage("fused_argmax", 0.61, work=3e9)]
     return run(
         row("text_core", "core[threads=1]", None, pairs_per_s=309876),
-        row("rewards", "direct[rl-step]", "rl-step", style="direct", rewards_per_s=43.21)
-        | {"group": "rl-step"},
-        row("rewards", "large", "long, qwen3-8b", **CUDA, rewards_per_s=98.7, tokens_per_s=65432.1),
-        row("peers", "generate", "rl-step", peer="transformers", rewards_per_s=12.34)
-        | {"group": "rl-step"},
-        row("kernels_gpu", "gemm[1]", "gemm", **CUDA, tflop_per_s=12.5, gb_per_s=3210.5)
-        | {"group": "gemm"},
+        row("rewards", "direct[rl-step]", "rl-step", style="direct", rewards_per_s=43.21),
+        row(
+            "rewards",
+            "large",
+            "long, qwen3-8b",
+            **CUDA,
+            shape="qwen3-8b",
+            rewards_per_s=98.7,
+            tokens_per_s=65432.1,
+        ),
+        row("peers", "generate", "rl-step", peer="transformers", rewards_per_s=12.34),
+        row("kernels_gpu", "gemm[1]", "gemm", **CUDA, tflop_per_s=12.5, gb_per_s=3210.5),
         row("kernels_gpu", "gemm[2]", "gemm", **CUDA, speed_over_cublas=0.75, us=3.5),
         row("kernels_gpu", "gemm[3]", "gemm", **CUDA, speed_over_cublas=0.95, us=4.5),
         row(

@@ -1,6 +1,7 @@
 """The report of a run made by hand: all its figures, on one page, whatever is in it."""
 
 import json
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -121,11 +122,19 @@ def by_key(folder, content):
 
 def test_headline_has_rewards_of_flipfast_alone(tmp_path):
     table = by_key(tmp_path, full_run())["headline"]
-    assert table.head == ["workload", "model", "style", "device", "rewards/s", "tokens/s"]
-    assert table.rows == [
-        ["rl-step", "embedded", "direct", CPU["device"], "43.21", ""],
-        ["long", "embedded", "large", "Test GPU", "98.7", "65,432"],
+    assert table.head == [
+        *("workload", "model", "style", "benchmark", "device", "rewards/s", "tokens/s")
     ]
+    assert table.rows == [
+        ["rl-step", "embedded", "direct", "direct[rl-step]", CPU["device"], "43.21", ""],
+        ["long", "qwen3-8b", "", "large", "Test GPU", "98.7", "65,432"],
+    ]
+
+
+def test_one_device_is_no_column(tmp_path):
+    table = by_key(tmp_path, run(row("rewards", "x", "rl-step", rewards_per_s=1.0)))["headline"]
+    assert table.head == ["workload", "model", "style", "benchmark", "rewards/s", "tokens/s"]
+    assert table.rows == [["rl-step", "embedded", "", "x", "1", ""]]
 
 
 def test_ratios_are_summed_up_by_group_and_peer(tmp_path):
@@ -216,6 +225,15 @@ def test_a_quick_run_takes_no_other_runs_place(sizes, below, tmp_path, monkeypat
     assert (tmp_path / f"bench/results/some-device{below}" / FILE).exists()
 
 
+def test_without_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    path = write(tmp_path, full_run())
+    assert command.main([str(path), "--page"]) == 2
+    assert "pip install 'flipfast[plot]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
 MARKED = """# Title
 <!-- bench:headline dev -->
 {}<!-- /bench -->
@@ -242,7 +260,10 @@ def test_tables_are_filled_and_checked(readme, capsys):
     assert readme.read_text() == MARKED.format("")
     assert fill(readme) == 0
     text = readme.read_text()
-    assert "| rl-step | embedded | direct | Test CPU, AVX512 | 43.21 |  |" in text
+    assert (
+        "| rl-step | embedded | direct | direct\\[rl-step\\] | Test CPU, AVX512 | 43.21 |  |"
+        in text
+    )
     assert text.startswith("# Title\n<!-- bench:headline dev -->\n\n|")
     assert text.endswith(
         "\n\n<!-- /bench -->\nafter <!-- bench:ratios other -->\n<!-- /bench -->\n"
