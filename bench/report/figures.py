@@ -1,4 +1,17 @@
-"""What kinds of figures a run's benchmarks have, found by the names that they note them under."""
+"""What kinds of figures a run's benchmarks have, found by the names that they note them under.
+
+| noted in `extra_info` | becomes |
+|---|---|
+| `rewards_per_s`, and a workload's name in `workload`, the group or the name | a line of the headline |
+| `speed_over_PEER`; in a peer's own benchmark `flipfast_speedup` | a ratio |
+| `settings`, a mapping; `peer` | settings of the peer |
+| `curve`, a list of points; `x_name`, `y_name`, `series` | a line of the group's plot |
+| `p50_ms`, `p99_ms`; `p90_ms`, `rate` | a latency |
+| `stages`, see bench_profile | a profile, with points in the roofline |
+| `tflop_per_s` or `gflop_per_s`, with `gb_per_s` or `mbytes` a call | a point in the roofline |
+
+All of them, and whatever else is noted, stand in the tables of the last section too.
+"""
 
 from __future__ import annotations
 
