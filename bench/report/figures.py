@@ -2,7 +2,7 @@
 
 | noted in `extra_info` | becomes |
 |---|---|
-| `rewards_per_s`, and a workload's name in `workload`, the group or the name | a line of the headline |
+| `rewards_per_s`; a workload in `workload`, the group or the name | a line of the headline |
 | `speed_over_PEER`; in a peer's own benchmark `flipfast_speedup` | a ratio |
 | `settings`, a mapping; `peer` | settings of the peer |
 | `curve`, a list of points; `x_name`, `y_name`, `series` | a line of the group's plot |
@@ -83,6 +83,8 @@ def ratios(rows: Sequence[Row]) -> list[Ratio]:
     found = []
     for row in rows:
         for name, value in row.info.items():
+            if not _is_number(value) or value <= 0:
+                continue
             if name == _SPEEDUP:
                 found.append(Ratio(row, str(row.info.get("peer", row.name)), float(value)))
             elif name.startswith(_SPEED):
@@ -98,15 +100,17 @@ def curves(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, list[tup
             continue
         x, y = (str(row.info.get(f"{axis}_name", axis)) for axis in "xy")
         series = str(row.info.get("series", row.name))
-        lines = found.setdefault((row.group, x, y), {})
-        points = [(float(p[x]), float(p[y])) for p in row.info["curve"] if x in p and y in p]
-        lines.setdefault(series, []).extend(points)
+        known = [(point.get(x), point.get(y)) for point in row.info["curve"]]
+        points = [(float(a), float(b)) for a, b in known if _is_number(a) and _is_number(b)]
+        if points:
+            lines = found.setdefault((row.group, x, y), {})
+            lines.setdefault(series, []).extend(points)
     return found
 
 
 def latencies(rows: Sequence[Row]) -> list[Row]:
     """Benchmarks of single requests."""
-    return [row for row in rows if "p50_ms" in row.info]
+    return [row for row in rows if _is_number(row.info.get("p50_ms"))]
 
 
 def profiles(rows: Sequence[Row]) -> list[Row]:
@@ -165,3 +169,7 @@ def _kernel_point(row: Row) -> Point | None:
     if not n_bytes and row.median_s:
         n_bytes = 1e6 * info.get("mbytes", 0.0) / row.median_s
     return Point(row.name, flops / n_bytes, flops) if flops and n_bytes else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

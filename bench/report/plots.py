@@ -12,6 +12,7 @@ from flipfast.errors import MissingDependencyError
 
 # Colours that are told apart with any kind of vision (Okabe and Ito 2008), and on light and dark.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c4a", "#9467bd")
+_DASHES = ("-", "--", ":")
 _INK = "#787877"  # stands for the colour of the page's text
 _WIDTH = 8.5  # inches
 
@@ -39,17 +40,21 @@ def bars(values: Sequence[tuple[str, float, float, float]], x_name: str) -> str:
 
 
 def lines(series: Series, x_name: str, y_name: str) -> str:
-    """A line a series; sizes that span more than ten times have a logarithmic axis."""
+    """A line a series; an axis is logarithmic where sizes, or lines, lie far apart."""
     figure, panel = _panel(3.6)
     for at, (name, points) in enumerate(series.items()):
-        colour = _COLOURS[at % len(_COLOURS)]
-        panel.plot(*zip(*sorted(points), strict=True), ".-", color=colour, label=_plain(name))
-    xs = [x for points in series.values() for x, _ in points]
-    if min(xs) > 0 and max(xs) > 10 * min(xs):
+        colour, style = _COLOURS[at % len(_COLOURS)], _DASHES[at // len(_COLOURS) % len(_DASHES)]
+        xs, ys = zip(*sorted(points), strict=True)
+        panel.plot(xs, ys, style, marker=".", color=colour, label=_plain(name))
+    xs = sorted({x for points in series.values() for x, _ in points})
+    if xs[0] > 0 and xs[-1] > 10 * xs[0]:
         panel.set_xscale("log", base=2)
-        ticks = sorted(set(xs))
-        panel.set_xticks(ticks, [f"{x:g}" for x in ticks])
-    panel.set_ylim(bottom=0)
+        panel.set_xticks(xs, [f"{x:g}" for x in xs])
+    tops = [max(y for _, y in points) for points in series.values()]
+    if min(y for points in series.values() for _, y in points) > 0 and max(tops) > 20 * min(tops):
+        panel.set_yscale("log")
+    else:
+        panel.set_ylim(bottom=0)
     panel.set(xlabel=_plain(x_name), ylabel=_plain(y_name))
     _legend(panel)
     return _svg(figure)
@@ -95,7 +100,7 @@ def roofline(roofs: Sequence[Roof], points: Mapping[str, Sequence[Point]]) -> st
     for place, roof in enumerate(roofs):
         knee = knees[place]
         heights = [low * roof.bytes_a_s, roof.flops_a_s, roof.flops_a_s]
-        style = ("-", "--", ":")[place % 3]
+        style = _DASHES[place % len(_DASHES)]
         panel.plot([low, knee, high], heights, style, color=_INK, label=f"roof, {roof.dtype}")
     for place, (name, found) in enumerate(points.items()):
         panel.plot(

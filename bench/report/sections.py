@@ -125,7 +125,7 @@ def _settings(rows: Sequence[Row]) -> list[Cells]:
 def _curves(rows: Sequence[Row]) -> Section:
     tables, drawn = [], []
     for (group, x, y), series in figures.curves(rows).items():
-        title = f"{group}: {words(y)}"
+        title = words(group) if y in group else f"{words(group)}: {words(y)}"
         xs = sorted({at for points in series.values() for at, _ in points})
         known = {name: dict(points) for name, points in series.items()}
         cells = [[number(at), *(number(line.get(at)) for line in known.values())] for at in xs]

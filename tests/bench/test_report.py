@@ -173,8 +173,9 @@ def test_kernels_figures_that_lie_beside_a_run(tmp_path):
         run(),
         run(profile("rl-step", "cpu", stage("rest", 1.0))),
         run(row("x", "y", "z", curve=[], p50_ms=1.0)),
+        run(row("x", "y", "z", curve=[{"x": None}], p50_ms=None, speed_over_a=None)),
     ],
-    ids=["text core", "nothing", "a profile without work", "empty curve"],
+    ids=["text core", "nothing", "a profile without work", "empty curve", "no values"],
 )
 def test_kinds_that_are_missing(content, tmp_path):
     found = page(tmp_path, content)
