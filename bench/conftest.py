@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
+    group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
@@ -29,6 +30,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
         config.option.benchmark_max_time = _QUICK_SECONDS
         config.option.benchmark_min_rounds = 3
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the collected benchmarks keep those that `--only` names; a name without parameters is all
+    of them, a file's is all that is in it.
+    """
+    wanted = config.getoption("--only")
+    if wanted:
+        kept = [item for item in items if _named(item.nodeid, wanted)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _named(node_id: str, names: list[str]) -> bool:
+    starts = (name + end for name in names for end in ("[", "::"))
+    return node_id in names or node_id.startswith(tuple(starts))
 
 
 @pytest.fixture(scope="session")
