@@ -35,24 +35,21 @@ class Suites:
         name: of the part.
         files: names without `.py`; those that are in no part run last.
         limit_s: seconds that they may take.
-        chosen: an expression for pytest's `-k`; empty for all.
     """
 
     name: str
     files: tuple[str, ...]
     limit_s: float
-    chosen: str = ""
 
 
 PARTS = (
-    Suites("whole rewards and peers, small", ("bench_engine_gpu", "bench_peers"), 70, "qwen3-0.6b"),
-    Suites("stages", ("bench_stages",), 60),
-    Suites("whole rewards and peers, large", ("bench_engine_gpu", "bench_peers"), 110, "qwen3-8b"),
-    Suites("kernels", (KERNELS,), 100),
-    Suites("profiles", ("bench_profile",), 40),
-    Suites("drafts", ("bench_drafting",), 50, "qwen3-0.6b"),
-    Suites("workloads", ("bench_workloads",), 50),
-    Suites("scaling", ("bench_scaling", "bench_scaling_models", "bench_scaling_rows"), 60),
+    Suites("peers", ("bench_engine_gpu", "bench_peers"), 160),
+    Suites("rewards and stages", ("bench_reward", "bench_stages", "bench_profile"), 90),
+    Suites("kernels", (KERNELS,), 80),
+    Suites("workloads", ("bench_workloads",), 60),
+    Suites(
+        "scaling", ("bench_drafting", "bench_purity", "bench_scaling", "bench_scaling_rows"), 70
+    ),
 )
 
 
@@ -92,8 +89,7 @@ def parts(scratch: Path, *, kernels: bool = True) -> Iterator[Part]:
         if not files or (suites.files == (KERNELS,) and not kernels):
             continue
         pytest = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
-        pytest += ["-m", "gpu", *(["-k", suites.chosen] if suites.chosen else [])]
-        pytest += [f"--basetemp={scratch / 'pytest'}", *map(str, files)]
+        pytest += ["-m", "gpu", f"--basetemp={scratch / 'pytest'}", *map(str, files)]
         raw = raw_of(scratch, suites.name)
         yield Part(suites.name, [*pytest, f"--benchmark-json={raw}"], suites.limit_s)
 

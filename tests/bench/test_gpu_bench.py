@@ -104,11 +104,11 @@ def test_every_suite_with_a_mark_is_in_a_part(tmp_path):
 
 def test_suites_that_no_part_names_come_last(tmp_path, monkeypatch):
     (tmp_path / "bench").mkdir()
-    for name, text in (("drafting", "mark.gpu"), ("more", "mark.gpu"), ("cpu", "")):
+    for name, text in (("stages", "mark.gpu"), ("more", "mark.gpu"), ("cpu", "")):
         (tmp_path / "bench" / f"bench_{name}.py").write_text(text)
     monkeypatch.setattr(gpu_bench, "ROOT", tmp_path)
     found = {part.name: part for part in gpu_bench.parts(tmp_path)}
-    assert list(found) == ["drafts", "all others"]
+    assert list(found) == ["rewards and stages", "all others"]
     assert str(tmp_path / "bench/bench_more.py") in found["all others"].command
     assert str(tmp_path / "bench/bench_cpu.py") not in found["all others"].command
     assert found["all others"].limit_s == TOTAL_S
