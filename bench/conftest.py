@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
+    group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
@@ -36,6 +37,22 @@ def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["sizes"] = "quick" if config.getoption("--quick") else "full"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the collected benchmarks keep those that `--only` names; a name without parameters is all
+    of them, a file's is all that is in it.
+    """
+    wanted = config.getoption("--only")
+    if wanted:
+        kept = [item for item in items if _named(item.nodeid, wanted)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _named(node_id: str, names: list[str]) -> bool:
+    starts = (name + end for name in names for end in ("[", "::"))
+    return node_id in names or node_id.startswith(tuple(starts))
 
 
 @pytest.fixture(scope="session")

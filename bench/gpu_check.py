@@ -1,8 +1,8 @@
 """What a CUDA device has to say about this version: tests, tuning, benchmarks of the kernels.
 
-`make gpu-check` runs it. Each part has a time limit of its own, and all of them together end within
-TOTAL_S; results go to bench/results/<device>/. A part that fails does not stop the others; the exit
-code is 1 if any did, 2 where there is no device.
+`make gpu-check` runs it; bench.gpu_bench measures all else. Each part has a time limit of its own,
+and all of them together end within TOTAL_S; results go to bench/results/<device>/. A part that
+fails does not stop the others; the exit code is 1 if any did, 2 where there is no device.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import importlib.util
 import json
 import os
@@ -66,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     raw.unlink(missing_ok=True)  # a hundred times the size of what is of use in it
     today = datetime.date.today().isoformat()
     facts = {"device": device_name("cuda"), **versions(), "date": today}
-    content = {**facts, "parts": [asdict(outcome) for outcome in outcomes], "kernels": rows}
+    content = {
+        **facts,
+        "parts": [asdict(outcome) for outcome in outcomes],
+        "kernel_sources": kernel_sources(),
+        "kernels": rows,
+    }
     (folder / "kernels.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (folder / "summary.md").write_text(summary(facts, outcomes, rows), "utf-8")
     print(f"gpu-check: results are in {folder}")
@@ -102,15 +108,17 @@ def gpu_tests(folder: Path) -> list[Path]:
     return found
 
 
-def run_parts(todo: Sequence[Part], total_s: float, cwd: Path) -> list[Outcome]:
+def run_parts(
+    todo: Sequence[Part], total_s: float, cwd: Path, *, title: str = "gpu-check"
+) -> list[Outcome]:
     """Run one after the other; what would begin after the end of the time is stopped at once."""
     end = time.monotonic() + total_s
     outcomes = []
     for part in todo:
         limit = min(part.limit_s, end - time.monotonic())
-        print(f"gpu-check: {part.name}, {max(limit, 0):.0f} s at most", flush=True)
+        print(f"{title}: {part.name}, {max(limit, 0):.0f} s at most", flush=True)
         outcome = run_part(part, limit, cwd)
-        print(f"gpu-check: {outcome.result} after {outcome.seconds:.0f} s", flush=True)
+        print(f"{title}: {outcome.result} after {outcome.seconds:.0f} s", flush=True)
         outcomes.append(outcome)
     return outcomes
 
@@ -165,6 +173,17 @@ def kernel_rows(raw: Path) -> list[dict[str, Any]]:
         {"name": row["name"], "group": row["group"], **figures_of(row["extra_info"])}
         for row in content["benchmarks"]
     ]
+
+
+def kernel_sources() -> str:
+    """A hash of the kernels and of what times them: equal ones need no timing again."""
+    files = [*ROOT.glob("kernels/**/*.py"), *ROOT.glob("kernels/**/*.json")]
+    cases = ("bench_kernels_gpu", "kernel_cases", "f1_cases")
+    files += [ROOT / "bench" / f"{name}.py" for name in cases]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def summary(

@@ -32,7 +32,7 @@ def store(parts: Sequence[Path], folder: Path) -> Path:
         "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
-        **{key: contents[0][key] for key in _SHARED if contents and key in contents[0]},
+        **{key: content[key] for content in contents[::-1] for key in _SHARED if key in content},
         "skipped": [row for content in contents for row in content.get("skipped", [])],
         "benchmarks": list(rows.values()),
     }

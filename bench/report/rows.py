@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.facts import figures_of
+from bench.facts import conditions_of, figures_of
 
 KERNELS = "kernels.json"  # what bench.gpu_check writes
 
@@ -84,7 +84,7 @@ def kernel_rows_beside(path: Path, known: list[Row]) -> list[Row]:
     if not beside.is_file():
         return []
     content = json.loads(beside.read_text("utf-8"))
-    facts = {key: value for key, value in content.items() if isinstance(value, str)}
+    facts = conditions_of(content)
     names = {row.name for row in known}
     rows = [
         Row("kernels_gpu", _short(name), group, None, {**facts, **info})
