@@ -11,7 +11,7 @@ ENV ?= venv
 READY := $(if $(filter system,$(ENV)),system-install,$(INSTALLED))
 RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
-.PHONY: demo test frameworks gpu-check gpu-bench system-install lint format bench clean
+.PHONY: demo test frameworks bench-compare gpu-check gpu-bench system-install lint format bench clean
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
@@ -39,8 +39,11 @@ format: $(INSTALLED)  ## mend what lint can mend by itself
 bench: $(INSTALLED)  ## benchmarks; results go to the terminal
 	$(BIN)/pytest bench
 
-gpu-bench: $(READY)  ## the benchmarks that need a CUDA device
-	$(RUN) -m pytest bench -m gpu
+bench-compare: $(READY)  ## has anything got slower? BASE=revision, KEYS="files or pytest ids"
+	$(RUN) -m bench.compare $(if $(BASE),--base $(BASE)) $(KEYS)
+
+gpu-bench: $(READY)  ## on a CUDA device: all benchmarks that need one, in nine minutes
+	$(RUN) -m bench.gpu_bench
 
 system-install:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rate", type=float, metavar="N", help="rows/s that a stream has, and no other"
     )
+    group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
@@ -32,6 +34,28 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
         config.option.benchmark_max_time = _QUICK_SECONDS
         config.option.benchmark_min_rounds = 3
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    machine_info["sizes"] = "quick" if config.getoption("--quick") else "full"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the collected benchmarks keep those that `--only` names; a name without parameters is all
+    of them, a file's is all that is in it.
+    """
+    wanted = config.getoption("--only")
+    if wanted:
+        kept = [item for item in items if _named(item.nodeid, wanted)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _named(node_id: str, names: list[str]) -> bool:
+    starts = (name + end for name in names for end in ("[", "::"))
+    return node_id in names or node_id.startswith(tuple(starts))
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +93,8 @@ def facts(request: pytest.FixtureRequest) -> Iterator[None]:
     benchmark: Any = request.getfixturevalue("benchmark")
     yield
     device = "cuda" if on_cuda else "cpu"
-    noted = {"device": device_name(device), "threads": torch.get_num_threads(), **versions()}
+    noted: dict[str, Any] = {"date": datetime.date.today().isoformat(), **versions()}
+    noted |= {"device": device_name(device), "threads": torch.get_num_threads()}
     if on_cuda:
         noted["peak_memory_mib"] = torch.cuda.max_memory_allocated() >> 20
     else:  # of the process so far, in KiB, in bytes on a Mac

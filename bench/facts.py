@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+
+# What stands beside every figure and is none: conftest notes it, with the versions below.
+NOTED = ("date", "device", "threads")
+PACKAGES = ("flipfast", "torch", "triton", "transformers")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,12 +25,24 @@ def versions() -> dict[str, str]:
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
     found = {"commit": done.stdout.strip() or "unknown", "python": platform.python_version()}
-    for name in ("flipfast", "torch", "triton", "transformers"):
+    for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "none"
     return {**found, "cuda": torch.version.cuda or "none"}
+
+
+def conditions_of(info: Mapping[str, Any]) -> dict[str, str]:
+    """Of what a benchmark noted, the conditions that it was measured under."""
+    names = (*NOTED, "commit", "python", *PACKAGES, "cuda")
+    return {name: str(info[name]) for name in names if name in info}
+
+
+def figures_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The rest of it."""
+    known = conditions_of(info)
+    return {name: value for name, value in info.items() if name not in known}
 
 
 @functools.cache

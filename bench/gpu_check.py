@@ -1,8 +1,8 @@
 """What a CUDA device has to say about this version: tests, tuning, benchmarks of the kernels.
 
-`make gpu-check` runs it. Each part has a time limit of its own, and all of them together end within
-TOTAL_S; results go to bench/results/<device>/. A part that fails does not stop the others; the exit
-code is 1 if any did, 2 where there is no device.
+`make gpu-check` runs it; bench.gpu_bench measures all else. Each part has a time limit of its own,
+and all of them together end within TOTAL_S; results go to bench/results/<device>/. A part that
+fails does not stop the others; the exit code is 1 if any did, 2 where there is no device.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import importlib.util
 import json
 import os
@@ -22,7 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import torch
+
+from bench.facts import ROOT, device_folder, device_name, figures_of, versions
+
 TOTAL_S = 430.0  # with two minutes for a build before it, nine in all
 _GRACE_S = 15.0  # for a part that is told to stop
 _SHOWN_LINES = 15
@@ -52,22 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results")
     options = parser.parse_args(argv)
-    import torch
-
     if not torch.cuda.is_available():
         print("gpu-check: torch sees no CUDA device", file=sys.stderr)
         return 2
-    from flipfast_kernels.tuning import file_name
-
-    device = torch.cuda.get_device_name()
-    folder = options.results / file_name(device).removesuffix(".json")
+    folder = options.results / device_folder()
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / "pytest-benchmark.json"
     outcomes = run_parts(parts(folder, raw), TOTAL_S, ROOT)
     rows = kernel_rows(raw)
     raw.unlink(missing_ok=True)  # a hundred times the size of what is of use in it
-    facts = {"device": device, **versions(), "date": datetime.date.today().isoformat()}
-    content = {**facts, "parts": [asdict(outcome) for outcome in outcomes], "kernels": rows}
+    today = datetime.date.today().isoformat()
+    facts = {"device": device_name("cuda"), **versions(), "date": today}
+    content = {
+        **facts,
+        "parts": [asdict(outcome) for outcome in outcomes],
+        "kernel_sources": kernel_sources(),
+        "kernels": rows,
+    }
     (folder / "kernels.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (folder / "summary.md").write_text(summary(facts, outcomes, rows), "utf-8")
     print(f"gpu-check: results are in {folder}")
@@ -103,15 +108,17 @@ def gpu_tests(folder: Path) -> list[Path]:
     return found
 
 
-def run_parts(todo: Sequence[Part], total_s: float, cwd: Path) -> list[Outcome]:
+def run_parts(
+    todo: Sequence[Part], total_s: float, cwd: Path, *, title: str = "gpu-check"
+) -> list[Outcome]:
     """Run one after the other; what would begin after the end of the time is stopped at once."""
     end = time.monotonic() + total_s
     outcomes = []
     for part in todo:
         limit = min(part.limit_s, end - time.monotonic())
-        print(f"gpu-check: {part.name}, {max(limit, 0):.0f} s at most", flush=True)
+        print(f"{title}: {part.name}, {max(limit, 0):.0f} s at most", flush=True)
         outcome = run_part(part, limit, cwd)
-        print(f"gpu-check: {outcome.result} after {outcome.seconds:.0f} s", flush=True)
+        print(f"{title}: {outcome.result} after {outcome.seconds:.0f} s", flush=True)
         outcomes.append(outcome)
     return outcomes
 
@@ -163,25 +170,20 @@ def kernel_rows(raw: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return [
-        {"name": row["name"], "group": row["group"], **row["extra_info"]}
+        {"name": row["name"], "group": row["group"], **figures_of(row["extra_info"])}
         for row in content["benchmarks"]
     ]
 
 
-def versions() -> dict[str, str]:
-    """Of Python, torch, CUDA, triton, and the commit."""
-    import torch
-    import triton
-
-    git = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "commit": done.stdout.strip() or "unknown",
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "triton": triton.__version__,
-    }
+def kernel_sources() -> str:
+    """A hash of the kernels and of what times them: equal ones need no timing again."""
+    files = [*ROOT.glob("kernels/**/*.py"), *ROOT.glob("kernels/**/*.json")]
+    cases = ("bench_kernels_gpu", "kernel_cases", "f1_cases")
+    files += [ROOT / "bench" / f"{name}.py" for name in cases]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def summary(

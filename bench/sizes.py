@@ -241,6 +241,17 @@ QUICK = replace(
     ),
 )
 
+# What `make bench-compare` runs, with the sizes of QUICK: the text core, kernels, prefill, decode,
+# verification, whole rewards. Files, or pytest's ids of functions with or without parameters.
+COMPARED = (
+    "bench/bench_text_core.py::bench_core[threads=1]",
+    "bench/bench_text_core.py::bench_twin",
+    "bench/bench_cpu_ops.py::bench_product[320x1792x32-float32 from bfloat16]",
+    "bench/bench_cpu_ops.py::bench_product[1024x3072x32-float32]",
+    "bench/bench_cpu_ops.py::bench_attention[prefill-torch.float32]",
+    "bench/bench_cpu_ops.py::bench_attention[decode-torch.float32]",
+)
+
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
 # which texts are made where none are at hand.
 TEXT_SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 1)

@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--out", metavar="TRACE.json", help="write a trace for chrome://tracing")
     _add_model_options(profile)
     profile.set_defaults(command=_profile)
+    bench = commands.add_parser(
+        "bench", help="run the benchmarks of a checkout and keep the figures"
+    )
+    _add_bench_options(bench)
+    bench.set_defaults(command=_bench)
     info = commands.add_parser("info", help="show versions, devices and optional parts")
     info.set_defaults(command=_info)
     return parser
@@ -188,6 +193,20 @@ def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packaged", action="store_true", help="write into the package")
 
 
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="small sizes: three minutes at most")
+    parser.add_argument("--gpu", action="store_true", help="only what needs a CUDA device")
+    parser.add_argument("--only", nargs="+", default=(), metavar="SUITE", help="only these suites")
+    parser.add_argument("--groups", metavar="FILE.jsonl", help="rows of the workloads")
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html and report.md, too"
+    )
+    parser.add_argument(
+        "--from", dest="run", metavar="RUN.json", help="write the report of this run"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="default: bench/results/<device>")
+
+
 def _score(**arguments: Any) -> None:
     from flipfast.cli.score import score_file
 
@@ -237,6 +256,12 @@ def _profile(**arguments: Any) -> None:
 
     source, out = arguments.pop("input"), arguments.pop("out")
     show_profile(source, out, options=arguments)
+
+
+def _bench(**arguments: Any) -> None:
+    from flipfast.cli.bench import run_benchmarks
+
+    run_benchmarks(**arguments)
 
 
 def _info() -> None:

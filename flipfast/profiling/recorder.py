@@ -61,6 +61,11 @@ class Stage:
         """On the device where it works there, else on the host."""
         return self.host_s if self.device_s is None else self.device_s
 
+    @property
+    def share_of_floor(self) -> float | None:
+        """The least time for the work over the time it took; None where the work is not known."""
+        return None if self.floor_s is None else self.floor_s / max(self.seconds, 1e-12)
+
 
 class Clock(Protocol):
     """Marks points in the work of a device."""

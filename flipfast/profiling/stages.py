@@ -38,6 +38,12 @@ DEVICE_PARTS = (
     ("flipfast.device_scoring", "find_spans", "find spans", True),
     ("flipfast.device_scoring", "word_f1", "word F1 from ids", True),
 )
+# Method and stage of an inverter, whichever it is.
+INVERTER_PARTS = (
+    ("generate", "inverter, rest"),
+    ("generate_into", "inverter, rest"),
+    ("decode", "decoding"),
+)
 _MAKERS = ("linear",)  # of Ops, called when a model is built
 
 
@@ -53,11 +59,7 @@ def instrumented(recorder: Recorder) -> Iterator[None]:
                 owner, attribute = _owner(module, name)
                 _patch(stack, owner, attribute, _timed(recorder, stage, on_device))
         for kind in _family(Inverter):
-            for name, stage in (
-                ("generate", "inverter, rest"),
-                ("generate_into", "inverter, rest"),
-                ("decode", "decoding"),
-            ):
+            for name, stage in INVERTER_PARTS:
                 _patch_own(stack, kind, name, _timed(recorder, stage, False))
         for kind in _family(Ops):
             for name in _public_methods(kind):

@@ -95,6 +95,7 @@ def test_all_is_written(tmp_path, monkeypatch):
     assert content["kernels"] == [{"name": "bench_gemm[1]", "group": "gemm", **figures}]
     assert [part["result"] for part in content["parts"]] == ["passed", "failed"]
     assert content["torch"] == torch.__version__
+    assert content["kernel_sources"] == gpu_check.kernel_sources()
     text = (folder / "summary.md").read_text()
     assert "# Test GPU 9" in text
     assert "| gemm[1] | 3.5 | 4000.0 | 0.9 |  | cublas 0.75 |" in text

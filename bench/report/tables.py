@@ -1,0 +1,89 @@
+"""Tables of stored runs inside Markdown files, between markers.
+
+    <!-- bench:NAME DEVICE -->
+    <!-- /bench -->
+
+NAME is a table of the device's report, such as `headline` or `costs`; DEVICE a folder of
+bench/results. `python -m bench.report.tables` writes what belongs there, and nothing where the
+device has no stored run; `--check` only says which tables differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.facts import ROOT
+from bench.report.page import load_sections, markdown_table
+from bench.report.parts import Table
+from bench.results import FILE
+
+RESULTS = ROOT / "bench" / "results"
+
+_MARKED = re.compile(
+    r"(?P<begin><!-- bench:(?P<name>[^>]*?) (?P<device>[\w.-]+) -->\n)"
+    r"(?P<table>.*?)(?P<end><!-- /bench -->)",
+    re.DOTALL,
+)
+
+
+def filled(text: str, results: Path = RESULTS) -> str:
+    """A Markdown text with the tables that its markers ask for.
+
+    Raises:
+        ValueError: a stored run has no such table, or cannot be read.
+    """
+    tables = functools.cache(_tables)
+
+    def fill(found: re.Match[str]) -> str:
+        stored = results / found["device"] / FILE
+        table = _table(tables(stored), found["name"], stored) if stored.is_file() else ""
+        return f"{found['begin']}{table}{found['end']}"
+
+    return _MARKED.sub(fill, text)
+
+
+def markdown_files() -> list[Path]:
+    """Those that may have markers."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fill the tables or check them; 1 where one differs."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="*", type=Path, help="Markdown; default: README and docs")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the stored runs")
+    options = parser.parse_args(argv)
+    differ = []
+    for path in options.files or markdown_files():
+        text = path.read_text("utf-8")
+        try:
+            new = filled(text, options.results)
+        except ValueError as error:
+            parser.error(f"{path}: {error}")
+        if new != text:
+            differ.append(path)
+            if not options.check:
+                path.write_text(new, "utf-8")
+    for path in differ:
+        print(f"{path}: {'differs from the stored runs' if options.check else 'written'}")
+    return int(options.check and bool(differ))
+
+
+def _tables(stored: Path) -> dict[str, Table]:
+    return {table.key: table for part in load_sections(stored)[1] for table in part.tables}
+
+
+def _table(tables: dict[str, Table], name: str, stored: Path) -> str:
+    if name not in tables:
+        raise ValueError(f"{stored} has no table {name!r}: it has {', '.join(tables)}")
+    return f"\n{markdown_table(tables[name])}\n\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
