@@ -17,11 +17,21 @@ from bench.workloads import Groups, read_groups
 
 _QUICK_SECONDS = 0.2  # that a benchmark of small calls is repeated for at least
 
+_SKIPPED = pytest.StashKey[dict[str, str]]()  # reasons by the benchmark's name
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
+    group.addoption(
+        "--peer-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of packages for peers alone; repeatable",
+    )
+    group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
@@ -29,6 +39,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
         config.option.benchmark_max_time = _QUICK_SECONDS
         config.option.benchmark_min_rounds = 3
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    report = yield
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        skipped = item.config.stash.setdefault(_SKIPPED, {})
+        skipped[item.name] = str(reason).removeprefix("Skipped: ")
+    return report
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
+) -> None:
+    """Stores why benchmarks were skipped: `skipped`, a list of {name, reason}."""
+    skipped = config.stash.get(_SKIPPED, {})
+    output_json["skipped"] = [{"name": name, "reason": why} for name, why in skipped.items()]
 
 
 @pytest.fixture(scope="session")

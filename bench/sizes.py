@@ -35,11 +35,17 @@ class Sizes:
         workloads: by name.
         rounds: of a benchmark of whole rewards.
         text_pairs: response and instruction, for the text core.
+        peer_rows: of an RL step, for peers.
+        peer_new_tokens: most that any of them writes for one.
+        published_rows: of these, for the published pipeline.
     """
 
     workloads: dict[str, Workload]
     rounds: int
     text_pairs: int
+    peer_rows: int
+    peer_new_tokens: int
+    published_rows: int
 
 
 FULL = Sizes(
@@ -51,6 +57,9 @@ FULL = Sizes(
     },
     rounds=3,
     text_pairs=1024,
+    peer_rows=96,
+    peer_new_tokens=128,
+    published_rows=32,
 )
 QUICK = replace(
     FULL,
@@ -62,7 +71,31 @@ QUICK = replace(
     },
     rounds=1,
     text_pairs=256,
+    peer_rows=8,
+    peer_new_tokens=32,
+    published_rows=4,
 )
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests of random tokens.
+
+    Attributes:
+        n: how many.
+        n_prompt: tokens of each prompt.
+        n_shared: of these, which all prompts begin with.
+        n_new: tokens of each output.
+    """
+
+    n: int
+    n_prompt: int
+    n_shared: int
+    n_new: int
+
+
+# What peers answer with random weights in the shape of a Qwen 3, by device.
+PEER_LOADS = {"cpu": Load(8, 650, 160, 32), "cuda": Load(256, 650, 160, 100)}
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
 # which texts are made where none are at hand.
