@@ -139,6 +139,7 @@ def bench_published(
     benchmark: Any, pytestconfig: pytest.Config, texts: Texts, sizes: Sizes
 ) -> None:
     """The published pipeline beside the reward with its prompt and parser, in this process."""
+    benchmark.group = "published pipeline: embedded, rl-step"
     folder = pytestconfig.getoption("--reference-prompts")
     template = load_authors_template(folder) if folder else get_template("standalone")
     instructions, responses = (column[: sizes.published_rows] for column in texts)
@@ -156,7 +157,6 @@ def bench_published(
             return timed_rewards(lambda: peer.score(instructions, responses))
 
         measure(benchmark, "published", Interleaved(ours, theirs), "float32", sizes.rounds)
-    benchmark.group = "published pipeline: embedded, rl-step"
     settings = {**peer.settings, "prompts": folder or "of this package"}
     benchmark.extra_info.update(
         peer_version=peer.version, settings=settings, dtype="float32", n_rows=len(responses)
@@ -182,8 +182,8 @@ def measure_ours(benchmark: Any, ours: Ours) -> None:
         [alone] = ours.engine.run([task.prompts[i]], task.job.n_new).outputs
         assert alone == together[i], f"row {i} alone has another output"
     runs: list[Run] = []
-    benchmark.pedantic(lambda: runs.append(ours.run()), rounds=task.rounds)
     benchmark.group = task.name
+    benchmark.pedantic(lambda: runs.append(ours.run()), rounds=task.rounds)
     benchmark.extra_info.update(
         **task.facts, **rates(runs), peer=OURS, settings=ours.engine.settings
     )
@@ -191,7 +191,7 @@ def measure_ours(benchmark: Any, ours: Ours) -> None:
 
 def measure_peer(benchmark: Any, ours: Ours, open_peer: Open, name: str) -> None:
     """Time a peer beside our engine, or skip it with the reason that it has."""
-    task = ours.task
+    task, benchmark.group = ours.task, ours.task.name
     try:
         peer = open_peer(name, task.job)
     except PeerUnavailable as error:
@@ -203,7 +203,6 @@ def measure_peer(benchmark: Any, ours: Ours, open_peer: Open, name: str) -> None
         pytest.skip(f"{name}: {error}")
     finally:
         peer.close()
-    benchmark.group = task.name
     benchmark.extra_info.update(**task.facts, peer_version=peer.version, settings=peer.settings)
 
 
