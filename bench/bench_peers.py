@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ import torch
 from bench.floor import floor_seconds
 from bench.peers import OURS
 from bench.peers.base import Job, PeerUnavailable
-from bench.peers.comparing import Interleaved, equal_rows
+from bench.peers.comparing import Interleaved, measure, rates
 from bench.peers.process import PeerProcess, Run, peak_memory_mib
 from bench.peers.published import PublishedPipeline
 from bench.peers.tasks import Task, embedded_config, embedded_job, embedded_task, random_task
@@ -206,37 +205,9 @@ def measure_peer(benchmark: Any, ours: Ours, open_peer: Open, name: str) -> None
     benchmark.extra_info.update(**task.facts, peer_version=peer.version, settings=peer.settings)
 
 
-def measure(benchmark: Any, name: str, pair: Interleaved, dtype: str, rounds: int) -> None:
-    """Compare results, which warms both up, then time the peer between runs of ours.
-
-    Raises:
-        AssertionError: the results differ.
-    """
-    equal = equal_rows(pair.ours().outputs, pair.theirs().outputs, dtype)
-    benchmark.pedantic(pair.run_theirs, setup=pair.run_ours, rounds=rounds)
-    speed = pair.speed()
-    ours = {f"{OURS}_{key}": value for key, value in rates(pair.our_runs).items()}
-    benchmark.extra_info.update(
-        **rates(pair.their_runs),
-        **ours,
-        peer=name,
-        equal_rows=equal,
-        **{f"speed_over_{name}": speed},
-    )
-
-
-def rates(runs: list[Run]) -> dict[str, float]:
-    """Of the runs' median, and the memory that the process has had at most."""
-    seconds = median(run.seconds for run in runs)
-    found = {"rewards_per_s": len(runs[0].outputs) / seconds}
-    if runs[0].n_tokens:
-        found["tokens_per_s"] = runs[0].n_tokens / seconds
-    return {**found, "peak_memory_mib": runs[-1].peak_memory_mib}
-
-
 def timed_rewards(score: Callable[[], list[float | None]]) -> Run:
     """Rewards, each as a row of its own, and how long they took."""
     started = time.perf_counter()
     rewards = score()
     seconds = time.perf_counter() - started
-    return Run([[reward] for reward in rewards], seconds, peak_memory_mib(), n_tokens=0)
+    return Run([[reward] for reward in rewards], seconds, peak_memory_mib("cpu"), n_tokens=0)

@@ -73,7 +73,7 @@ QUICK = replace(
     text_pairs=256,
     peer_rows=8,
     peer_new_tokens=32,
-    published_rows=4,
+    published_rows=2,
 )
 
 

@@ -1,10 +1,12 @@
-"""Whether a peer gives our results, and how fast it is beside us."""
+"""Whether a peer gives our results, and how fast it is beside us: results first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
+from bench.peers import OURS
 from bench.peers.process import Run
 
 # Least share of rows that must agree. In float32 these are whole outputs, of which a tie in the
@@ -63,3 +65,33 @@ class Interleaved:
         self.run_ours()
         triples = zip(self.their_runs, self.our_runs[:-1], self.our_runs[1:], strict=True)
         return median(2 * run.seconds / (a.seconds + b.seconds) for run, a, b in triples)
+
+
+def measure(benchmark: Any, name: str, pair: Interleaved, dtype: str, rounds: int) -> None:
+    """Compare results, which warms both up, then time the peer between runs of ours.
+
+    Raises:
+        AssertionError: the results differ.
+    """
+    equal = equal_rows(pair.ours().outputs, pair.theirs().outputs, dtype)
+    benchmark.pedantic(pair.run_theirs, setup=pair.run_ours, rounds=rounds)
+    speed = pair.speed()
+    ours = {f"{OURS}_{key}": value for key, value in rates(pair.our_runs).items()}
+    benchmark.extra_info.update(
+        **rates(pair.their_runs),
+        **ours,
+        peer=name,
+        equal_rows=equal,
+        **{f"speed_over_{name}": speed},
+    )
+
+
+def rates(runs: list[Run]) -> dict[str, float]:
+    """Of the runs' median, and the memory that the process has had at most."""
+    seconds = median(run.seconds for run in runs)
+    found = {
+        "rewards_per_s": len(runs[0].outputs) / seconds,
+        "tokens_per_s": runs[0].n_tokens / seconds,
+        "peak_memory_mib": runs[-1].peak_memory_mib,
+    }
+    return {name: value for name, value in found.items() if value}

@@ -27,7 +27,7 @@ class Run:
     Attributes:
         outputs: new token ids of each prompt, or what else was asked for.
         seconds: that it took.
-        peak_memory_mib: of its process so far; on CUDA of what torch held there.
+        peak_memory_mib: so far; 0 where another process has it.
         n_tokens: new ones; 0 where they are not counted.
     """
 
@@ -48,17 +48,17 @@ class PeerProcess:
         name: one of PEERS.
         job: what it gets ready for.
         paths: folders whose packages it finds before all others.
-        limit_s: seconds that it may take to load, and for each call.
+        limit_s: seconds from now after which it is ended.
 
     Raises:
-        PeerUnavailable: it cannot be loaded here, or not within the limit.
+        PeerUnavailable: it cannot be loaded here, or not in time.
     """
 
     def __init__(
-        self, name: str, job: Job, *, paths: Sequence[str] = (), limit_s: float = 600.0
+        self, name: str, job: Job, *, paths: Sequence[str] = (), limit_s: float = 3600.0
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._name, self._limit_s = name, limit_s
+        self._end = time.monotonic() + limit_s
         self._pipe, theirs = context.Pipe()
         entry = PEERS[name]
         arguments = (theirs, entry.module, job, entry.options, list(paths))
@@ -71,9 +71,12 @@ class PeerProcess:
         """Continue prompts, with no prefix known from earlier calls; see Peer.generate.
 
         Raises:
-            PeerUnavailable: it failed.
+            PeerUnavailable: it failed, or its time was over.
         """
-        self._pipe.send((list(prompts), max_new_tokens))
+        try:
+            self._pipe.send((list(prompts), max_new_tokens))
+        except OSError:
+            raise PeerUnavailable("its process has ended") from None
         return Run(*self._receive("answer"))
 
     def close(self) -> None:
@@ -85,20 +88,15 @@ class PeerProcess:
             self._process.join()
 
     def _receive(self, what: str) -> Any:
+        """What the process sends; where that is nothing of use it is ended."""
         try:
-            if not self._pipe.poll(self._limit_s):
-                raise PeerUnavailable(f"did not {what} within {self._limit_s:.0f} s")
-            found = self._pipe.recv()
-        except EOFError:
+            in_time = self._pipe.poll(max(0.0, self._end - time.monotonic()))
+            found = self._pipe.recv() if in_time else f"its time was over before it could {what}"
+        except (EOFError, OSError):
             self._process.join(_CLOSE_SECONDS)
-            code = self._process.exitcode
-            self.close()
-            raise PeerUnavailable(f"died with exit code {code} before it could {what}") from None
-        except PeerUnavailable:
-            self._process.kill()
-            self.close()
-            raise
+            found = f"it died with exit code {self._process.exitcode} before it could {what}"
         if isinstance(found, str):
+            self._process.kill()
             self.close()
             raise PeerUnavailable(found)
         return found
@@ -115,7 +113,7 @@ def _serve(
         peer: Peer = importlib.import_module(f"bench.peers.{module}").load(job, **options)
         pipe.send((peer.version, peer.settings))
         while True:
-            pipe.send(_answer(peer, *pipe.recv()))
+            pipe.send(_answer(peer, job.device, *pipe.recv()))
     except EOFError:
         peer.close()
     except ModuleNotFoundError as error:
@@ -127,18 +125,19 @@ def _serve(
         pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _answer(peer: Peer, prompts: list[list[int]], max_new_tokens: int) -> Any:
+def _answer(peer: Peer, device: str, prompts: list[list[int]], max_new_tokens: int) -> Any:
     peer.forget()
     started = time.perf_counter()
     outputs = peer.generate(prompts, max_new_tokens)
     seconds = time.perf_counter() - started
-    return outputs, seconds, peak_memory_mib(), sum(map(len, outputs))
+    return outputs, seconds, peak_memory_mib(device), sum(map(len, outputs))
 
 
-def peak_memory_mib() -> int:
-    """Most memory that this process has had; on CUDA what torch has held there."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+def peak_memory_mib(device: str) -> int:
+    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
+    if device == "cuda":
+        import torch
+
         return int(torch.cuda.max_memory_reserved()) >> 20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
     return peak >> (20 if sys.platform == "darwin" else 10)

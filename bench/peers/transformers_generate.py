@@ -69,10 +69,10 @@ def load_model(job: Job, attention: str) -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        job.folder, dtype=job.dtype, attn_implementation=attention, device_map=job.device
+        job.folder, dtype=job.dtype, attn_implementation=attention
     )
     model.generation_config = transformers.GenerationConfig()
-    return model.eval()
+    return model.to(job.device).eval()
 
 
 def generation_config(job: Job, max_new_tokens: int) -> transformers.GenerationConfig:
