@@ -12,6 +12,8 @@ from transformers.generation.continuous_batching.utils import WorkloadHints
 from bench.peers.base import Job, until_end
 from bench.peers.transformers_generate import generation_config, load_model
 
+_MEMORY_SHARES = {"cpu": 0.3, "cuda": 0.8}  # of what is free, for its cache
+
 
 class Continuous:
     """A manager that has warmed up and knows no prefix, anew for each call.
@@ -25,6 +27,7 @@ class Continuous:
             "dtype": job.dtype,
             "attention": "paged flash attention where it is installed, else paged sdpa",
             "allow_block_sharing": True,
+            "max_memory_percent": _MEMORY_SHARES[job.device],
             "sizes and CUDA graphs": "what it infers from the workload",
         }
         self._job = job
@@ -35,7 +38,9 @@ class Continuous:
         self._stop()
         self._manager = self._model.init_continuous_batching(
             generation_config=generation_config(self._job, self._job.n_new),
-            continuous_batching_config=ContinuousBatchingConfig(),
+            continuous_batching_config=ContinuousBatchingConfig(
+                max_memory_percent=_MEMORY_SHARES[self._job.device]
+            ),
             workload_hints=WorkloadHints(self._job.n_prompt, self._job.n_new, self._job.n_rows),
         )
         self._manager.warmup()
