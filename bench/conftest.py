@@ -18,6 +18,8 @@ from bench.workloads import Groups, read_groups
 
 _QUICK_SECONDS = 0.2  # that a benchmark of small calls is repeated for at least
 
+_SKIPPED = pytest.StashKey[dict[str, str]]()  # reasons by the benchmark's name
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
@@ -27,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rate", type=float, metavar="N", help="rows/s that a stream has, and no other"
     )
     group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
+        "--peer-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of packages for peers alone; repeatable",
+    )
+    group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
@@ -56,6 +65,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _named(node_id: str, names: list[str]) -> bool:
     starts = (name + end for name in names for end in ("[", "::"))
     return node_id in names or node_id.startswith(tuple(starts))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    report = yield
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        skipped = item.config.stash.setdefault(_SKIPPED, {})
+        skipped[item.name] = str(reason).removeprefix("Skipped: ")
+    return report
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
+) -> None:
+    """Stores why benchmarks were skipped: `skipped`, a list of {name, reason}."""
+    skipped = config.stash.get(_SKIPPED, {})
+    output_json["skipped"] = [{"name": name, "reason": why} for name, why in skipped.items()]
 
 
 @pytest.fixture(scope="session")

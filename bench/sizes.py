@@ -121,6 +121,9 @@ class Sizes:
         gpu_shapes: models whose shapes run the workloads on CUDA.
         scaling: for "cpu" and "cuda".
         drafting: models and batches.
+        peer_rows: of an RL step, for peers.
+        peer_new_tokens: most that any of them writes for one.
+        published_rows: of these, for the published pipeline.
     """
 
     workloads: dict[str, Workload]
@@ -131,6 +134,9 @@ class Sizes:
     gpu_shapes: tuple[str, ...]
     scaling: dict[str, Scaling]
     drafting: tuple[DraftCurves, ...]
+    peer_rows: int
+    peer_new_tokens: int
+    published_rows: int
 
 
 _ON_CPU, _ON_CUDA = Prescribed(8, 240, 60, 32), Prescribed(32, 650, 160, 32)
@@ -220,6 +226,9 @@ FULL = Sizes(
         DraftCurves("qwen3-0.6b", "cuda", 32, _DRAFTED, (16, None), _SOME),
         DraftCurves("qwen3-8b", "cuda", 32, _ON_CUDA, (None,), _FEW),
     ),
+    peer_rows=96,
+    peer_new_tokens=128,
+    published_rows=32,
 )
 QUICK = replace(
     FULL,
@@ -250,7 +259,31 @@ COMPARED = (
     "bench/bench_cpu_ops.py::bench_product[1024x3072x32-float32]",
     "bench/bench_cpu_ops.py::bench_attention[prefill-torch.float32]",
     "bench/bench_cpu_ops.py::bench_attention[decode-torch.float32]",
+    peer_rows=8,
+    peer_new_tokens=32,
+    published_rows=2,
 )
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests of random tokens.
+
+    Attributes:
+        n: how many.
+        n_prompt: tokens of each prompt.
+        n_shared: of these, which all prompts begin with.
+        n_new: tokens of each output.
+    """
+
+    n: int
+    n_prompt: int
+    n_shared: int
+    n_new: int
+
+
+# What peers answer with random weights in the shape of a Qwen 3, by device.
+PEER_LOADS = {"cpu": Load(8, 650, 160, 32), "cuda": Load(256, 650, 160, 100)}
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
 # which texts are made where none are at hand.

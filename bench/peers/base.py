@@ -1,0 +1,86 @@
+"""What a peer is given and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class PeerUnavailable(Exception):
+    """A peer cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a peer gets ready for.
+
+    Attributes:
+        folder: of the checkpoint, which has bfloat16 weights.
+        device: "cpu", where peers compute in float32, or "cuda", in bfloat16.
+        n_rows: requests of a call.
+        n_prompt: tokens of the longest prompt.
+        n_new: most new tokens of a request.
+        end_ids: tokens that end an output; none leaves outputs to their length.
+        threads: to compute with on a CPU.
+    """
+
+    folder: str
+    device: str
+    n_rows: int
+    n_prompt: int
+    n_new: int
+    end_ids: tuple[int, ...]
+    threads: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest request, its output included."""
+        return self.n_prompt + self.n_new
+
+    @property
+    def dtype(self) -> str:
+        """What is computed in."""
+        return "float32" if self.device == "cpu" else "bfloat16"
+
+
+class Peer(Protocol):
+    """A loaded engine.
+
+    Attributes:
+        version: of its package.
+        settings: what it runs with, for the report.
+    """
+
+    version: str
+    settings: dict[str, Any]
+
+    def forget(self) -> None:
+        """Drop what earlier calls left in caches of prefixes; not timed."""
+
+    def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """Continue prompts greedily.
+
+        Args:
+            prompts: token ids.
+            max_new_tokens: most new tokens of each.
+
+        Returns:
+            The new tokens of each prompt, up to an end token and without it.
+        """
+
+    def close(self) -> None:
+        """Give its memory back."""
+
+
+def until_end(output: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """An output up to its first end token."""
+    end = next((i for i, token in enumerate(output) if token in end_ids), len(output))
+    return [int(token) for token in output[:end]]
+
+
+def shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, at most all but the last of the shortest."""
+    length = min(map(len, prompts)) - 1
+    columns = zip(*(prompt[:length] for prompt in prompts), strict=True)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), length)

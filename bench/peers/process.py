@@ -1,0 +1,143 @@
+"""A peer in a process of its own: its threads, memory and packages are no concern of the others."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench.peers import PEERS
+from bench.peers.base import Job, Peer, PeerUnavailable
+
+_CLOSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a peer gave.
+
+    Attributes:
+        outputs: new token ids of each prompt, or what else was asked for.
+        seconds: that it took.
+        peak_memory_mib: so far; 0 where another process has it.
+        n_tokens: new ones; 0 where they are not counted.
+    """
+
+    outputs: list[list[Any]]
+    seconds: float
+    peak_memory_mib: int
+    n_tokens: int
+
+
+class PeerProcess:
+    """A loaded peer.
+
+    Attributes:
+        version: of its package.
+        settings: what it runs with.
+
+    Args:
+        name: one of PEERS.
+        job: what it gets ready for.
+        paths: folders whose packages it finds before all others.
+        limit_s: seconds from now after which it is ended.
+
+    Raises:
+        PeerUnavailable: it cannot be loaded here, or not in time.
+    """
+
+    def __init__(
+        self, name: str, job: Job, *, paths: Sequence[str] = (), limit_s: float = 3600.0
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._end = time.monotonic() + limit_s
+        self._pipe, theirs = context.Pipe()
+        entry = PEERS[name]
+        arguments = (theirs, entry.module, job, entry.options, list(paths))
+        self._process = context.Process(target=_serve, args=arguments)
+        self._process.start()
+        theirs.close()
+        self.version, self.settings = self._receive("load")
+
+    def run(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Run:
+        """Continue prompts, with no prefix known from earlier calls; see Peer.generate.
+
+        Raises:
+            PeerUnavailable: it failed, or its time was over.
+        """
+        try:
+            self._pipe.send((list(prompts), max_new_tokens))
+        except OSError:
+            raise PeerUnavailable("its process has ended") from None
+        return Run(*self._receive("answer"))
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(_CLOSE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _receive(self, what: str) -> Any:
+        """What the process sends; where that is nothing of use it is ended."""
+        try:
+            in_time = self._pipe.poll(max(0.0, self._end - time.monotonic()))
+            found = self._pipe.recv() if in_time else f"its time was over before it could {what}"
+        except (EOFError, OSError):
+            self._process.join(_CLOSE_SECONDS)
+            found = f"it died with exit code {self._process.exitcode} before it could {what}"
+        if isinstance(found, str):
+            self._process.kill()
+            self.close()
+            raise PeerUnavailable(found)
+        return found
+
+
+def _serve(
+    pipe: Connection, module: str, job: Job, options: dict[str, Any], paths: list[str]
+) -> None:
+    """Load the peer and answer until the pipe is closed; a string says why there is no answer."""
+    sys.path[:0] = paths
+    inherited = os.environ.get("PYTHONPATH")  # of processes that the peer starts
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [inherited])])
+    try:
+        peer: Peer = importlib.import_module(f"bench.peers.{module}").load(job, **options)
+        pipe.send((peer.version, peer.settings))
+        while True:
+            pipe.send(_answer(peer, job.device, *pipe.recv()))
+    except EOFError:
+        peer.close()
+    except ModuleNotFoundError as error:
+        pipe.send(f"{error.name} is not installed")
+    except PeerUnavailable as error:
+        pipe.send(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _answer(peer: Peer, device: str, prompts: list[list[int]], max_new_tokens: int) -> Any:
+    peer.forget()
+    started = time.perf_counter()
+    outputs = peer.generate(prompts, max_new_tokens)
+    seconds = time.perf_counter() - started
+    return outputs, seconds, peak_memory_mib(device), sum(map(len, outputs))
+
+
+def peak_memory_mib(device: str) -> int:
+    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_reserved()) >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
+    return peak >> (20 if sys.platform == "darwin" else 10)
