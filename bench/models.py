@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import transformers
 
 from bench.sizes import SHAPES
 from flipfast.backends import InversionRequest
+from flipfast.models.checkpoint import Checkpoint
+from flipfast.models.families import read_spec
+from flipfast.models.spec import DecoderSpec
 
 EMBEDDED = Path(str(resources.files("flipfast") / "assets" / "tiny-inverter"))
 
@@ -38,6 +43,42 @@ def save_random_model(folder: Path, shape: str, device: str = "cpu") -> Path:
         if "token" in file.name or file.suffix == ".jinja":
             shutil.copy(file, folder)
     return folder
+
+
+def random_model(shape: str, device: str = "cpu") -> tuple[DecoderSpec, Checkpoint]:
+    """A model of random bfloat16 weights as the engine loads it, of which nothing is on disk.
+
+    Args:
+        shape: one of bench.sizes.SHAPES.
+        device: where the weights are drawn.
+    """
+    found = SHAPES[shape]
+    config = transformers.AutoConfig.for_model(found.model_type, **found.config)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    tensors = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    checkpoint = RandomCheckpoint(f"random {shape}", (), torch.bfloat16, tensors, device)
+    return read_spec(config.to_dict()), checkpoint
+
+
+@dataclass(frozen=True)
+class RandomCheckpoint(Checkpoint):
+    """Weights that are drawn when they are read, norms of ones.
+
+    Attributes:
+        shapes: of the tensors, by their names.
+        device: where they are drawn.
+    """
+
+    shapes: dict[str, torch.Size]
+    device: str
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and tensors, the same ones every time."""
+        torch.manual_seed(0)
+        for name, shape in self.shapes.items():
+            tensor = torch.empty(shape, dtype=self.dtype, device=self.device)
+            yield name, tensor.fill_(1.0) if len(shape) == 1 else tensor.normal_(std=0.02)
 
 
 def random_requests(n: int, *, n_prompt: int, n_shared: int, vocab: int) -> list[InversionRequest]:

@@ -14,16 +14,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import AutoTokenizer
 
-from bench.models import random_requests
+from bench.models import EMBEDDED, random_requests
+from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
 from flipfast.engine.sequence import Sequence
-from flipfast.models.checkpoint import read_model
+from flipfast.models.checkpoint import Checkpoint, read_model
+from flipfast.models.spec import DecoderSpec
+from flipfast.prompts.rendering import PromptRenderer
+from flipfast.prompts.templates import get_template
 from flipfast.sampling import SamplingParams
 
 
@@ -33,7 +39,7 @@ class Script:
 
     Attributes:
         prompts: token ids.
-        outputs: token ids, all of one length.
+        outputs: token ids, at least one each.
     """
 
     prompts: list[list[int]]
@@ -49,13 +55,54 @@ class Script:
 
 
 def random_script(
-    n: int, *, n_prompt: int, n_shared: int, n_out: int, vocab: int, seed: int = 0
+    n: int,
+    *,
+    n_prompt: int,
+    n_shared: int,
+    n_out: int | SequenceOf[int],
+    vocab: int,
+    seed: int = 0,
 ) -> Script:
-    """n prompts that share their first n_shared tokens, and the seed's outputs of n_out tokens."""
+    """n prompts that share their first n_shared tokens, and the seed's outputs.
+
+    Args:
+        n, n_prompt, n_shared: see above; a prompt has n_prompt tokens.
+        n_out: tokens of all outputs, or of each.
+        vocab: of the model.
+        seed: of the outputs.
+    """
     requests = random_requests(n, n_prompt=n_prompt, n_shared=n_shared, vocab=vocab - 1)
+    lengths = [n_out] * n if isinstance(n_out, int) else n_out
+    prompts = [list(request.prompt_ids) for request in requests]
+    return Script(prompts, random_outputs(lengths, vocab=vocab, seed=seed))
+
+
+def random_outputs(lengths: SequenceOf[int], *, vocab: int, seed: int = 0) -> list[list[int]]:
+    """Outputs of these lengths, in tokens; a guess that is wrong is in the vocabulary, too."""
     rng = random.Random(f"outputs {seed}")
-    outputs = [[rng.randrange(vocab - 1) for _ in range(n_out)] for _ in requests]
-    return Script([list(request.prompt_ids) for request in requests], outputs)
+    return [[rng.randrange(vocab - 1) for _ in range(length)] for length in lengths]
+
+
+def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None) -> Script:
+    """Direct prompts of responses, in the embedded model's tokens, and outputs.
+
+    Args:
+        texts: the responses; none is cut.
+        vocab: of the model, at least as large as the embedded one's.
+        n_out: tokens of all outputs; None draws lengths as real outputs have them.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    template = get_template("direct", "instruction")
+    renderer = PromptRenderer(tokenizer, template, thinking=False, max_prompt_tokens=2**31)
+    prompts = [renderer.render(text).token_ids for text in texts]
+    lengths = output_lengths(len(texts)) if n_out is None else [n_out] * len(texts)
+    return Script(prompts, random_outputs(lengths, vocab=vocab))
+
+
+def output_lengths(n: int, seed: int = 0) -> list[int]:
+    """n lengths in tokens, as real outputs have them."""
+    rng = random.Random(seed)
+    return [round(np.interp(rng.random(), TEXT_SHARES, OUTPUT_TOKENS)) for _ in range(n)]
 
 
 class FixedDrafts(Drafting):
@@ -91,29 +138,38 @@ class Run:
     Attributes:
         seconds: of all.
         passes: in which a prompt got output tokens, mean of the prompts.
+        computed: tokens that were run, drafted ones included; those of a shared start once.
         drafted, accepted: tokens.
+        peak_pages: most of them in use since the model was loaded.
     """
 
     seconds: float
     passes: float
+    computed: int
     drafted: int
     accepted: int
+    peak_pages: int
 
 
 class ScriptedModel:
     """A loaded model that writes what a script has.
 
+    Attributes:
+        vocab_size: of the model.
+        dtype: of its weights.
+
     Args:
-        folder: of its checkpoint.
+        model: the folder of its checkpoint, or what `read_model` would say of it.
         options: of EngineOptions.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        spec, checkpoint = read_model(str(folder))
+    def __init__(self, model: Path | tuple[DecoderSpec, Checkpoint], **options: Any) -> None:
+        spec, checkpoint = read_model(str(model)) if isinstance(model, Path) else model
         self.vocab_size = spec.vocab_size
         self._model = load_engine(spec, checkpoint, EngineOptions(**options), end_ids=frozenset())
         runner = self._model._runner
         assert runner is not None
+        self.dtype = str(runner.decoder.ops.weight_dtype).removeprefix("torch.")
         self._overlap = runner.device.type == "cuda"
         self._compute = runner.run
         runner.run = self._step  # type: ignore[method-assign]
@@ -141,13 +197,15 @@ class ScriptedModel:
             guesses = script.guesses(acceptance)
             drafting = self._drafting(guesses, acceptance, length)
             offered = [([-1, *guess],) for guess in guesses]
-        engine, params = self._model.engine, SamplingParams(max_new_tokens=len(script.outputs[0]))
+        engine = self._model.engine
         engine._drafting = drafting
         engine.forget_prefixes()
         self._outputs = script.outputs
         sequences = [
-            Sequence(prompt, params, seed=i, drafts=drafts)
-            for i, (prompt, drafts) in enumerate(zip(script.prompts, offered, strict=True))
+            Sequence(prompt, SamplingParams(len(output)), seed=i, drafts=drafts)
+            for i, (prompt, output, drafts) in enumerate(
+                zip(script.prompts, script.outputs, offered, strict=True)
+            )
         ]
         before, started = engine.counters, perf_counter()
         engine.generate(sequences)
@@ -156,9 +214,19 @@ class ScriptedModel:
         return Run(
             seconds,
             (after.sampling_passes - before.sampling_passes) / len(sequences),
+            after.computed_tokens - before.computed_tokens,
             after.drafted_tokens - before.drafted_tokens,
             after.accepted_tokens - before.accepted_tokens,
+            after.peak_pages,
         )
+
+    def log_probs(self, prompt: list[int], targets: list[int]) -> list[float]:
+        """What the model itself thinks of tokens behind a prompt, from an empty prefix cache."""
+        engine, sequence = self._model.engine, Sequence.scoring(prompt, targets)
+        engine.forget_prefixes()
+        engine.generate([sequence])
+        assert sequence.error is None, sequence.error
+        return sequence.log_probs
 
     def close(self) -> None:
         """Give the model's memory back."""

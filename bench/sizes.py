@@ -69,6 +69,9 @@ QUICK = replace(
 TEXT_SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 1)
 INSTRUCTION_WORDS = (3, 7, 12, 20, 43, 68, 97, 115, 246)
 RESPONSE_WORDS = (1, 49, 98, 206, 315, 433, 536, 754, 3875)
+# At most so many tokens of output, in the same shares: of the embedded model, direct style, whose
+# outputs end at 128 tokens.
+OUTPUT_TOKENS = (8, 12, 16, 20, 35, 41, 74, 128, 128)
 
 
 @dataclass(frozen=True)
