@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
+    group.addoption("--reference", metavar="FILE", help="published module that has f1_score")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 

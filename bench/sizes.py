@@ -28,6 +28,35 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """Requests of random tokens for a model of random weights.
+
+    Attributes:
+        shape: the model's, one of SHAPES or "embedded".
+        device: where it runs.
+        n: requests.
+        n_prompt: tokens of each, of which all share the first n_shared.
+        n_out: output tokens of each.
+        batch: sequences that run at a time.
+        draft: tokens that a step tries in advance for each sequence, where a step does so.
+        rounds: of a benchmark.
+    """
+
+    shape: str
+    device: str
+    n: int
+    n_prompt: int
+    n_shared: int
+    n_out: int
+    batch: int
+    draft: int = 0
+    rounds: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.shape}-{self.device}-{self.batch}"
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much a run does.
 
@@ -35,11 +64,34 @@ class Sizes:
         workloads: by name.
         rounds: of a benchmark of whole rewards.
         text_pairs: response and instruction, for the text core.
+        op_products: (inputs, outputs) of the CPU's products.
+        op_rows: of products and of operations on rows.
+        stages: what prefill, decode and verification are measured on.
+        draft_curves: what drafts are measured on.
+        draft_acceptances: shares of drafted tokens that are right.
+        draft_lengths: tokens of a draft; None leaves it to the engine.
+        more_cases: whether to compare every pair of options, on every source of groups, and to
+            start Ray.
+        callers: that ask a server for a row at a time.
+        latency_rounds: how often each of 32 rows is asked for, alone.
+        bursts: of ten times as many rows as a server can take.
+        starts: processes started for each thing that one imports.
     """
 
     workloads: dict[str, Workload]
     rounds: int
     text_pairs: int
+    op_products: tuple[tuple[int, int], ...]
+    op_rows: tuple[int, ...]
+    stages: tuple[Requests, ...]
+    draft_curves: tuple[Requests, ...]
+    draft_acceptances: tuple[float, ...]
+    draft_lengths: tuple[int | None, ...]
+    more_cases: bool
+    callers: int
+    latency_rounds: int
+    bursts: int
+    starts: int
 
 
 FULL = Sizes(
@@ -51,6 +103,37 @@ FULL = Sizes(
     },
     rounds=3,
     text_pairs=1024,
+    # Gate and up, qkv, down of Qwen3-0.6B; gate and up, down of the embedded model.
+    op_products=((1024, 3072), (1024, 4096), (3072, 1024), (320, 1792), (896, 320)),
+    op_rows=(1, 8, 32, 512),
+    stages=(
+        Requests("embedded", "cpu", 32, 240, 60, 33, batch=32, draft=8),
+        Requests("qwen3-0.6b", "cpu", 2, 650, 160, 9, batch=2, draft=4, rounds=1),
+        Requests("qwen3-0.6b", "cuda", 64, 650, 160, 65, batch=64, draft=4),
+        Requests("qwen3-8b", "cuda", 64, 650, 160, 65, batch=64, draft=4),
+    ),
+    draft_curves=(
+        Requests("embedded", "cpu", 8, 240, 60, 32, batch=1),
+        Requests("embedded", "cpu", 8, 240, 60, 32, batch=8),
+        Requests("embedded", "cpu", 32, 240, 60, 32, batch=32),
+        Requests("qwen3-0.6b", "cpu", 2, 240, 60, 32, batch=1, rounds=1),
+        Requests("qwen3-0.6b", "cpu", 8, 240, 60, 32, batch=8, rounds=1),
+        Requests("qwen3-0.6b", "cuda", 2, 650, 160, 64, batch=1, rounds=1),
+        Requests("qwen3-0.6b", "cuda", 32, 650, 160, 64, batch=32, rounds=1),
+        Requests("qwen3-1.7b", "cuda", 2, 650, 160, 64, batch=1, rounds=1),
+        Requests("qwen3-1.7b", "cuda", 32, 650, 160, 64, batch=32, rounds=1),
+        Requests("qwen3-4b", "cuda", 2, 650, 160, 64, batch=1, rounds=1),
+        Requests("qwen3-4b", "cuda", 32, 650, 160, 64, batch=32, rounds=1),
+        Requests("qwen3-8b", "cuda", 2, 650, 160, 64, batch=1, rounds=1),
+        Requests("qwen3-8b", "cuda", 32, 650, 160, 64, batch=32, rounds=1),
+    ),
+    draft_acceptances=(0.0, 0.25, 0.5, 0.75, 0.9, 1.0),
+    draft_lengths=(4, 16, None),
+    more_cases=True,
+    callers=64,
+    latency_rounds=20,
+    bursts=10,
+    starts=10,
 )
 QUICK = replace(
     FULL,
@@ -62,6 +145,17 @@ QUICK = replace(
     },
     rounds=1,
     text_pairs=256,
+    op_products=FULL.op_products[:1] + FULL.op_products[3:4],
+    op_rows=(1, 32),
+    stages=(FULL.stages[0], FULL.stages[2]),
+    draft_curves=(FULL.draft_curves[1], FULL.draft_curves[6]),
+    draft_acceptances=(0.0, 0.5, 1.0),
+    draft_lengths=(4, None),
+    more_cases=False,
+    callers=16,
+    latency_rounds=2,
+    bursts=2,
+    starts=2,
 )
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
