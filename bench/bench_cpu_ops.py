@@ -35,10 +35,9 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def note(benchmark: Any, group: str, cost: Cost, **extra: Any) -> None:
+def note(benchmark: Any, cost: Cost, **extra: Any) -> None:
     """The fastest round's rates."""
     seconds = benchmark.stats.stats.min
-    benchmark.group = group
     benchmark.extra_info.update(
         gflop_per_s=round(cost.flops / seconds * 1e-9, 1),
         gb_per_s=round(cost.n_bytes / seconds * 1e-9, 1),
@@ -72,8 +71,9 @@ def bench_product(benchmark: Any, sides: tuple[int, int], n_rows: int, kind: str
     out = torch.empty(n_rows, sides[1])
     expected = x.to(dtype).double() @ weight.double().T
     torch.testing.assert_close(linear(x, out).double(), expected, rtol=1e-4, atol=1e-3)
+    benchmark.group = _product(sides, n_rows)
     benchmark(linear, x, out)
-    note(benchmark, _product(sides, n_rows), costs.product(linear, x, out), dtype=kind)
+    note(benchmark, costs.product(linear, x, out), dtype=kind)
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
@@ -81,9 +81,10 @@ def bench_torch_linear(benchmark: Any, sides: tuple[int, int], n_rows: int, dtyp
     x, weight = (
         part.to(DTYPES[dtype]) for part in (numbers(n_rows, sides[0]), numbers(*sides[::-1]))
     )
+    benchmark.group = _product(sides, n_rows)
     out = benchmark(functional.linear, x, weight)
     n_bytes = x.nbytes + weight.nbytes + out.nbytes
-    note(benchmark, _product(sides, n_rows), Cost(n_bytes, 2.0 * x.numel() * sides[1]), dtype=dtype)
+    note(benchmark, Cost(n_bytes, 2.0 * x.numel() * sides[1]), dtype=dtype)
 
 
 def _product(sides: tuple[int, int], n_rows: int) -> str:
@@ -130,9 +131,10 @@ def bench_rows(benchmark: Any, name: str, n_rows: int, which: str) -> None:
     torch.testing.assert_close(done(ours, name, n_rows), done(plain, name, n_rows))
     ops: Ops = ours if which == "cpu" else plain
     arguments, _ = row_operation(name, n_rows)
+    benchmark.group = f"{name} rows={n_rows}"
     benchmark(getattr(ops, name), *arguments)
     cost = costs.OPS[name](ops, *arguments)
-    note(benchmark, f"{name} rows={n_rows}", cost() if callable(cost) else cost, dtype="float32")
+    note(benchmark, cost() if callable(cost) else cost, dtype="float32")
 
 
 def step(
@@ -187,13 +189,14 @@ def bench_attention(
     expected = expected.transpose(1, 2).flatten(0, 1).flatten(1)
     tolerance = 1e-5 if dtype == "float32" else 3e-2
     torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+    benchmark.group = f"attention {n_seqs} x {new} of {PROMPT}"
     if which == "cpu":
         benchmark(backend.attend, *call, **options)
     else:
         inputs = [x.contiguous() for x in peer_inputs(q, k, v, n_seqs, DTYPES[dtype])]
         benchmark(_sdpa(inputs, new))
     cost = costs.attend(backend, *call)()
-    note(benchmark, f"attention {n_seqs} x {new} of {PROMPT}", cost, dtype=dtype)
+    note(benchmark, cost, dtype=dtype)
 
 
 def _sdpa(inputs: list[torch.Tensor], new: int) -> Callable[[], torch.Tensor]:

@@ -142,11 +142,10 @@ class Stage:
             wrong_later = [[*output[:5], output[5] ^ 1, *output[6:]] for output in outputs]
             assert self.model.outputs(prompts, wrong_later) == outputs
 
-    def note(self, benchmark: Any, name: str, cost: Cost, *, tokens: int, rows: int) -> None:
+    def note(self, benchmark: Any, cost: Cost, *, tokens: int, rows: int) -> None:
         """Rates of the median round, and how near they are to the floor."""
         seconds = benchmark.stats.stats.median
         rates = measured_rates(self.model.device, self.model.weight_dtype)
-        benchmark.group = f"{name}, {self.requests}"
         benchmark.extra_info.update(
             shape=self.requests.shape,
             dtype=self.model.dtype,
@@ -215,13 +214,14 @@ def bench_prefill(benchmark: Any, stage: Stage) -> None:
     stage.check(drafts=False)
     r = stage.requests
     script = Script(stage.script.prompts, [output[:1] for output in stage.script.outputs])
+    benchmark.group = f"prefill, {r}"
     run = benchmark.pedantic(stage.model.write, (script,), rounds=r.rounds)
     new = r.n_prompt - r.n_shared
     n_passes = -(-run.computed // stage.model.max_tokens)
     passes = [Pass([(0, r.n_shared), *[(r.n_shared, new)] * r.n], r.n)]
     passes += [Pass([], 0)] * (n_passes - 1)  # which read the weights, too
     cost = stage.cost(passes)
-    stage.note(benchmark, "prefill", cost, tokens=r.n * r.n_prompt, rows=run.computed)
+    stage.note(benchmark, cost, tokens=r.n * r.n_prompt, rows=run.computed)
 
 
 def bench_decode(benchmark: Any, stage: Stage) -> None:
@@ -242,10 +242,10 @@ def run_outputs(benchmark: Any, stage: Stage, draft: int) -> None:
     def begin() -> tuple[tuple[list[Sequence]], dict[str, Any]]:
         return (stage.model.begin(stage.script, draft),), {}
 
+    benchmark.group = f"{f'verify {draft}' if draft else 'decode'}, {r}"
     benchmark.pedantic(stage.model.finish, setup=begin, rounds=r.rounds)
     starts = range(1, r.n_out, draft + 1)
     chunks = [(r.n_prompt + at - 1, min(draft + 1, r.n_out - at)) for at in starts]
     passes = [Pass([chunk] * r.n, r.n * chunk[1]) for chunk in chunks]
     n_tokens = r.n * (r.n_out - 1)
-    name = f"verify {draft}" if draft else "decode"
-    stage.note(benchmark, name, stage.cost(passes), tokens=n_tokens, rows=n_tokens)
+    stage.note(benchmark, stage.cost(passes), tokens=n_tokens, rows=n_tokens)

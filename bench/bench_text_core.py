@@ -45,18 +45,20 @@ def bench_words(benchmark: Any, pairs: Pairs, which: str) -> None:
     texts = tuple(pairs[0])
     for found, expected in zip(word_hashes(texts), word_hashes_py(texts), strict=True):
         np.testing.assert_array_equal(found, expected)
+    benchmark.group = "words of a text"
     if which == "core":
         benchmark(word_hashes, texts)
     else:
         time_peer(benchmark, lambda: word_hashes_py(texts), lambda: word_hashes(texts))
-    note(benchmark, "words of a text", texts=len(texts), bytes=n_bytes(texts))
+    note(benchmark, texts=len(texts), bytes=n_bytes(texts))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 0], ids="threads={}".format)
 def bench_f1(benchmark: Any, pairs: Pairs, threads: int) -> None:
     assert overlap_f1(*pairs, threads=threads).tolist() == twin(*pairs)
+    benchmark.group = "word F1"
     benchmark(overlap_f1, *pairs, threads=threads)
-    note(benchmark, "word F1", pairs=len(pairs[0]), bytes=n_bytes(*pairs))
+    note(benchmark, pairs=len(pairs[0]), bytes=n_bytes(*pairs))
 
 
 @pytest.mark.parametrize("peer", ["twin", "published", "torchmetrics", "evaluate"])
@@ -64,8 +66,9 @@ def bench_f1_peer(benchmark: Any, pytestconfig: pytest.Config, pairs: Pairs, pee
     core = overlap_f1(*pairs, threads=1)
     run, matches, remark = PEERS[peer](pairs, pytestconfig)
     assert matches(core)
+    benchmark.group = "word F1"
     time_peer(benchmark, run, lambda: overlap_f1(*pairs, threads=1))
-    note(benchmark, "word F1", pairs=len(core), bytes=n_bytes(*pairs))
+    note(benchmark, pairs=len(core), bytes=n_bytes(*pairs))
     benchmark.extra_info["note"] = remark
 
 
@@ -112,8 +115,9 @@ def bench_extract(benchmark: Any, pairs: Pairs, which: str) -> None:
     extract, broken = EXTRACTORS[which]
     texts = written(pairs[1], broken=broken)
     assert list(map(extract, texts)) == pairs[1]
+    benchmark.group = "extract"
     benchmark(lambda: list(map(extract, texts)))
-    note(benchmark, "extract", outputs=len(texts), bytes=n_bytes(texts))
+    note(benchmark, outputs=len(texts), bytes=n_bytes(texts))
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,7 @@ def bench_draft_lookup(benchmark: Any, sources: list[list[list[int]]], what: str
     few = slice(_CHECKED_DRAFTS)
     fast, slow = (drafts(Drafter(MAX_DRAFT), sources[few], begun[few]), slow_drafts(sources, begun))
     assert fast == slow
+    benchmark.group = f"draft lookup, {what}"
     if what == "index":
         benchmark(lambda: opened(Drafter(MAX_DRAFT), sources, begun))
         n_tokens = sum(len(source) for pair in sources for source in pair)
@@ -140,7 +145,7 @@ def bench_draft_lookup(benchmark: Any, sources: list[list[list[int]]], what: str
         handles = opened(drafter, sources, begun)
         found = benchmark(drafter.propose, handles, [MAX_DRAFT] * len(handles), _THRESHOLD)
         n_tokens = sum(len(tokens) for tokens, _ in found)
-    note(benchmark, f"draft lookup, {what}", outputs=len(sources), tokens=n_tokens)
+    note(benchmark, outputs=len(sources), tokens=n_tokens)
 
 
 def opened(drafter: Any, sources: list[list[list[int]]], begun: list[list[int]]) -> list[int]:
@@ -174,7 +179,7 @@ def time_peer(benchmark: Any, peer: Callable[[], Any], core: Callable[[], Any]) 
     benchmark.extra_info["flipfast_speedup"] = round(median(ratios), 2)
 
 
-def note(benchmark: Any, group: str, **numbers: int) -> None:
+def note(benchmark: Any, **numbers: int) -> None:
     """Add rates of the fastest round: the others measure what else the machine did."""
     seconds = benchmark.stats.stats.min
     benchmark.group = group
