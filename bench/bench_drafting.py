@@ -9,7 +9,6 @@ Qwen3-0.6B on the CPU takes some minutes a curve; `-k embedded` leaves it out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -17,63 +16,36 @@ import pytest
 import torch
 
 from bench.draft_curve import break_even
-from bench.models import EMBEDDED, save_random_model
+from bench.models import EMBEDDED, random_model
 from bench.scripted import Run, Script, ScriptedModel, random_script
-from bench.sizes import QWEN3
-
-ACCEPTANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-LENGTHS = (4, 16, None)  # of a draft; None: as the engine thinks best
+from bench.sizes import FULL, QUICK, Requests, Sizes
 
 Round = dict[float, tuple[Run, float]]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A model's shape, where it runs, how many sequences at a time, and what they write."""
-
-    shape: str
-    device: str
-    batch: int
-    n: int
-    n_prompt: int
-    n_shared: int
-    n_out: int
-    rounds: int
-
-    def __str__(self) -> str:
-        return f"{self.shape}-{self.device}-{self.batch}"
-
-
-def _settings() -> Iterator[Any]:
-    for batch in (1, 8, 32):
-        yield Setting("embedded", "cpu", batch, max(8, batch), 240, 60, 32, rounds=3)
-    for batch, n in ((1, 2), (8, 8)):
-        yield Setting("qwen3-0.6b", "cpu", batch, n, 240, 60, 32, rounds=1)
-    for shape in QWEN3:
-        for batch in (1, 32):
-            setting = Setting(shape, "cuda", batch, max(2, batch), 650, 160, 64, rounds=1)
-            yield pytest.param(setting, marks=pytest.mark.gpu)
-
-
-@pytest.fixture(scope="module", params=_settings(), ids=str)
-def setting(request: pytest.FixtureRequest) -> Setting:
-    found: Setting = request.param
-    return found
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "setting" not in metafunc.fixturenames:
+        return
+    sizes = QUICK if metafunc.config.getoption("--quick") else FULL
+    settings = [
+        pytest.param(each, marks=[pytest.mark.gpu] if each.device == "cuda" else [])
+        for each in sizes.draft_curves
+    ]
+    metafunc.parametrize("setting", settings, ids=str, scope="module")
+    ids = ["adaptive" if n is None else f"draft{n}" for n in sizes.draft_lengths]
+    metafunc.parametrize("length", sizes.draft_lengths, ids=ids)
 
 
 @pytest.fixture(scope="module")
-def model(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedModel]:
-    folder = EMBEDDED
-    if setting.shape != "embedded":
-        folder = tmp_path_factory.mktemp(setting.shape)
-        save_random_model(folder, setting.shape, setting.device)
-    loaded = ScriptedModel(folder, device=setting.device, max_seqs=setting.batch)
+def model(setting: Requests) -> Iterator[ScriptedModel]:
+    found = EMBEDDED if setting.shape == "embedded" else random_model(setting.shape, setting.device)
+    loaded = ScriptedModel(found, device=setting.device, max_seqs=setting.batch)
     yield loaded
     loaded.close()
 
 
 @pytest.fixture(scope="module")
-def scripts(setting: Setting, model: ScriptedModel) -> list[Script]:
+def scripts(setting: Requests, model: ScriptedModel) -> list[Script]:
     """One to warm up, and one a round."""
     return [
         random_script(
@@ -88,26 +60,25 @@ def scripts(setting: Setting, model: ScriptedModel) -> list[Script]:
     ]
 
 
-@pytest.mark.parametrize("length", LENGTHS, ids=lambda n: "adaptive" if n is None else f"draft{n}")
 def bench_curve(
     benchmark: Any,
-    setting: Setting,
+    setting: Requests,
     model: ScriptedModel,
     scripts: list[Script],
+    sizes: Sizes,
     length: int | None,
 ) -> None:
     model.write(scripts[0])  # what a first run sets up
     if length is None:
-        measure(model, scripts[0], length)  # what the engine learns
-    rounds = [measure(model, script, length) for script in scripts[1:]]
-    points = [point(setting.n, acceptance, rounds) for acceptance in ACCEPTANCES]
-    benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
+        measure(model, scripts[0], length, sizes.draft_acceptances)  # what the engine learns
+    acceptances = sizes.draft_acceptances
+    rounds = [measure(model, script, length, acceptances) for script in scripts[1:]]
+    points = [point(setting.n, acceptance, rounds) for acceptance in acceptances]
     benchmark.group = str(setting)
+    benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
     cuda = setting.device == "cuda"
     benchmark.extra_info.update(
         device=torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
         shape=setting.shape,
         batch=setting.batch,
         prompt_tokens=setting.n_prompt,
@@ -118,11 +89,13 @@ def bench_curve(
     )
 
 
-def measure(model: ScriptedModel, script: Script, length: int | None) -> Round:
+def measure(
+    model: ScriptedModel, script: Script, length: int | None, acceptances: tuple[float, ...]
+) -> Round:
     """For each acceptance a run, and the mean seconds of those without drafts on either side."""
     before = model.write(script).seconds
     found: Round = {}
-    for acceptance in ACCEPTANCES:
+    for acceptance in acceptances:
         run = model.write(script, acceptance=acceptance, length=length)
         behind = model.write(script).seconds
         found[acceptance] = run, (before + behind) / 2

@@ -182,10 +182,8 @@ def time_peer(benchmark: Any, peer: Callable[[], Any], core: Callable[[], Any]) 
 def note(benchmark: Any, **numbers: int) -> None:
     """Add rates of the fastest round: the others measure what else the machine did."""
     seconds = benchmark.stats.stats.min
-    benchmark.group = group
-    benchmark.extra_info.update(
-        {f"{name}_per_s": round(n / seconds) for name, n in numbers.items()}
-    )
+    rates = {f"{name}_per_s": round(n / seconds) for name, n in numbers.items()}
+    benchmark.extra_info.update(rates)
 
 
 def n_bytes(*columns_: Any) -> int:

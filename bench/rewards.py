@@ -63,7 +63,7 @@ def best_of_groups(reward: FlipReward, groups: Groups, *, prune: bool) -> Run:
         "groups_per_s": len(groups) / counted["seconds"],
         "rewards_per_s": sum(len(responses) for _, responses in groups) / counted["seconds"],
     }
-    return Run([value for place, best_f1, _ in found for value in (place, best_reward)], figures)
+    return Run([value for place, best_f1, _ in found for value in (place, best_f1)], figures)
 
 
 def _counted(reward: FlipReward, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
