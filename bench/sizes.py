@@ -155,7 +155,7 @@ QUICK = replace(
     callers=16,
     latency_rounds=2,
     bursts=2,
-    starts=2,
+    starts=1,
 )
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
