@@ -39,8 +39,8 @@ def note(benchmark: Any, cost: Cost, **extra: Any) -> None:
     """The fastest round's rates."""
     seconds = benchmark.stats.stats.min
     benchmark.extra_info.update(
-        gflop_per_s=round(cost.flops / seconds * 1e-9, 1),
-        gb_per_s=round(cost.n_bytes / seconds * 1e-9, 1),
+        gflop_per_s=round(cost.flops / seconds * 1e-9, 3),
+        gb_per_s=round(cost.n_bytes / seconds * 1e-9, 3),
         isa=_cpu.isa(),
         **extra,
     )

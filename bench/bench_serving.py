@@ -29,7 +29,6 @@ from flipfast.client import AsyncFlipClient, FlipClient
 
 N_WARM_UP = 4  # groups
 START_SECONDS = 120.0
-N_QUEUE = 64  # rows that a server takes at a time, where it is asked for too many
 
 Rows = list[tuple[str, str]]
 
@@ -182,11 +181,11 @@ def bench_overload(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
                 answers["reward"] += 1
 
         for _ in range(sizes.bursts):
-            await asyncio.gather(*(call(at) for at in range(10 * N_QUEUE)))
+            await asyncio.gather(*(call(at) for at in range(10 * sizes.queue)))
         await client.aclose()
         return answers
 
-    with server("--max-queue", str(N_QUEUE)) as (url, process):
+    with server("--max-queue", str(sizes.queue)) as (url, process):
         asyncio.run(press(url))
         before = memory(process)
         answers = benchmark.pedantic(lambda: asyncio.run(press(url)), rounds=1)

@@ -150,6 +150,7 @@ class Stage:
             shape=self.requests.shape,
             dtype=self.model.dtype,
             n_rows=self.requests.n,
+            draft=self.requests.draft,
             prompt_tokens=self.requests.n_prompt,
             tokens_per_s=round(tokens / seconds, 1),
             computed_rows_per_s=round(rows / seconds, 1),
@@ -214,7 +215,7 @@ def bench_prefill(benchmark: Any, stage: Stage) -> None:
     stage.check(drafts=False)
     r = stage.requests
     script = Script(stage.script.prompts, [output[:1] for output in stage.script.outputs])
-    benchmark.group = f"prefill, {r}"
+    benchmark.group = f"prefill {r}"
     run = benchmark.pedantic(stage.model.write, (script,), rounds=r.rounds)
     new = r.n_prompt - r.n_shared
     n_passes = -(-run.computed // stage.model.max_tokens)
@@ -242,7 +243,7 @@ def run_outputs(benchmark: Any, stage: Stage, draft: int) -> None:
     def begin() -> tuple[tuple[list[Sequence]], dict[str, Any]]:
         return (stage.model.begin(stage.script, draft),), {}
 
-    benchmark.group = f"{f'verify {draft}' if draft else 'decode'}, {r}"
+    benchmark.group = f"{'verify' if draft else 'decode'} {r}"
     benchmark.pedantic(stage.model.finish, setup=begin, rounds=r.rounds)
     starts = range(1, r.n_out, draft + 1)
     chunks = [(r.n_prompt + at - 1, min(draft + 1, r.n_out - at)) for at in starts]

@@ -69,7 +69,7 @@ def bench_f1_peer(benchmark: Any, pytestconfig: pytest.Config, pairs: Pairs, pee
     benchmark.group = "word F1"
     time_peer(benchmark, run, lambda: overlap_f1(*pairs, threads=1))
     note(benchmark, pairs=len(core), bytes=n_bytes(*pairs))
-    benchmark.extra_info["note"] = remark
+    benchmark.extra_info.update(peer=peer, note=remark)
 
 
 def written(instructions: list[str], *, broken: bool) -> list[str]:

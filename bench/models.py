@@ -58,8 +58,8 @@ def random_model(shape: str, device: str = "cpu") -> tuple[DecoderSpec, Checkpoi
         model = transformers.AutoModelForCausalLM.from_config(config)
     tensors = {name: tensor.shape for name, tensor in model.state_dict().items()}
     checkpoint = RandomCheckpoint(f"random {shape}", (), torch.bfloat16, tensors, device)
-    config.architectures = [type(model).__name__]
-    return read_spec(config.to_dict()), checkpoint
+    architectures = [type(model).__name__]
+    return read_spec({**config.to_dict(), "architectures": architectures}), checkpoint
 
 
 @dataclass(frozen=True)

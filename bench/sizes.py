@@ -74,7 +74,8 @@ class Sizes:
             start Ray.
         callers: that ask a server for a row at a time.
         latency_rounds: how often each of 32 rows is asked for, alone.
-        bursts: of ten times as many rows as a server can take.
+        queue: rows that a server takes at a time, where it is asked for ten times as many.
+        bursts: of so many.
         starts: processes started for each thing that one imports.
     """
 
@@ -90,6 +91,7 @@ class Sizes:
     more_cases: bool
     callers: int
     latency_rounds: int
+    queue: int
     bursts: int
     starts: int
 
@@ -132,6 +134,7 @@ FULL = Sizes(
     more_cases=True,
     callers=64,
     latency_rounds=20,
+    queue=64,
     bursts=10,
     starts=10,
 )
@@ -154,6 +157,7 @@ QUICK = replace(
     more_cases=False,
     callers=16,
     latency_rounds=2,
+    queue=8,
     bursts=2,
     starts=1,
 )
