@@ -8,8 +8,6 @@ pytest prints is the time of the way that is looked at; figures and ratios are i
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 import socket
 import subprocess
 import sys
@@ -18,41 +16,40 @@ import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
+from bench.sizes import Sizes
+from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 from flipfast.client import AsyncFlipClient, FlipClient
 
-N_GROUPS, N_WARM_UP, N_RESPONSES = 24, 4, 8
-N_CALLERS = 64
-ROUNDS = 3
+N_WARM_UP = 4  # groups
 START_SECONDS = 120.0
 
 Rows = list[tuple[str, str]]
 
 
-@pytest.fixture(scope="module")
-def rows(shared_file: Callable[[str], Path]) -> Rows:
-    """Those of the groups to warm up with come last."""
-    with gzip.open(shared_file("data/workload_groups.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        groups = [json.loads(line) for line in islice(lines, N_GROUPS + N_WARM_UP)]
-    return [(g["instruction"], text) for g in groups for text in g["responses"][:N_RESPONSES]]
-
-
-def split(rows: Rows) -> tuple[Rows, Rows]:
+class Asked(NamedTuple):
     """The rows that count, and those to warm up with."""
-    return rows[: N_GROUPS * N_RESPONSES], rows[N_GROUPS * N_RESPONSES :]
+
+    counted: Rows
+    warm_up: Rows
 
 
-def in_process(rows: Rows) -> tuple[list[float | None], float]:
+@pytest.fixture(scope="module")
+def rows(sizes: Sizes, source: Groups | None) -> Asked:
+    groups = take(sizes.workloads["rl-step"], source, n_more=N_WARM_UP)
+    parts = (columns(groups[:-N_WARM_UP]), columns(groups[-N_WARM_UP:]))
+    return Asked(*(list(zip(*part, strict=True)) for part in parts))
+
+
+def in_process(rows: Asked) -> tuple[list[float | None], float]:
     """Rewards of one batch, and rewards/s."""
-    counted, warm_up = split(rows)
+    counted, warm_up = rows
     with FlipReward() as reward:
         reward.score(*map(list, zip(*warm_up, strict=True)))
         batch = reward.score(*map(list, zip(*counted, strict=True)))
@@ -106,15 +103,15 @@ def await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
 
 
-def bench_many_callers(benchmark: Any, rows: Rows) -> None:
+def bench_many_callers(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Rewards/s of a server with callers that ask for a row at a time, over those of a batch."""
-    counted, warm_up = split(rows)
+    counted, warm_up = rows
     pairs: list[tuple[float, float]] = []
 
     async def ask(url: str) -> tuple[list[float | None], float]:
         client = AsyncFlipClient(url, timeout=600)
-        await by_callers(client.score_row, warm_up, N_CALLERS)
-        found = await by_callers(client.score_row, counted, N_CALLERS)
+        await by_callers(client.score_row, warm_up, sizes.callers)
+        found = await by_callers(client.score_row, counted, sizes.callers)
         await client.aclose()
         return found
 
@@ -125,18 +122,18 @@ def bench_many_callers(benchmark: Any, rows: Rows) -> None:
         assert rewards == expected
         pairs.append((served, batch))
 
-    benchmark.pedantic(compare, rounds=ROUNDS)
+    benchmark.pedantic(compare, rounds=sizes.rounds)
     benchmark.extra_info.update(
-        callers=N_CALLERS,
+        callers=sizes.callers,
         batch_rewards_per_s=median(batch for _, batch in pairs),
         served_rewards_per_s=median(served for served, _ in pairs),
         ratio=round(median(served / batch for served, batch in pairs), 3),
     )
 
 
-def bench_added_latency(benchmark: Any, rows: Rows) -> None:
+def bench_added_latency(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Milliseconds that client and HTTP add for one caller: rows whose results are kept."""
-    counted, _ = split(rows)
+    counted = rows.counted
     few = counted[:32]
     kept = ["--cache-rewards", "1000"]
     with FlipReward(cache_rewards=1000) as reward, server(*kept) as (url, _):
@@ -148,7 +145,7 @@ def bench_added_latency(benchmark: Any, rows: Rows) -> None:
         expected, found = ([way(*row) for row in few] for way in ways)
         assert expected == found
         times: list[list[float]] = [[], []]
-        for _ in range(20):
+        for _ in range(sizes.latency_rounds):
             for row in few:
                 for way, seconds in zip(ways, times, strict=True):
                     started = time.perf_counter()
@@ -164,11 +161,10 @@ def bench_added_latency(benchmark: Any, rows: Rows) -> None:
     )
 
 
-def bench_overload(benchmark: Any, rows: Rows) -> None:
+def bench_overload(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Ten times as many rows as a server can take: what is answered how, and its memory."""
-    counted, _ = split(rows)
+    counted = rows.counted
     expected = dict(zip(counted, in_process(rows)[0], strict=True))
-    n_queue = 64
 
     async def press(url: str) -> Counter[str]:
         answers: Counter[str] = Counter()
@@ -184,12 +180,12 @@ def bench_overload(benchmark: Any, rows: Rows) -> None:
                 assert found["reward"] == expected[row]
                 answers["reward"] += 1
 
-        for _ in range(10):
-            await asyncio.gather(*(call(at) for at in range(10 * n_queue)))
+        for _ in range(sizes.bursts):
+            await asyncio.gather(*(call(at) for at in range(10 * sizes.queue)))
         await client.aclose()
         return answers
 
-    with server("--max-queue", str(n_queue)) as (url, process):
+    with server("--max-queue", str(sizes.queue)) as (url, process):
         asyncio.run(press(url))
         before = memory(process)
         answers = benchmark.pedantic(lambda: asyncio.run(press(url)), rounds=1)
@@ -200,8 +196,10 @@ def bench_overload(benchmark: Any, rows: Rows) -> None:
     )
 
 
-def bench_ray_actors(benchmark: Any, rows: Rows) -> None:
+def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Rewards/s of two Ray actors with a thread each, over those of one engine with two threads."""
+    if not sizes.more_cases:
+        pytest.skip("with --quick there is no time to start Ray")
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     from flipfast.serving.async_engine import AsyncFlipEngine
     from flipfast.serving.ray import RayPool
@@ -209,7 +207,7 @@ def bench_ray_actors(benchmark: Any, rows: Rows) -> None:
     pairs: list[tuple[float, float]] = []
 
     async def score(scorer: Any) -> tuple[list[float | None], float]:
-        counted, warm_up = (list(map(list, zip(*part, strict=True))) for part in split(rows))
+        counted, warm_up = (list(map(list, zip(*part, strict=True))) for part in rows)
         for _ in range(2):  # both actors get to know it
             await scorer.score(*warm_up)
         batch = await scorer.score(*counted)
@@ -234,7 +232,7 @@ def bench_ray_actors(benchmark: Any, rows: Rows) -> None:
         num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False
     )
     try:
-        benchmark.pedantic(compare, rounds=ROUNDS)
+        benchmark.pedantic(compare, rounds=sizes.rounds)
     finally:
         ray.shutdown()
     benchmark.extra_info.update(

@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rate", type=float, metavar="N", help="rows/s that a stream has, and no other"
     )
     group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
+    group.addoption(
         "--peer-path",
         action="append",
         default=[],
@@ -36,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of packages for peers alone; repeatable",
     )
     group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
+    group.addoption("--reference", metavar="FILE", help="published module that has f1_score")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 

@@ -109,6 +109,35 @@ class DraftCurves:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """Requests of random tokens for a model of random weights.
+
+    Attributes:
+        shape: the model's, one of SHAPES or "embedded".
+        device: where it runs.
+        n: requests.
+        n_prompt: tokens of each, of which all share the first n_shared.
+        n_out: output tokens of each.
+        batch: sequences that run at a time.
+        draft: tokens that a step tries in advance for each sequence, where a step does so.
+        rounds: of a benchmark.
+    """
+
+    shape: str
+    device: str
+    n: int
+    n_prompt: int
+    n_shared: int
+    n_out: int
+    batch: int
+    draft: int = 0
+    rounds: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.shape}-{self.device}-{self.batch}"
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much a run does.
 
@@ -124,6 +153,16 @@ class Sizes:
         peer_rows: of an RL step, for peers.
         peer_new_tokens: most that any of them writes for one.
         published_rows: of these, for the published pipeline.
+        op_products: (inputs, outputs) of the CPU's products.
+        op_rows: of products and of operations on rows.
+        stages: what prefill, decode and verification are measured on.
+        more_cases: whether to compare every pair of options, on every source of groups, and to
+            start Ray.
+        callers: that ask a server for a row at a time.
+        latency_rounds: how often each of 32 rows is asked for, alone.
+        queue: rows that a server takes at a time, where it is asked for ten times as many.
+        bursts: of so many.
+        starts: processes started for each thing that one imports.
     """
 
     workloads: dict[str, Workload]
@@ -137,6 +176,15 @@ class Sizes:
     peer_rows: int
     peer_new_tokens: int
     published_rows: int
+    op_products: tuple[tuple[int, int], ...]
+    op_rows: tuple[int, ...]
+    stages: tuple[Requests, ...]
+    more_cases: bool
+    callers: int
+    latency_rounds: int
+    queue: int
+    bursts: int
+    starts: int
 
 
 _ON_CPU, _ON_CUDA = Prescribed(8, 240, 60, 32), Prescribed(32, 650, 160, 32)
@@ -229,6 +277,21 @@ FULL = Sizes(
     peer_rows=96,
     peer_new_tokens=128,
     published_rows=32,
+    # Gate and up, qkv, down of Qwen3-0.6B; gate and up, down of the embedded model.
+    op_products=((1024, 3072), (1024, 4096), (3072, 1024), (320, 1792), (896, 320)),
+    op_rows=(1, 8, 32, 512),
+    stages=(
+        Requests("embedded", "cpu", 32, 240, 60, 33, batch=32, draft=8),
+        Requests("qwen3-0.6b", "cpu", 2, 650, 160, 9, batch=2, draft=4, rounds=1),
+        Requests("qwen3-0.6b", "cuda", 64, 650, 160, 65, batch=64, draft=4),
+        Requests("qwen3-8b", "cuda", 64, 650, 160, 65, batch=64, draft=4),
+    ),
+    more_cases=True,
+    callers=64,
+    latency_rounds=20,
+    queue=64,
+    bursts=10,
+    starts=10,
 )
 QUICK = replace(
     FULL,
@@ -248,6 +311,18 @@ QUICK = replace(
         DraftCurves("embedded", "cpu", 8, _ON_CPU, (None,), _FEW),
         DraftCurves("qwen3-0.6b", "cuda", 32, _DRAFTED, (None,), _FEW),
     ),
+    op_products=FULL.op_products[:1] + FULL.op_products[3:4],
+    op_rows=(1, 32),
+    stages=tuple(replace(FULL.stages[i], rounds=1) for i in (0, 2)),
+    more_cases=False,
+    callers=16,
+    latency_rounds=2,
+    queue=8,
+    bursts=2,
+    starts=1,
+    peer_rows=8,
+    peer_new_tokens=32,
+    published_rows=2,
 )
 
 # What `make bench-compare` runs, with the sizes of QUICK: the text core, kernels, prefill, decode,
@@ -259,31 +334,11 @@ COMPARED = (
     "bench/bench_cpu_ops.py::bench_product[1024x3072x32-float32]",
     "bench/bench_cpu_ops.py::bench_attention[prefill-torch.float32]",
     "bench/bench_cpu_ops.py::bench_attention[decode-torch.float32]",
-    peer_rows=8,
-    peer_new_tokens=32,
-    published_rows=2,
 )
 
 
-@dataclass(frozen=True)
-class Load:
-    """Requests of random tokens.
-
-    Attributes:
-        n: how many.
-        n_prompt: tokens of each prompt.
-        n_shared: of these, which all prompts begin with.
-        n_new: tokens of each output.
-    """
-
-    n: int
-    n_prompt: int
-    n_shared: int
-    n_new: int
-
-
 # What peers answer with random weights in the shape of a Qwen 3, by device.
-PEER_LOADS = {"cpu": Load(8, 650, 160, 32), "cuda": Load(256, 650, 160, 100)}
+PEER_LOADS = {"cpu": Prescribed(8, 650, 160, 32), "cuda": Prescribed(256, 650, 160, 100)}
 
 # Which share of texts has at most how many words: instructions and responses of AlpacaEval, after
 # which texts are made where none are at hand.
