@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.sizes import FULL, QUICK, heads, products
+from bench.shapes import heads, products
+from bench.sizes import FULL, QUICK
 from flipfast import _cpu
 from flipfast.attention.base import AttentionMetadata, AttentionShape
 from flipfast.attention.cpu import Backend

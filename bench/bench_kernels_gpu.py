@@ -20,7 +20,7 @@ pytest.importorskip("triton")
 
 from bench import f1_cases
 from bench import kernel_cases as cases
-from bench.sizes import QWEN3, VOCABULARY, heads, products
+from bench.shapes import QWEN3, VOCABULARY, heads, products
 from flipfast_kernels import tuning
 from flipfast_kernels.search import Timer, cuda_timer
 

@@ -18,14 +18,15 @@ import pytest
 import torch
 
 from bench.models import save_random_model
-from bench.sizes import SHAPES, Sizes, products
+from bench.shapes import SHAPES, products
+from bench.sizes import Sizes
 from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 from flipfast.profiling.runs import Profile, profile_run
 
 N_WARM_UP = 1  # groups
 N_RANDOM = 32  # tokens that a model of random weights writes
-PARTS = ("qkv", "output", "gate and up", "down", "head")  # as bench.sizes.products, and one more
+PARTS = ("qkv", "output", "gate and up", "down", "head")  # as bench.shapes.products, and one more
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pytest
 
 from bench.curves import Curve
 from bench.scripted import Run, ScriptedModel, load_shape, script_of
-from bench.sizes import FULL, QUICK, Scaling, Sizes, n_weights
+from bench.shapes import n_weights
+from bench.sizes import FULL, QUICK, Scaling, Sizes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -22,7 +22,8 @@ import transformers
 from bench.floors import Pass, floor
 from bench.models import EMBEDDED, random_model
 from bench.scripted import FixedDrafts, Script, ScriptedModel, random_script
-from bench.sizes import FULL, QUICK, SHAPES, Requests
+from bench.shapes import SHAPES
+from bench.sizes import FULL, QUICK, Requests
 from flipfast.engine.sequence import Sequence
 from flipfast.models.checkpoint import Checkpoint, read_model
 from flipfast.models.spec import DecoderSpec

@@ -67,6 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _named(node_id: str, names: list[str]) -> bool:
     starts = (name + end for name in names for end in ("[", "::"))
     return node_id in names or node_id.startswith(tuple(starts))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield

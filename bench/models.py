@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from bench.sizes import SHAPES
+from bench.shapes import SHAPES
 from flipfast.backends import InversionRequest
 from flipfast.models.checkpoint import Checkpoint
 from flipfast.models.families import read_spec
@@ -26,7 +26,7 @@ def save_random_model(folder: Path, shape: str, device: str = "cpu") -> Path:
 
     Args:
         folder: where to; there must be room for two bytes a weight.
-        shape: one of bench.sizes.SHAPES.
+        shape: one of bench.shapes.SHAPES.
         device: where the weights are drawn.
 
     Returns:
@@ -49,7 +49,7 @@ def random_model(shape: str, device: str = "cpu") -> tuple[DecoderSpec, Checkpoi
     """A model of random bfloat16 weights as the engine loads it, of which nothing is on disk.
 
     Args:
-        shape: one of bench.sizes.SHAPES.
+        shape: one of bench.shapes.SHAPES.
         device: where the weights are drawn.
     """
     found = SHAPES[shape]

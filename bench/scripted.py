@@ -269,7 +269,7 @@ class ScriptedModel:
 
 
 def load_shape(shape: str, device: str, **options: Any) -> ScriptedModel:
-    """The embedded model under its name, else random weights in one of bench.sizes.SHAPES."""
+    """The embedded model under its name, else random weights in one of bench.shapes.SHAPES."""
     model = EMBEDDED if shape == "embedded" else random_model(shape, device)
     return ScriptedModel(model, device=device, **options)
 

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 from bench.models import EMBEDDED, random_requests, save_random_model
 from bench.peers.base import Job
-from bench.sizes import SHAPES, Load
+from bench.shapes import SHAPES
+from bench.sizes import Prescribed
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
 
@@ -67,7 +68,7 @@ def embedded_task(responses: list[str], n_new: int, rounds: int) -> Task:
     return Task("peers: embedded, rl-step", job, prompts, rounds)
 
 
-def random_task(shape: str, device: str, load: Load, folder: Path) -> Task:
+def random_task(shape: str, device: str, load: Prescribed, folder: Path) -> Task:
     """Random tokens for random weights, which are written to a folder."""
     save_random_model(folder, shape, device)
     if device == "cuda":
@@ -76,7 +77,7 @@ def random_task(shape: str, device: str, load: Load, folder: Path) -> Task:
     requests = random_requests(load.n, n_prompt=load.n_prompt, n_shared=load.n_shared, vocab=vocab)
     prompts = [list(request.prompt_ids) for request in requests]
     threads = torch.get_num_threads()
-    job = Job(str(folder), device, load.n, load.n_prompt, load.n_new, (), threads)
+    job = Job(str(folder), device, load.n, load.n_prompt, load.n_out, (), threads)
     return Task(f"peers: {shape}, {device}", job, prompts, rounds=1)
 
 

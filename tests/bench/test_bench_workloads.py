@@ -12,7 +12,8 @@ from bench.bench_workloads import CHUNK, N_WORDS, check_chunks
 from bench.models import EMBEDDED, random_model
 from bench.open_loop import Served, arrival_times, send
 from bench.scripted import ScriptedModel, output_lengths, random_script, text_script
-from bench.sizes import OUTPUT_TOKENS, SHAPES, TEXT_SHARES, Shape
+from bench.shapes import SHAPES, Shape
+from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "z")]
 REWARDS = [0.0, 0.5, None]

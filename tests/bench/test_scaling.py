@@ -9,7 +9,8 @@ pytest.importorskip("triton")
 from bench import bench_purity, bench_scaling, bench_scaling_rows
 from bench.curves import Curve
 from bench.scripted import Script, ScriptedModel, script_of
-from bench.sizes import FULL, QUICK, SHAPES, Prescribed, n_weights
+from bench.shapes import SHAPES, n_weights
+from bench.sizes import FULL, QUICK, Prescribed
 from tests.engine.models import SMALL, save_random_model
 
 
