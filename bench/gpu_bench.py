@@ -43,12 +43,14 @@ class Suites:
 
 
 PARTS = (
-    Suites("peers", ("bench_engine_gpu", "bench_peers"), 160),
+    Suites("peers", ("bench_peers",), 160),
     Suites("rewards and stages", ("bench_reward", "bench_stages", "bench_profile"), 90),
     Suites("kernels", (KERNELS,), 80),
     Suites("workloads", ("bench_workloads",), 60),
     Suites(
-        "scaling", ("bench_drafting", "bench_purity", "bench_scaling", "bench_scaling_rows"), 70
+        "scaling",
+        ("bench_drafting", "bench_scaling", "bench_scaling_models", "bench_purity"),
+        150,
     ),
 )
 

@@ -327,12 +327,20 @@ QUICK = replace(
 # What `make bench-compare` runs, with the sizes of QUICK: the text core, kernels, prefill, decode,
 # verification, whole rewards. Files, or pytest's ids of functions with or without parameters.
 COMPARED = (
-    "bench/bench_text_core.py::bench_core[threads=1]",
-    "bench/bench_text_core.py::bench_twin",
-    "bench/bench_cpu_ops.py::bench_product[320x1792x32-float32 from bfloat16]",
-    "bench/bench_cpu_ops.py::bench_product[1024x3072x32-float32]",
-    "bench/bench_cpu_ops.py::bench_attention[prefill-torch.float32]",
-    "bench/bench_cpu_ops.py::bench_attention[decode-torch.float32]",
+    "bench/bench_text_core.py::bench_words[core]",
+    "bench/bench_text_core.py::bench_f1[threads=1]",
+    "bench/bench_text_core.py::bench_extract[robust]",
+    "bench/bench_text_core.py::bench_draft_lookup",
+    "bench/bench_cpu_ops.py::bench_product[320x1792-rows=32-float32 from bfloat16]",
+    "bench/bench_cpu_ops.py::bench_product[1024x3072-rows=32-float32]",
+    "bench/bench_cpu_ops.py::bench_attention[prefill-cpu-float32]",
+    "bench/bench_cpu_ops.py::bench_attention[decode-cpu-float32]",
+    "bench/bench_stages.py::bench_prefill[embedded-cpu-32]",
+    "bench/bench_stages.py::bench_decode[embedded-cpu-32]",
+    "bench/bench_stages.py::bench_verify[embedded-cpu-32]",
+    "bench/bench_reward.py::bench_rl_step[cpu-standalone]",
+    "bench/bench_reward.py::bench_rl_step[cpu-direct]",
+    "bench/bench_reward.py::bench_rl_step[cpu-likelihood]",
 )
 
 

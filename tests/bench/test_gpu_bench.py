@@ -99,7 +99,7 @@ def test_every_suite_with_a_mark_is_in_a_part(tmp_path):
     commands = [part.command for part in gpu_bench.parts(tmp_path)]
     for name in gpu_bench.marked(ROOT / "bench"):
         assert any(str(ROOT / "bench" / f"{name}.py") in command for command in commands), name
-    assert gpu_bench.marked(ROOT / "bench") >= {"bench_engine_gpu", "bench_kernels_gpu"}
+    assert gpu_bench.marked(ROOT / "bench") >= {"bench_peers", "bench_kernels_gpu"}
 
 
 def test_suites_that_no_part_names_come_last(tmp_path, monkeypatch):
