@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     cases = [(source, case) for source in SOURCES for case in CASES]
     if metafunc.config.getoption("--quick"):
-        cases = [("workload", "standalone"), ("workload", "direct over standalone")]
+        cases = cases[:1]
     metafunc.parametrize(("groups_of", "case"), cases)
 
 
