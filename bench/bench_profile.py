@@ -97,9 +97,9 @@ def bench_stages(
     def forget() -> None:
         reward.inverter.forget_prefixes()  # type: ignore[attr-defined]
 
+    benchmark.group = f"stages on {setting.device}"
     expected = benchmark.pedantic(lambda: reward.score(*texts), setup=forget, rounds=1)
     assert found.rewards == expected.rewards
-    benchmark.group = f"stages on {setting.device}"
     benchmark.extra_info.update(
         profile=setting.workload,
         model=setting.model,

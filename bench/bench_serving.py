@@ -122,6 +122,7 @@ def bench_many_callers(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
         assert rewards == expected
         pairs.append((served, batch))
 
+    benchmark.group = "server, cpu"
     benchmark.pedantic(compare, rounds=sizes.rounds)
     benchmark.extra_info.update(
         callers=sizes.callers,
@@ -136,6 +137,7 @@ def bench_added_latency(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     counted = rows.counted
     few = counted[:32]
     kept = ["--cache-rewards", "1000"]
+    benchmark.group = "server, cpu"
     with FlipReward(cache_rewards=1000) as reward, server(*kept) as (url, _):
         client = FlipClient(url)
         ways: list[Callable[..., Any]] = [
@@ -165,15 +167,17 @@ def bench_overload(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Ten times as many rows as a server can take: what is answered how, and its memory."""
     counted = rows.counted
     expected = dict(zip(counted, in_process(rows)[0], strict=True))
+    benchmark.group = "server, cpu"
 
     async def press(url: str) -> Counter[str]:
         answers: Counter[str] = Counter()
-        client = AsyncFlipClient(url, max_retries=0, timeout=600)
+        # Each has some connections of its own, and all together one for every row of a burst.
+        clients = [AsyncFlipClient(url, max_retries=0, timeout=600) for _ in range(10)]
 
         async def call(at: int) -> None:
             row = counted[at % len(counted)]
             try:
-                found = await client.score_row(*row)
+                found = await clients[at % len(clients)].score_row(*row)
             except Exception as error:  # every answer is counted
                 answers[type(error).__name__] += 1
             else:
@@ -182,7 +186,8 @@ def bench_overload(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
 
         for _ in range(sizes.bursts):
             await asyncio.gather(*(call(at) for at in range(10 * sizes.queue)))
-        await client.aclose()
+        for client in clients:
+            await client.aclose()
         return answers
 
     with server("--max-queue", str(sizes.queue)) as (url, process):
@@ -205,6 +210,7 @@ def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     from flipfast.serving.ray import RayPool
 
     pairs: list[tuple[float, float]] = []
+    benchmark.group = "Ray, cpu"
 
     async def score(scorer: Any) -> tuple[list[float | None], float]:
         counted, warm_up = (list(map(list, zip(*part, strict=True))) for part in rows)
