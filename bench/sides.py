@@ -103,8 +103,15 @@ def run_benchmarks(side: Side, benchmarks: Sequence[str]) -> Run:
     files = list(dict.fromkeys(name.partition("::")[0] for name in benchmarks))
     command = [str(side.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--quick"]
     command += [f"--benchmark-json={raw}", f"--junitxml={results}"]
-    command += ["--continue-on-collection-errors", *files, *(f"--only={x}" for x in benchmarks)]
+    command += [
+        "-p",
+        "pytest_benchmark.plugin",
+        "--continue-on-collection-errors",
+        *files,
+        *(f"--only={x}" for x in benchmarks),
+    ]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others take time and measure nothing
     env.setdefault("FLIPFAST_SHARED", str(ROOT.parent / "shared"))
     done = subprocess.run(
         command, cwd=side.folder, env=env, capture_output=True, text=True, check=False

@@ -177,8 +177,7 @@ def repository(tmp_path, monkeypatch):
     module.write_text("here")
     monkeypatch.setattr(sides, "ROOT", root)
     monkeypatch.setattr(sides, "_modules_here", lambda: [module])
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p pytest_benchmark.plugin --benchmark-max-time=0.01")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-max-time=0.01")
     return root
 
 
