@@ -17,7 +17,7 @@ LAYERS = [
     {"models"},
     {"engine", "watchers"},
     {"backends"},
-    {"agreement", "device_scoring", "progress", "samples"},
+    {"agreement", "device_scoring", "progress", "samples", "shaping"},
     {"assembly", "reading", "running"},
     {"batches", "best_of", "likelihood"},
     {"generation"},
