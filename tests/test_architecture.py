@@ -22,7 +22,7 @@ LAYERS = [
     {"batches", "best_of", "likelihood"},
     {"generation"},
     {"client", "reward"},
-    {"profiling", "rows", "streaming", "training"},
+    {"ensemble", "profiling", "rows", "streaming", "training"},
     {"serving"},
     {"trainers"},
     {"cli"},
