@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flipfast.backends import Inverter, SamplingParams, load_inverter
 from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.errors import ConfigError
+from flipfast.metrics.base import Metric
+from flipfast.metrics.registry import WORD_F1, load_metric
 from flipfast.parsing.wrappers import leaves_think_open
 from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.drafts import DraftWriter
@@ -37,6 +39,7 @@ class Parts:
         sampling: how output tokens are chosen.
         parser: reads the model's outputs.
         scorer: scores them on the device they are on; None where the host does.
+        metric: what the host compares instructions with; None for word F1.
         watch: gives the watcher of an output, or None for none.
     """
 
@@ -47,6 +50,7 @@ class Parts:
     sampling: SamplingParams
     parser: str
     scorer: DeviceScorer | None
+    metric: Metric | None
     watch: Callable[[], Watcher | None]
 
     @property
@@ -88,15 +92,17 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         inverter.keep_prefix(prefix)
     parser = config.parser if template.wants_json else "plain"
     if not generates:
-        return Parts(inverter, template, renderer, None, sampling, parser, None, lambda: None)
+        return Parts(inverter, template, renderer, None, sampling, parser, None, None, lambda: None)
     watch = _watch(config, inverter, renderer, sampling, parser)
+    metric = None if config.metric == WORD_F1 else load_metric(config.metric, inverter.tokenizer)
     # Not all tokens of a forced output are sampled on the device.
-    scorer = None if config.json == "forced" else _scorer(inverter, parser)
+    on_host = config.json == "forced" or metric is not None
+    scorer = None if on_host else _scorer(inverter, parser)
     drafts = None
     if config.drafting and inverter.drafts:
         end_id = inverter.tokenizer.eos_token_id
         drafts = DraftWriter(renderer.encoder, end_id, wants_json=template.wants_json)
-    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer, watch)
+    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer, metric, watch)
 
 
 def _model_folder(model: str) -> str:

@@ -70,6 +70,9 @@ class FlipConfig:
             JSON's escapes and without reasoning before them. What the model would have put in the
             place of each token, given the true ones before it, makes `inferred`, `precision`,
             `recall` and `forced_f1`. Native engine only; max_new_tokens and parser play no part.
+        metric: what compares the inferred instruction with the true one: "word_f1" is the published
+            reward; others are in flipfast.metrics.registry, such as "rouge_l" or "f_beta:2". The
+            batch's precision and recall are those of words with each of them.
         likelihood_baseline: subtract from it the same mean under the prompt with an empty response:
             what the response adds, of either sign. Computed once for an instruction and context.
         cache_rewards: results of so many inversions are kept for later calls, where the same
@@ -108,6 +111,7 @@ class FlipConfig:
     early_stop: bool = True
     drafting: bool = True
     scoring: str = "generate"
+    metric: str = "word_f1"
     likelihood_baseline: bool = False
     cache_rewards: int = 0
     progress: bool = False
@@ -144,7 +148,7 @@ class FlipConfig:
             if self.likelihood_baseline:
                 raise ConfigError("likelihood_baseline=True goes with scoring='likelihood' alone")
             return
-        for name in ("temperature", "samples", "thinking", "json"):
+        for name in ("temperature", "samples", "thinking", "json", "metric"):
             usual, value = getattr(FlipConfig, name), getattr(self, name)
             if value != usual:
                 raise ConfigError(

@@ -73,6 +73,7 @@ class GenerationScorer:
         found = iter(zip(results.inversions, results.scores, strict=True))
         for row in runnable:
             self._take(row, [self._reader.read(*next(found)) for _ in range(n_samples)])
+        self._measure(runnable)
         return results
 
     def start(self, row: Row, on_end: Callable[[], None]) -> Callable[[], None]:
@@ -88,6 +89,7 @@ class GenerationScorer:
 
         def take(inversions: list[Inversion]) -> None:
             self._take(row, [self._reader.read(inversion) for inversion in inversions])
+            self._measure([row])
             on_end()
 
         drafts = self._drafts({row.instruction})
@@ -107,9 +109,20 @@ class GenerationScorer:
             for sample in samples:
                 sample.status += CUT
 
+    def _measure(self, rows: Sequence[Row]) -> None:
+        """Give samples their rewards where those are not word F1."""
+        metric = self._parts.metric
+        if metric is None:
+            return
+        pairs = [(s, row.instruction) for row in rows for s in row.samples if not s.failed]
+        values = metric([sample.text for sample, _ in pairs], [text for _, text in pairs])
+        for (sample, _), value in zip(pairs, values.tolist(), strict=True):
+            sample.reward = value
+
     @cached_property
     def _rules(self) -> OutputRules | None:
-        if self._config.samples > 1:  # only their mean counts
+        # Of several samples only their mean counts, and the bound is one of word F1.
+        if self._config.samples > 1 or self._parts.metric is not None:
             return None
         return pruning_rules(self._parts, self._reader, self._config.on_failure)
 

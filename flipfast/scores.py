@@ -60,6 +60,28 @@ def check_lengths(**columns: Sequence[Any]) -> None:
         raise InputError(f"got {shown}: there must be as many of each")
 
 
+def members_of_groups(
+    rewards: Sequence[float | None], groups: int | Sequence[Any]
+) -> list[list[float | None]]:
+    """The rewards of each group.
+
+    Args:
+        rewards: one a row.
+        groups: the size of the groups, which stand one after the other; or an entry a row, such as
+            its prompt: neighbours with equal entries are a group.
+
+    Raises:
+        InputError: the rows are not a multiple of the size, or there is not an entry for each.
+    """
+    if isinstance(groups, int):
+        if groups < 1 or len(rewards) % groups:
+            raise InputError(f"{len(rewards)} rows cannot be cut into groups of {groups}")
+        groups = [row // groups for row in range(len(rewards))]
+    check_lengths(rewards=rewards, groups=groups)
+    pairs = groupby(zip(groups, rewards, strict=True), key=lambda pair: pair[0])
+    return [[reward for _, reward in members] for _, members in pairs]
+
+
 def trainer_rewards(batch: ScoreBatch) -> list[float | None]:
     """Return the rewards alone, and log rows with errors: such a list has no room for them."""
     errors = [error for error in batch.errors if error is not None]
@@ -188,15 +210,9 @@ class ScoreBatch:
         Raises:
             InputError: the rows are not a multiple of the size, or there is not an entry for each.
         """
-        if isinstance(groups, int):
-            if groups < 1 or len(self) % groups:
-                raise InputError(f"{len(self)} rows cannot be cut into groups of {groups}")
-            groups = [row // groups for row in range(len(self))]
-        check_lengths(rewards=self.rewards, groups=groups)
         flags: list[bool] = []
-        for _, members in groupby(zip(groups, self.rewards, strict=True), key=lambda pair: pair[0]):
-            rewards = [reward for _, reward in members]
-            flags += [len(set(rewards) - {None}) < 2] * len(rewards)
+        for members in members_of_groups(self.rewards, groups):
+            flags += [len(set(members) - {None}) < 2] * len(members)
         return flags
 
     @classmethod

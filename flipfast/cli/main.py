@@ -115,6 +115,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     option(
         "scoring", "F1 with what is generated, or likelihood", choices=("generate", "likelihood")
     )
+    option("metric", "word_f1 (default), f_beta:2, token_f1, rouge_l, bleu, char_f1, cjk_f1, ...")
     option("likelihood-baseline", "less the likelihood without the response", action="store_true")
     option("thinking", "leave the model's thinking on", action="store_true")
     option("device", "cpu, cuda, cuda:1")

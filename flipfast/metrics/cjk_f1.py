@@ -1,0 +1,36 @@
+"""Word F1 for texts that write words without spaces: a character there is a word."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from flipfast.metrics.base import f1_of_units
+from flipfast.metrics.word_f1_py import normalize
+
+# Blocks of Han, Kana and Bopomofo; Hangul has spaces. Their own punctuation separates words.
+_UNSPACED = re.compile(
+    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
+)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: as word F1 splits it, then each unspaced character by itself.
+
+    Full-width forms of ASCII are taken as ASCII. Equal to `normalize` where a text has nothing but
+    ASCII.
+    """
+    folded = "".join(_folded(c) for c in text)
+    return normalize(_UNSPACED.sub(r" \g<0> ", folded))
+
+
+def _folded(c: str) -> str:
+    if "\uff01" <= c <= "\uff5e":
+        return chr(ord(c) - 0xFEE0)
+    if c > "\x7f" and unicodedata.category(c).startswith("P"):
+        return " "
+    return c
+
+
+cjk_f1 = f1_of_units(words)
