@@ -50,7 +50,7 @@ PARTS = (
     Suites(
         "scaling",
         ("bench_drafting", "bench_scaling", "bench_scaling_models", "bench_purity"),
-        150,
+        100,
     ),
 )
 
