@@ -18,7 +18,7 @@ def bleu() -> Metric:
         MissingDependencyError: sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise MissingDependencyError(
             "bleu needs sacrebleu: pip install 'flipfast[eval]'"
