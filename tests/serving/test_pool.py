@@ -37,8 +37,18 @@ def run(work, patience=PATIENCE_S):
 
 
 def children():
-    """Ids of the engine processes of this one."""
-    return [child.pid for child in psutil.Process().children()]
+    """Ids of the engine processes of this one, that is of all but the one that other tests leave."""
+    found = psutil.Process().children()
+    return [
+        child.pid for child in found if not any("resource_tracker" in a for a in cmdline(child))
+    ]
+
+
+def cmdline(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
 
 
 @asynccontextmanager
