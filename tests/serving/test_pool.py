@@ -37,7 +37,7 @@ def run(work, patience=PATIENCE_S):
 
 
 def children():
-    """Ids of the engine processes of this one, that is of all but the one that other tests leave."""
+    """Ids of the engine processes of this one; another child is left by other tests."""
     found = psutil.Process().children()
     return [
         child.pid for child in found if not any("resource_tracker" in a for a in cmdline(child))
