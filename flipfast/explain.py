@@ -10,7 +10,7 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
-from flipfast.errors import InputError
+from flipfast.checks import as_string
 from flipfast.metrics.word_f1_py import scores_of_counts
 from flipfast.metrics.word_spans import word_spans
 
@@ -117,9 +117,8 @@ def explain(inferred: str, instruction: str) -> Explanation:
     Raises:
         InputError: one of them is no string.
     """
-    for name, text in (("inferred", inferred), ("instruction", instruction)):
-        if not isinstance(text, str):
-            raise InputError(f"{name} must be a string, got {text!r:.80}")
+    as_string(inferred, "inferred")
+    as_string(instruction, "instruction")
     spans, true_spans = word_spans(inferred), word_spans(instruction)
     shared = Counter(word for word, *_ in spans) & Counter(word for word, *_ in true_spans)
     marked, true_marked = _marked(inferred, spans, shared), _marked(instruction, true_spans, shared)

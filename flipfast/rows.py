@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flipfast.checks import as_string, as_string_or_none, brief, field_found, named
 from flipfast.errors import InputError
 from flipfast.prompts.conversation import completion_text, split_messages, split_system
 from flipfast.reward import FlipReward
@@ -44,7 +45,7 @@ def read_row(raw: bytes, line: int, target: str) -> InputRow:
     except (ValueError, RecursionError) as error:
         return InputRow(line, error=f"not JSON: {error}")
     if not isinstance(fields, dict):
-        return InputRow(line, error=f"not a JSON object but {fields!r:.60}: {_FIELDS}")
+        return InputRow(line, error=f"not a JSON object but {brief(fields)}: {_FIELDS}")
     return row_of(fields, line, target)
 
 
@@ -83,23 +84,28 @@ def scored_fields(row: InputRow, scores: Sequence[dict[str, Any]]) -> dict[str, 
 
 
 def _instruction(fields: dict[str, Any], target: str) -> tuple[str, str | None]:
-    context = fields.get("context")
-    if context is not None and not isinstance(context, str):
-        raise InputError(f"context must be a string, got {context!r:.60}")
+    context = as_string_or_none(fields.get("context"), "context")
     if "messages" in fields:
         split = split_system if target == "system" else split_messages
-        instruction, earlier = split(fields["messages"])
+        with named("messages"):
+            instruction, earlier = split(fields["messages"])
         return instruction, context if context is not None else earlier
-    if not isinstance(fields.get("instruction"), str):
-        raise InputError(f"no instruction among the fields {sorted(fields)}: {_FIELDS}")
-    return fields["instruction"], context
+    if "instruction" not in fields:
+        raise InputError(f"{field_found(fields, 'instruction')}: {_FIELDS}")
+    return as_string(fields["instruction"], "instruction"), context
 
 
 def _responses(fields: dict[str, Any]) -> tuple[str, ...]:
     if "responses" in fields:
         if not isinstance(fields["responses"], list):
-            raise InputError(f"responses must be a list, got {fields['responses']!r:.60}")
-        return tuple(completion_text(response) for response in fields["responses"])
+            raise InputError(f"responses must be a list, got {brief(fields['responses'])}")
+        several = enumerate(fields["responses"])
+        return tuple(_response(f"responses[{place}]", value) for place, value in several)
     if "response" not in fields:
-        raise InputError(f"no response among the fields {sorted(fields)}: {_FIELDS}")
-    return (completion_text(fields["response"]),)
+        raise InputError(f"{field_found(fields, 'response')}: {_FIELDS}")
+    return (_response("response", fields["response"]),)
+
+
+def _response(name: str, value: object) -> str:
+    with named(name):
+        return completion_text(value)

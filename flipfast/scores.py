@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any, Generic, TypeVar, overload
 
+from flipfast.checks import brief
 from flipfast.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def check_lengths(**columns: Sequence[Any]) -> None:
     """
     for name, column in columns.items():
         if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
-            raise InputError(f"{name} must be a list with one entry a row, got {column!r:.80}")
+            raise InputError(f"{name} must be a list with one entry a row, got {brief(column)}")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{n} {name}" for name, n in lengths.items())

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # each other. A new room needs a place here.
 LAYERS = [
     {"_core", "_cpu", "errors"},
-    {"env"},
+    {"checks", "env"},
     {"config", "sampling", "scores", "watching"},
     {
         "async_scoring",

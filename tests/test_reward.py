@@ -193,7 +193,7 @@ def test_a_trainers_call_with_messages(make_reward: Any, caplog: pytest.LogCaptu
     completions = [[{"role": "assistant", "content": "<think>hm</think>Ebro."}], "Ebro.", "Ebro."]
     rewards = reward(prompts, completions, ground_truth=[1, 2, 3], trainer_state=None)
     assert rewards == [1.0, 1.0, None]
-    assert "1 of 3 rows have no reward: no user turn" in caplog.text
+    assert "1 of 3 rows have no reward: prompt: no user turn" in caplog.text
     first, second = (inverter.tokenizer.decode(r.prompt_ids) for r in inverter.requests)
     assert "user: Name a river.\nassistant: Rhine." in first
     assert "hm" not in first.split("[AI Answer]")[1].split("[The")[0]

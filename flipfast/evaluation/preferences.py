@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flipfast.checks import as_string_or_none, brief, field_found, named
 from flipfast.errors import InputError, MissingDependencyError
-from flipfast.prompts.conversation import completion_text, split_messages, split_system
+from flipfast.prompts.conversation import completion_text, split_prompt
 from flipfast.raters import Group
 
 ALL = "all"  # the subset of rows that name none
@@ -143,17 +144,18 @@ def _parquet_rows(path: Path) -> list[Any]:
 
 def _preference(fields: Any, line: int, target: str) -> Preference:
     if not isinstance(fields, dict):
-        raise InputError(f"not an object but {fields!r:.60}: {_FIELDS}")
+        raise InputError(f"not an object but {brief(fields)}: {_FIELDS}")
     chosen = _candidates(fields, "chosen")
     if not chosen:
-        raise InputError(f"no chosen response among the fields {sorted(fields)}: {_FIELDS}")
+        raise InputError(f"no chosen response: {field_found(fields, 'chosen')}; {_FIELDS}")
     rejected = _candidates(fields, "rejected")
+    better, worse = _texts("chosen", chosen), _texts("rejected", rejected)
     instruction, context = _asked(fields, [*chosen, *rejected], target)
     return Preference(
         line,
         instruction,
-        tuple(completion_text(candidate) for candidate in chosen),
-        tuple(completion_text(candidate) for candidate in rejected),
+        better,
+        worse,
         subset=_name(fields, "subset") or ALL,
         id=_name(fields, "id"),
         context=context,
@@ -165,34 +167,38 @@ def _candidates(fields: dict[str, Any], name: str) -> list[Any]:
     value = fields.get(name)
     if value is None:
         return []
-    if isinstance(value, str) or (_is_conversation(value)):
+    if isinstance(value, str) or _is_conversation(value):
         return [value]
-    if isinstance(value, list) and all(
-        isinstance(one, str) or _is_conversation(one) for one in value
-    ):
-        return value
-    raise InputError(f"{name} must be a string, messages or a list of such, got {value!r:.60}")
+    if not isinstance(value, list):
+        raise InputError(f"{name} must be a string, messages or a list of such, got {brief(value)}")
+    for at, one in enumerate(value):
+        if not isinstance(one, str) and not _is_conversation(one):
+            raise InputError(f"{name}[{at}] must be a string or messages, got {brief(one)}")
+    return value
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    """Whether it is meant to be one: what follows the first message may be wrong."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _texts(name: str, candidates: list[Any]) -> tuple[str, ...]:
+    with named(name):
+        return tuple(map(completion_text, candidates))
 
 
 def _asked(fields: dict[str, Any], candidates: list[Any], target: str) -> tuple[str, str | None]:
     """The instruction and its context."""
-    context = fields.get("context")
-    if context is not None and not isinstance(context, str):
-        raise InputError(f"context must be a string, got {context!r:.60}")
-    split = split_system if target == "system" else split_messages
+    context = as_string_or_none(fields.get("context"), "context")
     prompt = fields.get("prompt")
-    if isinstance(prompt, str):
-        return prompt, context
     if prompt is not None:
-        instruction, earlier = split(prompt)
+        with named("prompt"):
+            instruction, earlier = split_prompt(prompt, target)
     else:
         if any(isinstance(candidate, str) for candidate in candidates):
-            raise InputError(f"no prompt among the fields {sorted(fields)}: {_FIELDS}")
-        found = {split(_before_response(candidate)) for candidate in candidates}
+            raise InputError(f"{field_found(fields, 'prompt')}: {_FIELDS}")
+        with named("no prompt, and before the response"):
+            found = {split_prompt(_before_response(one), target) for one in candidates}
         if len(found) > 1:
             raise InputError("no prompt, and the responses answer different ones: give the prompt")
         instruction, earlier = found.pop()
@@ -211,7 +217,7 @@ def _name(fields: dict[str, Any], field: str) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InputError(f"{field} must be a string or a whole number, got {value!r:.60}")
+    raise InputError(f"{field} must be a string or a whole number, got {brief(value)}")
 
 
 def _check_new(item: Preference, lines_of: dict[tuple[str, str], int]) -> None:

@@ -8,9 +8,11 @@ those of type "text" count. The published code works on one string instead; `spl
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from flipfast.checks import as_string, as_string_or_none, brief, field_found, named
 from flipfast.errors import InputError
 
-_HINT = 'pass a list of {"role": ..., "content": ...} messages'
+_MESSAGE = '{"role": ..., "content": ...}'
+_MESSAGES = f"a list of {_MESSAGE} messages"
 
 
 class _Turn(NamedTuple):
@@ -45,6 +47,22 @@ def split_system(messages: Sequence[Any]) -> tuple[str, str]:
     return system, rest[0].text if len(rest) == 1 else _render(rest)
 
 
+def split_prompt(prompt: Any, target: str) -> tuple[str, str | None]:
+    """Return (instruction, context) of a prompt.
+
+    Args:
+        prompt: a string, which has no context, or messages, which are split.
+        target: "instruction", or "system" for the system prompt in its place.
+
+    Raises:
+        InputError: a wrong shape, or a turn is missing.
+    """
+    if isinstance(prompt, str):
+        return prompt, None
+    _require_list(prompt, f"a string or {_MESSAGES}")
+    return (split_system if target == "system" else split_messages)(prompt)
+
+
 def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str | None]:
     """Return (instruction, response, context) of what a trainer has.
 
@@ -56,10 +74,10 @@ def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str
     Raises:
         InputError: a wrong shape, or a turn is missing.
     """
-    response = final_answer(completion_text(completion))
-    if isinstance(prompt, str):
-        return prompt, response, None
-    instruction, context = (split_system if target == "system" else split_messages)(prompt)
+    with named("completion"):
+        response = final_answer(completion_text(completion))
+    with named("prompt"):
+        instruction, context = split_prompt(prompt, target)
     return instruction, response, context
 
 
@@ -67,12 +85,11 @@ def checked_texts(
     instruction: object, response: object, context: object
 ) -> tuple[str, str, str | None]:
     """Return (instruction, response, context) as they are; InputError where one is no text."""
-    for name, text in (("instruction", instruction), ("response", response)):
-        if not isinstance(text, str):
-            raise InputError(f"the {name} must be a string, got {text!r:.80}")
-    if context is not None and not isinstance(context, str):
-        raise InputError(f"the context must be a string or None, got {context!r:.80}")
-    return instruction, response, context  # type: ignore[return-value]  # checked above
+    return (
+        as_string(instruction, "the instruction"),
+        as_string(response, "the response"),
+        as_string_or_none(context, "the context"),
+    )
 
 
 def completion_text(completion: object) -> str:
@@ -85,6 +102,7 @@ def completion_text(completion: object) -> str:
         return ""
     if isinstance(completion, str):
         return completion
+    _require_list(completion, f"a string or {_MESSAGES}")
     turns = _read_turns(completion)
     return turns[_last(turns, "assistant")].text
 
@@ -96,8 +114,7 @@ def final_answer(text: str) -> str:
     else without `<|assistant|>`, stripped; else the text as it is. Raises InputError where text
     is not a string.
     """
-    _require_string(text, "a reply")
-    _, _, opened = text.partition("<answer>")
+    _, _, opened = as_string(text, "a reply").partition("<answer>")
     answer, closing, _ = opened.partition("</answer>")
     if closing:
         return answer.strip()
@@ -117,8 +134,7 @@ def split_query(query: str | None, label: str) -> tuple[str, str]:
     """
     if query is None:
         return label, ""
-    _require_string(query, "a query")
-    lines = query.split("\n")
+    lines = as_string(query, "a query").split("\n")
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index].strip()
         if line.lower().startswith("user") and ":" in line:
@@ -127,52 +143,48 @@ def split_query(query: str | None, label: str) -> tuple[str, str]:
 
 
 def _read_turns(messages: object) -> list[_Turn]:
+    turns = []
+    for position, message in enumerate(_require_list(messages, _MESSAGES)):
+        with named(f"message {position}"):
+            turns.append(_read_turn(message))
+    return turns
+
+
+def _require_list(messages: object, wanted: str) -> Sequence[Any]:
     if not isinstance(messages, (list, tuple)):
-        raise InputError(f"a conversation must be a list, got {_show(messages)}: {_HINT}")
-    return [_read_turn(message, position) for position, message in enumerate(messages)]
+        raise InputError(f"expected {wanted}, got {brief(messages)}")
+    return messages
 
 
-def _read_turn(message: object, position: int) -> _Turn:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise InputError(f"message {position} has no role: {_show(message)}; {_HINT}")
-    content = message.get("content")
+def _read_turn(message: object) -> _Turn:
+    if not isinstance(message, dict):
+        raise InputError(f"expected {_MESSAGE}, got {brief(message)}")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        raise InputError(f'{field_found(message, "role")}: use a string such as "user"')
     if content is None or isinstance(content, str):
-        return _Turn(message["role"], content or "")
+        return _Turn(role, content or "")
     if not isinstance(content, (list, tuple)):
-        raise InputError(
-            f"message {position} has content {_show(content)}: use text, None or a list of parts"
-        )
-    return _Turn(message["role"], "".join(_read_part(part, position) for part in content))
+        raise InputError(f"content is {brief(content)}: use text, None or a list of parts")
+    return _Turn(role, "".join(map(_read_part, content)))
 
 
-def _read_part(part: object, position: int) -> str:
+def _read_part(part: object) -> str:
     """The words of one part: an image or a sound has none."""
     if isinstance(part, dict) and isinstance(part.get("type"), str):
         text = part.get("text") if part["type"] == "text" else ""
         if isinstance(text, str):
             return text
-    raise InputError(
-        f'message {position} has the part {_show(part)}: use {{"type": "text", "text": ...}}'
-    )
+    raise InputError(f'content has the part {brief(part)}: use {{"type": "text", "text": "..."}}')
 
 
 def _last(turns: list[_Turn], role: str) -> int:
     for index in range(len(turns) - 1, -1, -1):
         if turns[index].role == role:
             return index
-    roles = ", ".join(turn.role for turn in turns) or "none"
-    raise InputError(f"no {role} turn in a conversation with the roles: {roles}; add one")
+    roles = brief([*dict.fromkeys(turn.role for turn in turns)])
+    raise InputError(f"no {role} turn in a conversation with the roles {roles}: add one")
 
 
 def _render(turns: list[_Turn]) -> str:
     return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
-
-
-def _require_string(text: object, name: str) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{name} must be a string, got {_show(text)}: decode it first")
-
-
-def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."

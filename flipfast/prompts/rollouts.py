@@ -2,6 +2,7 @@
 
 import re
 
+from flipfast.checks import brief
 from flipfast.errors import InputError
 
 # As tokenizers write them: <|im_end|>, </s>, <eos>, <end_of_turn>, and DeepSeek's wide bars.
@@ -29,7 +30,7 @@ def split_response(query: str, prompt: str) -> str:
     """
     if not isinstance(query, str) or not isinstance(prompt, str):
         raise InputError(
-            f"a query and its prompt must be strings, got {query!r:.80}, {prompt!r:.80}"
+            f"a query and its prompt must be strings, got {brief(query)}, {brief(prompt)}"
         )
     if query.startswith(prompt):
         return strip_special(query[len(prompt) :])

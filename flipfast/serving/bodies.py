@@ -10,8 +10,11 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
+from flipfast.checks import brief
 from flipfast.errors import InputError
 from flipfast.serving.replies import FieldError
+
+_LONGEST_NAME = 100  # characters; a name may come from the body
 
 
 class BodyRoute(APIRoute):
@@ -42,7 +45,7 @@ def _parsed(content_type: str, body: bytes) -> Any:
     # A page in a browser may post anything to any address, but JSON only where it is welcome.
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise InputError(f"send JSON with Content-Type: application/json, not {kind!r:.80}")
+        raise InputError(f"send JSON with Content-Type: application/json, not {brief(kind)}")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -53,8 +56,11 @@ def _checked(adapter: TypeAdapter[Any], body: Any) -> Any:
     try:
         return adapter.validate_python(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-    param = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"])[:_LONGEST_NAME]
     if not param:
-        raise InputError("the body must be a JSON object")
-    raise FieldError(param, f"{param}: {first['msg']}")
+        got = "nothing" if body is None else brief(body)
+        raise InputError(f"the body must be a JSON object, got {got}")
+    # Of a missing field, the input is what it is missing from.
+    got = "" if first["type"] == "missing" else f", got {brief(first['input'])}"
+    raise FieldError(param, f"{param}: {first['msg']}{got}")

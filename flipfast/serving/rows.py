@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from flipfast.checks import brief, field_found
 from flipfast.errors import FlipfastError, InputError, QueueFullError, UnavailableError
 from flipfast.scores import ScoredRow, failed_row
 from flipfast.serving.logs import log_failure
@@ -20,6 +21,7 @@ from flipfast.serving.scorer import ServedScorer
 _log = logging.getLogger(__name__)
 _TEXT_FIELDS = {"instruction", "response", "context"}
 _CHAT_FIELDS = {"prompt", "completion"}
+_FIELDS = "an item has instruction, response and maybe context, or prompt and completion"
 
 
 class RowScorer:
@@ -127,13 +129,15 @@ def _check_item(item: Any) -> None:
     if isinstance(item, InputError):
         raise item
     if not isinstance(item, dict):
-        raise InputError(f"an item must be an object, got {item!r:.80}")
+        raise InputError(f"an item must be an object, got {brief(item)}: {_FIELDS}")
     chat = "prompt" in item
     for name in ("prompt",) if chat else ("instruction", "response"):
         if name not in item:
-            raise InputError(f"the item has no {name!r}")
-    for name in item.keys() - (_CHAT_FIELDS if chat else _TEXT_FIELDS):
-        raise InputError(f"the item has the unknown field {name!r:.80}")
+            raise InputError(f"{field_found(item, name)}: {_FIELDS}")
+    kind, known = ("prompt", _CHAT_FIELDS) if chat else ("instruction", _TEXT_FIELDS)
+    for name in item:
+        if name not in known:
+            raise InputError(f"unknown field {brief(name)} beside {kind}: {_FIELDS}")
 
 
 def _finite(row: ScoredRow) -> ScoredRow:

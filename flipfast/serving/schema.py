@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic_core import PydanticCustomError
 
 Message = dict[str, Any]
-Chat = str | list[Message]
+
+
+def _check_chat(value: Any) -> Any:
+    """Say what may stand here in one message, where pydantic has one for each type."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
+        return value
+    raise PydanticCustomError("chat", "Input should be a string or a list of messages")
+
+
+Chat = Annotated[str | list[Message], BeforeValidator(_check_chat)]
 
 
 class _Strict(BaseModel):

@@ -92,6 +92,7 @@ def test_broken_lines_are_reported_and_the_rest_is_scored(
     assert all(row["status"] == "error" and row["error"] for row in rows[1:-1])
     shown = capsys.readouterr().err
     assert all(f"line {number}: " in shown for number in range(3, 12))
+    assert "line 7: instruction must be a string, got 3" in shown
     assert "2 ok" in shown
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -157,16 +158,18 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
         (b'{"prompt": "Hi", "chosen"', "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[1, 2]", "not an object"),
-        ({**ROW, "chosen": []}, "no chosen response"),
-        ({"prompt": "Hi", "rejected": ["A"]}, "no chosen response"),
+        ({**ROW, "chosen": []}, r"no chosen response: chosen is \[\]"),
+        ({"prompt": "Hi", "rejected": ["A"]}, "no chosen among the fields"),
         ({**ROW, "chosen": 7}, "chosen must be a string, messages or a list of such, got 7"),
-        ({**ROW, "rejected": ["A", None]}, "rejected must be"),
-        ({**ROW, "rejected": ["A", 3]}, "rejected must be"),
-        ({**ROW, "chosen": [{"text": "A"}]}, "message 0 has no role"),
-        ({**ROW, "chosen": [USER]}, "no assistant turn"),
-        ({**ROW, "prompt": 5}, "must be a list, got 5"),
+        ({**ROW, "rejected": ["A", None]}, r"rejected\[1\] must be .*, got None"),
+        ({**ROW, "rejected": ["A", 3]}, r"rejected\[1\] must be .*, got 3"),
+        ({**ROW, "rejected": [USER, 3]}, "rejected: message 1: expected .*, got 3"),
+        ({**ROW, "chosen": [{"text": "A"}]}, "chosen: message 0: no role among"),
+        ({**ROW, "chosen": [USER]}, "chosen: no assistant turn"),
+        ({"chosen": [USER], "rejected": [USER, answer("B")]}, "chosen: no assistant turn"),
         ({**ROW, "prompt": [answer("Hello")]}, "no user turn"),
         ({"chosen": ["A"], "rejected": ["B"]}, "no prompt among the fields"),
+        ({**ROW, "prompt": None}, "prompt is None"),
         (
             {
                 "chosen": [USER, answer("A")],
@@ -174,16 +177,34 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
             },
             "answer different ones",
         ),
-        ({"chosen": [answer("A")], "rejected": [answer("B")]}, "no user turn"),
-        ({**ROW, "context": ["Hi"]}, "context must be a string"),
-        ({**ROW, "subset": ["Focus"]}, "subset must be"),
-        ({**ROW, "id": 1.5}, "id must be"),
-        ({**ROW, "id": True}, "id must be"),
+        (
+            {"chosen": [answer("A")], "rejected": [answer("B")]},
+            "no prompt, and before the response: no user turn",
+        ),
     ],
 )
 def test_a_bad_row_is_named(read, bad, message):
     with pytest.raises(InputError, match=rf"rows\.jsonl, line 3: .*{message}"):
         read(ROW, ROW, bad, ROW)
+
+
+WRONG = {
+    "prompt: expected a string or a list of .* messages": [True, 3, 1.5, {}, {"a": 1}],
+    "chosen must be a string, messages or a list of such": [True, 3, 1.5, {}, {"a": 1}],
+    "rejected must be a string, messages or a list of such": [True, 3, 1.5, {}, {"a": 1}],
+    "context must be a string or None": [True, 3, 1.5, [], ["a"], {}, {"a": 1}],
+    "subset must be a string or a whole number": [True, 1.5, [], ["a"], {}, {"a": 1}],
+    "id must be a string or a whole number": [True, 1.5, [], ["a"], {}, {"a": 1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "value"), [(message, value) for message in WRONG for value in WRONG[message]]
+)
+def test_a_field_of_a_wrong_type_is_named_with_its_value(read, message, value):
+    field = re.match(r"\w+", message)[0]
+    with pytest.raises(InputError, match=rf"line 2: {message}, got {re.escape(repr(value))}$"):
+        read(ROW, {**ROW, field: value})
 
 
 def test_an_id_that_comes_twice(read):

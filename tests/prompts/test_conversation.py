@@ -7,6 +7,7 @@ import pytest
 
 from flipfast import InputError
 from flipfast.prompts.conversation import (
+    chat_texts,
     completion_text,
     final_answer,
     split_messages,
@@ -113,11 +114,18 @@ def test_completion_text(completion, text):
     ("call", "message"),
     [
         (lambda: split_messages("user: x"), "list.*'user: x'"),
-        (lambda: split_messages([]), "no user turn.*none"),
-        (lambda: split_messages([turn("system", "s"), turn("tool", "t")]), "no user.*system, tool"),
+        (lambda: split_messages([]), r"no user turn.*roles \[\]"),
+        (
+            lambda: split_messages([turn("system", "s"), turn("tool", "t")]),
+            "no user.*'system', 'tool'",
+        ),
         (lambda: split_messages(["x"]), "message 0.*'x'"),
-        (lambda: split_messages([turn("user", "x"), {"content": "y"}]), "message 1 has no role"),
-        (lambda: split_messages([turn("user", 5)]), "content 5"),
+        (
+            lambda: split_messages([turn("user", "x"), {"content": "y"}]),
+            r"message 1: no role among the fields \['content'\]",
+        ),
+        (lambda: split_messages([turn(5, "x")]), "message 0: role is 5: use a string"),
+        (lambda: split_messages([turn("user", 5)]), "message 0: content is 5"),
         (lambda: split_messages([turn("user", ["x"])]), "part 'x'"),
         (lambda: split_messages([turn("user", [{"type": "text"}])]), "part {'type': 'text'}"),
         (lambda: split_system([turn("user", "u")]), "no system turn.*user"),
@@ -133,7 +141,27 @@ def test_wrong_shapes_name_the_value(call, message):
         call()
 
 
-def test_a_long_wrong_value_is_shortened():
+@pytest.mark.parametrize("messages", ["x" * 10_000, [turn(f"role {i}", "x") for i in range(999)]])
+def test_a_long_wrong_value_is_shortened(messages):
     with pytest.raises(InputError) as caught:
-        split_messages("x" * 10_000)
+        split_messages(messages)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("wrong", [None, True, 3, "text", [], ["text"]])
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_a_wrong_message_is_named_with_its_field_and_place(field, wrong):
+    texts = {"prompt": "name it", "completion": "Po", field: [turn("tool", "x"), wrong]}
+    with pytest.raises(InputError) as caught:
+        chat_texts(**texts, target="instruction")
+    expected = f'{field}: message 1: expected {{"role": ..., "content": ...}}, got {wrong!r}'
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("wrong", [True, 3, 1.5, {}, {"a": 1}])
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_a_prompt_and_a_completion_may_be_strings_or_messages(field, wrong):
+    with pytest.raises(InputError) as caught:
+        chat_texts(**{"prompt": "name it", "completion": "Po", field: wrong}, target="instruction")
+    assert str(caught.value).startswith(f"{field}: expected a string or a list of ")
+    assert str(caught.value).endswith(f", got {wrong!r}")

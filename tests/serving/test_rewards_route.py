@@ -51,12 +51,15 @@ def test_texts_and_chats_reach_the_scorer_with_the_caller():
 @pytest.mark.parametrize(
     ("item", "error"),
     [
-        (7, "must be an object"),
-        ({"instruction": "x"}, "no 'response'"),
-        ({"completion": "x"}, "no 'instruction'"),
-        ({**TEXTS, "contexts": "x"}, "unknown field 'contexts'"),
-        ({"prompt": "x", "response": "y"}, "unknown field 'response'"),
-        ({"prompt": 7}, "must be a list"),
+        (7, "must be an object, got 7: an item has"),
+        (None, "must be an object, got None: an item has"),
+        ([TEXTS], "must be an object, got [{"),
+        ({"instruction": "x"}, "no response among the fields ['instruction']: an item has"),
+        ({"completion": "x"}, "no instruction among the fields ['completion']: an item has"),
+        ({**TEXTS, "contexts": "x"}, "unknown field 'contexts' beside instruction: an item has"),
+        ({"prompt": "x", "response": "y"}, "unknown field 'response' beside prompt: an item has"),
+        ({"prompt": 7}, "prompt: expected a string or a list of"),
+        ({"prompt": "x", "completion": 7}, "completion: expected a string or a list of"),
         ({"instruction": "x", "response": 7}, "must be a string"),
         ({**TEXTS, "response": "nan"}, "reward is nan"),
         ({**TEXTS, "response": "bug"}, "the server failed on this row"),
@@ -137,6 +140,89 @@ def test_a_wrong_body_names_the_field(body, param, message):
     assert message in error["message"]
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(3, "3"), ("x", "'x'"), ([1], "[1]"), (None, "nothing")]
+)
+def test_a_body_that_is_no_object_is_shown(value, shown):
+    answer = post("/v1/rewards", json.dumps(value))
+    assert error_of(answer, 422)["message"] == f"the body must be a JSON object, got {shown}"
+
+
+BODIES = {
+    "/v1/rewards": {"items": [], "timeout": 1},
+    "/get_reward": {"query": ["ab"], "prompts": ["a"], "labels": [None]},
+    "/remote_rm": {"prompt": "a", "response": "b"},
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "hi"}],
+        "model": "m",
+        "max_tokens": 5,
+        "max_completion_tokens": 5,
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "top_k": 3,
+        "seed": 1,
+        "n": 1,
+        "stream": False,
+        "logprobs": False,
+        "stop": [],
+        "tools": [],
+        "response_format": {"type": "text"},
+    },
+    "/sleep": {"drop_weights": False},
+    "/update_weights": {"folder": "x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(path, field) for path, body in BODIES.items() for field in body]
+)
+def test_a_field_of_a_wrong_type_is_named_with_its_value(path, field):
+    error = error_of(post(path, {**BODIES[path], field: {"a": 1}}, admin=True), 422)
+    param = "response_format.a.[key]" if field == "response_format" else field
+    shown = "'a'" if field == "response_format" else "{'a': 1}"
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: Input should be ")
+    assert error["message"].endswith(f", got {shown}")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "param", "shown"),
+    [
+        ("/get_reward", "query", "query.0", "3"),
+        ("/get_reward", "prompts", "prompts.0", "3"),
+        ("/remote_rm", "prompt", "prompt", "[3]"),
+        ("/v1/chat/completions", "messages", "messages.0", "3"),
+        ("/v1/chat/completions", "stop", "stop", "[3]"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_value(path, field, param, shown):
+    error = error_of(post(path, {**BODIES[path], field: [3]}), 422)
+    assert error["param"] == param
+    assert error["message"].endswith(f", got {shown}")
+
+
+@pytest.mark.parametrize(
+    ("message", "wrong"),
+    [
+        ({"content": "x"}, "no role among the fields ['content']"),
+        ({"role": 3, "content": "x"}, "role is 3"),
+        ({"role": "user"}, "no content among the fields ['role']"),
+        *(({"role": "user", "content": c}, f"content is {c}") for c in (None, True, 3, {})),
+        ({"role": "user", "content": ["x"]}, "content has a part that is no text: 'x'"),
+    ],
+)
+def test_a_wrong_chat_message_is_named_with_its_place(message, wrong):
+    messages = [{"role": "user", "content": "hi"}, message]
+    error = error_of(post("/v1/chat/completions", {"messages": messages}), 422)
+    assert error["param"] == "messages"
+    assert error["message"].startswith(f"message 1: {wrong}")
+
+
+def test_a_long_name_and_a_long_value_are_shortened():
+    for body in ({"items": [], "x" * 10_000: 1}, {"items": "x" * 10_000}):
+        assert len(error_of(post("/v1/rewards", body), 422)["message"]) < 300
 
 
 def test_a_body_that_is_not_called_json_is_refused():

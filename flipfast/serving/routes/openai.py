@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from flipfast.checks import brief, field_found
 from flipfast.sampling import SamplingParams
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
@@ -59,19 +60,21 @@ def _message(at: int, message: Mapping[str, Any]) -> dict[str, str]:
     """A message with its content as one string."""
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
-        raise FieldError("messages", f"message {at} has no role")
+        wrong = field_found(message, "role")
+        raise FieldError("messages", f'message {at}: {wrong}: use a string such as "user"')
     if isinstance(content, str):
         return {"role": role, "content": content}
     texts = [_part(at, part) for part in content] if isinstance(content, list) else None
     if texts is None:
-        raise FieldError("messages", f"message {at} has no content: give a string or text parts")
+        wrong = field_found(message, "content")
+        raise FieldError("messages", f"message {at}: {wrong}: use a string or a list of text parts")
     return {"role": role, "content": "".join(texts)}
 
 
 def _part(at: int, part: Any) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    raise FieldError("messages", f"message {at} has a part that is no text: {part!r:.80}")
+    raise FieldError("messages", f"message {at}: content has a part that is no text: {brief(part)}")
 
 
 def _chat_completion(completion: Completion, model: str) -> dict[str, Any]:

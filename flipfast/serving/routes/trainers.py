@@ -56,7 +56,8 @@ def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any] | InputError]
     labels = [None] * n if body.labels is None else body.labels
     for name, column in (("prompts", body.prompts), ("labels", labels)):
         if len(column) != n:
-            raise FieldError(name, f"{name} has {len(column)} entries, query has {n}")
+            counts = f"{name} has {len(column)} entries, query has {n}"
+            raise FieldError(name, f"{counts}: there must be as many of each")
     return [_openrlhf_item(*row) for row in zip(body.query, body.prompts, labels, strict=True)]
 
 
