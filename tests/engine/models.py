@@ -46,7 +46,7 @@ SMALL = {
     "initializer_range": 0.3,
     "eos_token_id": 1,
 }
-# Wide enough that torch's own products give a row other bits in another batch.
+# Wide enough that products have several panels and pieces of k, and threads share them.
 WIDE = {
     **SMALL,
     "vocab_size": 1024,
