@@ -85,10 +85,8 @@ def poisons(prompt_ids: list[list[int]], outputs: list[list[int]]) -> dict[str, 
 
 
 @pytest.fixture
-def free_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def free_rows(cheap_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the engine try every draft, however unlikely it is."""
-    free = Prices(step=1.0, sequence=1.0, row=1e-9, drafted=0.0)
-    monkeypatch.setattr(StepCosts, "prices", lambda self: free)
     monkeypatch.setattr(drafting, "_LEAST_CHANCE", 0.0)
 
 
@@ -125,6 +123,7 @@ def test_products_that_depend_on_the_batch_are_noticed(
     assert run(load(folder, **place), ids, params, drafts=drafts) != plain
 
 
+@pytest.mark.usefixtures("cheap_rows")
 def test_a_perfect_inversion_costs_one_pass(folder: Path, prompt_ids: list[list[int]]) -> None:
     params = SamplingParams(max_new_tokens=20)
     outputs = [tokens for tokens, *_ in run(load(folder, drafting=False), prompt_ids, params)]
