@@ -124,7 +124,7 @@ def run(
     return [(s.output_ids, s.finish_reason, b"".join(bits[id(s)])) for s in sequences]
 
 
-def assert_steady(results: SequenceOf[tuple[list[int], str | None, bytes]], vocab_size: int) -> None:
+def assert_steady(results: SequenceOf[tuple[Any, Any, bytes]], vocab_size: int) -> None:
     """That greedy tokens of `run` in float32 are no matter of rounding: none is nearly a tie."""
     for _, _, bits in results:
         logits = torch.frombuffer(bytearray(bits), dtype=torch.float32).view(-1, vocab_size)

@@ -14,7 +14,6 @@ from flipfast.engine.sequence import Sequence
 from flipfast.errors import FlipfastError
 from tests.engine.pages import BAD, PagedEngine, expected_output, random_prompts, sequence
 
-
 MINUTES = 300.0  # no wait takes long, but on a busy machine
 
 

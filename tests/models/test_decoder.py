@@ -27,7 +27,6 @@ from tests.models.paged import (
     random_model,
 )
 
-
 # For comparisons between torch's products of different sizes, whose sums may be cut otherwise.
 WIDE = torch.float64
 
