@@ -1,5 +1,6 @@
 """Fixtures and rules that the tests and the benchmarks share."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,15 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by nobody before this
+
+with contextlib.suppress(ImportError):  # some tests need it, the benchmarks do not
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes is a matter of what else the machine does.
+    settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
 
 _SHARED = Path(__file__).resolve().parents[1] / "shared"
 

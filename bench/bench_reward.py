@@ -21,11 +21,12 @@ from bench.sizes import Sizes
 from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 from flipfast.metrics.word_f1_py import word_f1
+from flipfast.profiling.runs import device_and_dtype
 from flipfast.prompts.conversation import checked_texts
 
 N_WARM_UP = 2  # groups
 _N_ALONE = 3  # rows
-_TOLERANCE = {"cpu": 1e-3, "cuda": 0.1}  # of a mean log-probability, float32 and bfloat16
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of a mean log-probability
 STYLES: dict[str, dict[str, Any]] = {
     "standalone": {"style": "standalone"},
     "direct": {"style": "direct"},
@@ -107,7 +108,7 @@ def checked_rewards(options: dict[str, Any], groups: Groups, warm_up: Groups) ->
             assert alone.rewards == batch.rewards[i : i + 1]
         if "scoring" in options:
             expected = likelihoods(reward, instructions[:_N_ALONE], responses[:_N_ALONE])
-            tolerance = _TOLERANCE[options["device"]]
+            tolerance = _TOLERANCE[device_and_dtype(reward.config)[1]]
             assert batch.rewards[:_N_ALONE] == pytest.approx(expected, abs=tolerance)
         else:
             twins = [word_f1(*pair)[0] for pair in zip(batch.inferred, instructions, strict=True)]

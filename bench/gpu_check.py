@@ -135,6 +135,7 @@ def run_part(part: Part, limit_s: float, cwd: Path) -> Outcome:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_interrupts,
     )
     try:
         text, _ = process.communicate(timeout=limit_s)
@@ -147,6 +148,11 @@ def run_part(part: Part, limit_s: float, cwd: Path) -> Outcome:
     print(text, end="", flush=True)
     tail = text.splitlines()[-_SHOWN_LINES:]
     return Outcome(part.name, result, round(time.monotonic() - started, 1), tail)
+
+
+def _hear_interrupts() -> None:
+    """What a shell runs in the background ignores them, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen[str]) -> str:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _RIDGE = 0.01  # on both coefficients: a rater that wins every pair has a finite one, too
-_CLOSE = 1e-8  # of a coefficient
-_MOST_STEPS = 100  # a handful do; rounding must not keep it going
+_CLOSE = 1e-4  # of a coefficient: from here on steps shrink quadratically, until rounding is left
+_ROUNDING = 1e-12  # of the loss: a step that raises it by less may still lead to the optimum
+_MOST_STEPS = 100  # a handful do
 
 
 def length_controlled_accuracy(
@@ -44,19 +45,23 @@ def length_controlled_accuracy(
 
 
 def _fit(columns: Floats, wins: Floats, weights: Floats) -> Floats:
-    """Newton's method, each step halved until it leads downhill: the loss is convex."""
+    """Newton's method, each step halved until it leads downhill: the loss is convex.
+
+    It goes on until steps do not shrink any more, so that the result is exact but for rounding.
+    """
     at = np.zeros(columns.shape[1])
-    loss = _loss(at, columns, wins, weights)
+    loss, size = _loss(at, columns, wins, weights), np.inf
     for _ in range(_MOST_STEPS):
         chances = _logistic(columns @ at)
         slope = columns.T @ (weights * (chances - wins)) + _RIDGE * at
         curve = (columns.T * (weights * chances * (1 - chances))) @ columns
         step = np.linalg.solve(curve + _RIDGE * np.eye(len(at)), slope)
-        while (after := _loss(at - step, columns, wins, weights)) > loss:
+        before, size = size, float(np.abs(step).max())
+        if size < _CLOSE and size >= before / 2:
+            break
+        while (after := _loss(at - step, columns, wins, weights)) > loss * (1 + _ROUNDING):
             step = step / 2
         at, loss = at - step, after
-        if np.abs(step).max() < _CLOSE:
-            break
     return at
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from flipfast.backends import Inversion, InversionRequest, SamplingParams
+from flipfast.backends._sampling import SeededSampler
+
 VOCAB_SIZE = 384  # more rows than the tokenizer has tokens, as in many published models
 WINDOW = 16
+# By so much may logits differ with other sums and nothing else changes: what float32 makes of these
+# models is off by some 1e-5 to 2e-4, on any processor.
+STEADY = 1e-3
 
 _SHAPE = {
     "vocab_size": VOCAB_SIZE,
@@ -117,7 +123,10 @@ def save_tokenizer(path: Path, tokenizer_file: Path) -> None:
 
 @pytest.fixture(scope="session")
 def generate_alone() -> Callable[..., list[list[int]]]:
-    """The oracle: new token ids of `model.generate(do_sample=False)`, a prompt at a time."""
+    """The oracle: new token ids of `model.generate(do_sample=False)`, a prompt at a time.
+
+    It refuses near ties, which other sums of the same numbers may decide in another way.
+    """
 
     def run(
         folder: Path, prompts: list[list[int]], max_new_tokens: int, device: str = "cpu"
@@ -129,9 +138,16 @@ def generate_alone() -> Callable[..., list[list[int]]]:
             ids = torch.tensor([prompt], device=device)
             mask = torch.ones_like(ids)
             out = model.eval().generate(
-                ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens
+                ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                output_scores=True,
+                return_dict_in_generate=True,
             )
-            outputs.append(out[0, len(prompt) :].tolist())
+            best, second = torch.cat(out.scores).topk(2).values.unbind(-1)
+            assert (best - second).min() > STEADY, "a near tie: take other prompts"
+            outputs.append(out.sequences[0, len(prompt) :].tolist())
         return outputs
 
     return run
@@ -142,10 +158,34 @@ def random_prompts() -> Callable[..., list[list[int]]]:
     """Prompts of the given lengths, of ordinary tokens, always the same ones."""
 
     def make(lengths: list[int]) -> list[list[int]]:
-        rng = random.Random(3)
+        rng = random.Random(38)  # no continuation here comes near to a tie
         return [[rng.randrange(2, VOCAB_SIZE) for _ in range(length)] for length in lengths]
 
     return make
+
+
+def assert_steady(
+    folder: Path,
+    requests: Sequence[InversionRequest],
+    results: Sequence[Inversion],
+    sampling: SamplingParams,
+) -> None:
+    """That the results are no matter of rounding: disturbed logits make the same draws."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    generator = torch.Generator().manual_seed(0)
+    for request, result in zip(requests, results, strict=True):
+        ends = [model.config.eos_token_id] * (result.finish_reason == "stop")
+        tokens = [*result.output_ids, *ends]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*request.prompt_ids, *tokens]])).logits
+        logits = logits[0, -len(tokens) - 1 : -1]
+        for _ in range(8):
+            noise = STEADY * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+            scores = list((logits + noise)[:, None])
+            if sampling.temperature > 0:
+                scores = map(SeededSampler([request.seed], sampling), [None] * len(scores), scores)
+            draws = [row.argmax().item() for row in scores]
+            assert draws == tokens, "a near tie: take other prompts or seeds"
 
 
 @pytest.fixture(scope="session", autouse=True)

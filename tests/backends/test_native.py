@@ -23,6 +23,7 @@ from flipfast.backends import (
 from flipfast.backends.native import NativeInverter
 from flipfast.backends.transformers import TransformersInverter
 from flipfast.errors import FlipfastError, ModelLoadError
+from tests.backends.conftest import STEADY, assert_steady
 
 FAMILIES = ["llama", "qwen3", "olmo2", "mistral", "gemma3"]
 LENGTHS = [9, 150, 1, 23, 64, 17, 33]
@@ -76,12 +77,14 @@ def test_samples_are_those_of_the_transformers_backend(
     model_folder: Any, random_prompts: Any
 ) -> None:
     sampled = SamplingParams(max_new_tokens=12, temperature=0.9, top_p=0.9, top_k=50)
-    requests = [InversionRequest(ids, seed=7 + i) for i, ids in enumerate(random_prompts(LENGTHS))]
+    requests = [InversionRequest(ids, seed=i) for i, ids in enumerate(random_prompts(LENGTHS))]
     native, other = (
         load_inverter(name, str(model_folder("llama")), device="cpu", dtype="float32")
         for name in ("native", "transformers")
     )
-    assert native.generate(requests, sampled) == other.generate(requests, sampled)
+    results = native.generate(requests, sampled)
+    assert_steady(model_folder("llama"), requests, results, sampled)
+    assert results == other.generate(requests, sampled)
 
 
 def test_samples_of_a_prompt_run_it_once(model_folder: Any, random_prompts: Any) -> None:
@@ -216,7 +219,7 @@ def test_likelihoods_are_those_of_transformers(
 ) -> None:
     folder, prompts = model_folder(family), random_prompts([9, 150, 2, 64])
     requests = [LikelihoodRequest(ids[: len(ids) // 2], ids[len(ids) // 2 :]) for ids in prompts]
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
     with load(folder) as inverter:
         found = inverter.likelihoods(requests)
         assert [inverter.likelihoods([request])[0] for request in requests] == found
@@ -227,6 +230,8 @@ def test_likelihoods_are_those_of_transformers(
         targets = torch.tensor(request.target_ids)[:, None]
         expected = logits.log_softmax(-1).gather(-1, targets)[:, 0].tolist()
         assert likelihood.logprobs == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        best, second = logits.topk(2).values.unbind(-1)
+        assert (best - second).min() > STEADY  # no near tie
         assert likelihood.best_ids == logits.argmax(-1).tolist()
         assert likelihood.error is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -135,8 +136,15 @@ def test_the_repetition_penalty_of_the_folder_is_sent(native: Inverter, tmp_path
 
 def test_no_more_requests_at_a_time_than_the_batch_size(server: CompletionsServer) -> None:
     with load_inverter(server.address, FOLDER, batch_size=3) as inverter:
-        inverter.generate(requests(inverter) * 4, GREEDY)
-    assert 1 < server.most_at_once <= 3
+        together = threading.Barrier(3, timeout=300)  # none is answered before there are three
+
+        def wait(body: dict[str, Any]) -> None:
+            together.wait()
+
+        server.fault = wait
+        results = inverter.generate(requests(inverter) * 3, GREEDY)
+    assert [result.error for result in results] == [None] * 12
+    assert server.most_at_once == 3
 
 
 @pytest.mark.parametrize("fault", ["drop", error(503, "warming up")])

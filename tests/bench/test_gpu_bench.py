@@ -41,7 +41,7 @@ def run(monkeypatch, tmp_path):
     def run(**commands):
         def parts(scratch, *, kernels):
             for name, command in commands.items():
-                yield Part(name, command(gpu_bench.raw_of(scratch, name)), 60.0)
+                yield Part(name, command(gpu_bench.raw_of(scratch, name)), 300.0)
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(gpu_bench, "device_folder", lambda: "test-gpu-9")

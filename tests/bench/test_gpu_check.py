@@ -1,7 +1,9 @@
 """`make gpu-check` with commands that stand in for its parts."""
 
 import json
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from bench import gpu_check
 from bench.gpu_check import Part, gpu_tests, kernel_rows, run_part, run_parts
 
 STOPPABLE = """
-import sys, time
+import time
 try:
     print("begun", flush=True)
+    open("begun", "w").close()
     time.sleep(600)
 except KeyboardInterrupt:
     print("written")
@@ -23,17 +26,21 @@ STUBBORN = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 print("begun", flush=True)
+open("begun", "w").close()
 time.sleep(600)
 """
 
 
-def python(text, limit_s=60.0):
+MINUTES = 300.0
+
+
+def python(text, limit_s=MINUTES):
     return Part("a part", [sys.executable, "-c", text], limit_s)
 
 
 def test_a_part_that_fails_does_not_lose_the_others(tmp_path):
     todo = [python("print(1)"), python("raise SystemExit('broken')"), python("print(3)")]
-    outcomes = run_parts(todo, 60.0, tmp_path)
+    outcomes = run_parts(todo, 3 * MINUTES, tmp_path)
     assert [o.result for o in outcomes] == ["passed", "failed", "passed"]
     assert [o.tail for o in outcomes] == [["1"], ["broken"], ["3"]]
 
@@ -44,8 +51,19 @@ def test_a_part_that_fails_does_not_lose_the_others(tmp_path):
 def test_a_part_is_stopped_at_its_limit_and_may_write_what_it_has(
     text, tail, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(gpu_check, "_GRACE_S", 0.5 if text is STUBBORN else 60.0)
-    outcome = run_part(python(text), 3.0, tmp_path)
+    class Begun(subprocess.Popen):
+        """Its time runs when it has begun, however long that takes on a busy machine."""
+
+        def communicate(self, *args, **kwargs):
+            end = time.monotonic() + MINUTES
+            while not (tmp_path / "begun").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            return super().communicate(*args, **kwargs)
+
+    monkeypatch.setattr(gpu_check.subprocess, "Popen", Begun)
+    monkeypatch.setattr(gpu_check, "_GRACE_S", 0.5 if text is STUBBORN else MINUTES)
+    outcome = run_part(python(text), 0.1, tmp_path)
     assert outcome.result == "stopped"
     assert outcome.tail == tail
 

@@ -1,5 +1,6 @@
 """What is noted of a profile; that every stage has its sentence; a wrong result stops it."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from bench.report.remedies import REMEDIES, remedy
 from bench.sizes import QUICK, Workload
 from flipfast import FlipReward
 from flipfast.ops.base import Ops
+from flipfast.profiling import runs
+from flipfast.profiling.recorder import Rates, Recorder
 from flipfast.profiling.stages import DEVICE_PARTS, INVERTER_PARTS, PARTS, _public_methods
 
 TEXTS = (["Name a river.", "Bake bread."], ["The Ebro.", "Bread is made of flour."])
@@ -21,6 +24,12 @@ class Benchmark(SimpleNamespace):
     def pedantic(self, call, setup, rounds):
         setup()
         return call()
+
+
+@pytest.fixture(autouse=True)
+def _rates(monkeypatch):
+    """Of no device: to measure them takes long where it has no such product."""
+    monkeypatch.setattr(runs, "measure_rates", lambda *_: Rates(1e10, 1e11))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +47,10 @@ def test_every_stage_has_its_sentence():
         remedy("productive")
 
 
-def test_what_is_noted(reward):
+def test_what_is_noted(reward, monkeypatch):
+    ticks = map(float, count())  # a clock that goes on when it is looked at, and only then
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=ticks.__next__))
+    monkeypatch.setitem(Recorder.__init__.__kwdefaults__, "now", ticks.__next__)
     profile, batch = profiled(reward, TEXTS)
     assert len(batch.rewards) == 2
     stages = noted(profile, "embedded")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import pytest
 
@@ -118,7 +117,6 @@ def test_a_plot(toys, source, tmp_path):
     chosen = ["--attack", "copying", "--climb", "2"]
     assert main(["attack", source, *raters, *chosen, "--plot", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert "matplotlib.pyplot" not in sys.modules
 
 
 @pytest.mark.parametrize(

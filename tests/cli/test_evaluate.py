@@ -153,7 +153,6 @@ def test_a_plot(loaded, source, tmp_path, suffix):
     out = tmp_path / f"plot.{suffix}"
     assert main(["eval", str(source), *use("perfect", "random"), "--plot", str(out)]) == 0
     assert {"png": b"\x89PNG", "svg": b"<svg"}[suffix] in out.read_bytes()
-    assert "matplotlib.pyplot" not in sys.modules
 
 
 @pytest.mark.parametrize(

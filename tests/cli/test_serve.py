@@ -80,13 +80,14 @@ def test_wrong_use(options, message, started, capsys):
 
 def test_the_embedded_model():
     with served("flipfast", "serve", "--port", "0", "--max-new-tokens", "24") as (process, url):
-        with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=3)) as client:
+        transport = httpx.HTTPTransport(retries=3)
+        with httpx.Client(base_url=url, transport=transport, timeout=300) as client:
             while (ready := client.get("/ready")).status_code == 503:
                 assert ready.json() == {"state": "starting"}
                 assert process.poll() is None
                 time.sleep(0.1)
-            rows = client.post("/v1/rewards", json={"items": [TEXTS]}, timeout=60).json()["rows"]
+            rows = client.post("/v1/rewards", json={"items": [TEXTS]}).json()["rows"]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
     with FlipReward(max_new_tokens=24) as reward:
         assert rows == reward.score([TEXTS["instruction"]], [TEXTS["response"]]).to_dicts()

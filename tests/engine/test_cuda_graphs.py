@@ -9,14 +9,15 @@ import pytest
 from flipfast.engine.cuda_graphs import ladder, lengths
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, load, prompts, run, save_random_model
+from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
 
 PARAMS = SamplingParams(max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", **SMALL)
+    # A seed of which no continuation here comes near to a tie.
+    return save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", seed=14, **SMALL)
 
 
 def recorded(model: LoadedModel) -> list[int]:
@@ -55,6 +56,8 @@ def test_recorded_steps_give_what_plain_ones_give(
     assert [tokens for tokens, *_ in results] == [tokens for tokens, *_ in expected]
     if deterministic:
         assert results == expected
+    else:  # padding changes torch's own products
+        assert_steady(expected, SMALL["vocab_size"])
     assert len(sizes) > 5
     assert set(sizes) <= set(ladder(20))
 

@@ -85,10 +85,8 @@ def poisons(prompt_ids: list[list[int]], outputs: list[list[int]]) -> dict[str, 
 
 
 @pytest.fixture
-def free_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def free_rows(cheap_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the engine try every draft, however unlikely it is."""
-    free = Prices(step=1.0, sequence=1.0, row=1e-9, drafted=0.0)
-    monkeypatch.setattr(StepCosts, "prices", lambda self: free)
     monkeypatch.setattr(drafting, "_LEAST_CHANCE", 0.0)
 
 
@@ -113,16 +111,19 @@ def test_no_draft_moves_a_bit(
         assert counters.drafted_tokens > counters.accepted_tokens + 30
 
 
-@pytest.mark.usefixtures("free_rows")
-def test_ordinary_products_fail_this(folder: Path, prompt_ids: list[list[int]]) -> None:
-    """That the checks above can fail: with torch's own products they do."""
-    params = SamplingParams(max_new_tokens=24)
-    plain = run(load(folder, drafting=False, deterministic=False), prompt_ids, params)
-    drafts = poisons(prompt_ids, [tokens for tokens, *_ in plain])["true"]
-    drafted = run(load(folder, deterministic=False), prompt_ids, params, drafts=drafts)
-    assert sum(a[2] != b[2] for a, b in zip(plain, drafted, strict=True)) > 3
+@pytest.mark.usefixtures("free_rows", "batch_dependent_products")
+def test_products_that_depend_on_the_batch_are_noticed(
+    folder: Path, place: dict[str, str], prompt_ids: list[list[int]]
+) -> None:
+    """That the check above can fail."""
+    ids, params = prompt_ids[:4], SamplingParams(max_new_tokens=12)
+    plain = run(load(folder, **place, drafting=False), ids, params)
+    assert run(load(folder, **place, drafting=False), ids, params) == plain
+    drafts = poisons(ids, [tokens for tokens, *_ in plain])["true"]
+    assert run(load(folder, **place), ids, params, drafts=drafts) != plain
 
 
+@pytest.mark.usefixtures("cheap_rows")
 def test_a_perfect_inversion_costs_one_pass(folder: Path, prompt_ids: list[list[int]]) -> None:
     params = SamplingParams(max_new_tokens=20)
     outputs = [tokens for tokens, *_ in run(load(folder, drafting=False), prompt_ids, params)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +13,16 @@ from flipfast.engine.fair_lock import FairLock
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import FlipfastError
 from tests.engine.pages import BAD, PagedEngine, expected_output, random_prompts, sequence
+
+MINUTES = 300.0  # no wait takes long, but on a busy machine
+
+
+def wait_for(event: Callable[[], bool]) -> None:
+    """Until something that another thread does has happened."""
+    end = time.monotonic() + MINUTES
+    while not event():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def outcome(seq: Sequence) -> tuple[list[int], str | None]:
@@ -258,7 +269,7 @@ def test_threads_share_the_engines_steps(overlap: bool) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(MINUTES)
     for share, seen in zip(shares, reported, strict=True):
         assert [outcome(s) for s in share] == [expected(s) for s in share]
         assert {id(s) for s in seen} == {id(s) for s in share}
@@ -273,12 +284,13 @@ def test_nobody_waits_for_another_callers_end(overlap: bool) -> None:
     endless = [sequence([8, 9 + i], 100_000) for i in range(3)]
     caller = threading.Thread(target=paged.engine.generate, args=(endless,), daemon=True)
     caller.start()
+    wait_for(lambda: all(s.output_ids for s in endless))
     mine = sequence([5, 6, 7], 5)
     paged.engine.generate([mine])
     assert (mine.finish_reason, len(mine.output_ids)) == ("length", 5)
     assert caller.is_alive()
     paged.engine.cancel_all()  # the other caller learns of it
-    caller.join(60)
+    caller.join(MINUTES)
     assert not caller.is_alive()
     assert {s.finish_reason for s in endless} == {"cancelled"}
     paged.check_empty()
@@ -295,12 +307,11 @@ def test_the_lock_is_handed_on_in_order() -> None:
         threads = [threading.Thread(target=ask, args=(i,)) for i in range(5)]
         for i, thread in enumerate(threads):
             thread.start()
-            while len(lock._queue) <= i:
-                time.sleep(0.001)
+            wait_for(lambda i=i: len(lock._queue) > i)
     with lock:  # behind all of them
         order.append(5)
     for thread in threads:
-        thread.join(10)
+        thread.join(MINUTES)
     assert order == [0, 1, 2, 3, 4, 5]
 
 

@@ -13,7 +13,7 @@ from flipfast.engine.options import EngineOptions, n_pages
 from flipfast.errors import ConfigError
 from flipfast.models.errors import UnsupportedModelError
 from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, load, prompts, run, save_random_model
+from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
 
 
 @pytest.fixture(scope="module")
@@ -100,4 +100,5 @@ def test_a_named_attention_backend_is_taken(folder: Path) -> None:
     named = run(
         load(folder, dtype="float32", attention="reference", deterministic=False), ids, params
     )
+    assert_steady(best, SMALL["vocab_size"])
     assert [tokens for tokens, *_ in best] == [tokens for tokens, *_ in named]

@@ -55,6 +55,7 @@ def expected(logits: torch.Tensor, sequence: Sequence) -> int:
     left = uniform(sequence.seed, sequence.n_sampled - 1)
     for token, p in enumerate(scores[0].double().softmax(-1).tolist()):
         left -= p
+        assert abs(left) > 1e-6 or p == 0, "a draw between two tokens: take other seeds"
         if left < 0:
             return token
     raise AssertionError("the probabilities do not reach 1")

@@ -123,6 +123,7 @@ def test_samples_go_on_apart(overlap: bool, prefix_cache: bool) -> None:
     paged.check_empty()
 
 
+@pytest.mark.usefixtures("cheap_rows")
 @pytest.mark.parametrize("drafting", [False, True])
 def test_drafts_go_on_from_a_leaders_pages(overlap: bool, drafting: bool) -> None:
     paged = PagedEngine(overlap=overlap, drafting=drafting)

@@ -17,7 +17,7 @@ from flipfast.engine.sequence import Sequence
 from flipfast.ops.torch_ops import TorchOps
 from flipfast.ops.triton_ops import TritonOps
 from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, load, prompts, run, save_random_model
+from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
 from tests.engine.test_cuda_graphs import recorded
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
@@ -48,6 +48,7 @@ def test_tokens_are_those_of_plain_torch(folder: Path, on_triton: dict[str, Any]
         device, torch.float32
     )  # put back by the fixture
     plain = load(folder, device=HERE, attention="reference", deterministic=False)
+    assert_steady(results, 96)
     assert [r[0] for r in results] == [r[0] for r in run(plain, ids, PARAMS)]
 
 

@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from flipfast.engine.step_costs import Prices, StepCosts
 from flipfast.watching import Verdict
 from tests.engine.pages import END, PagedEngine, next_token, random_prompts, sequence
 
@@ -49,14 +48,11 @@ def expected(prompt: list[int], watcher: Meddler, most: int) -> tuple[list[int],
     return output, "length"
 
 
+@pytest.mark.usefixtures("cheap_rows")
 @pytest.mark.parametrize("drafting", [False, True])
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_watchers_want_is_done(
-    seed: int, overlap: bool, drafting: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = Prices(step=1.0, sequence=1.0, row=1e-9, drafted=0.0)
-    monkeypatch.setattr(StepCosts, "prices", lambda self: free)
+def test_what_watchers_want_is_done(seed: int, overlap: bool, drafting: bool) -> None:
     rng = random.Random(seed)
     parts = PagedEngine(n_pages=rng.choice([30, 200]), overlap=overlap, drafting=drafting)
     wanted, watchers, sequences = [], [], []

@@ -67,8 +67,20 @@ def test_pairs_that_are_all_won_or_all_lost():
     assert lost == pytest.approx(1 - won)
 
 
-def test_units_of_length_do_not_count():
-    wins, differences, weights = pairs(60, 6)
-    assert length_controlled_accuracy(wins, 5 * differences, weights) == pytest.approx(
-        length_controlled_accuracy(wins, differences, weights), abs=1e-9
+@pytest.mark.parametrize("unit", [1e-3, 5, 1e3])
+@pytest.mark.parametrize("seed", [2, 3, 6])
+def test_units_of_length_do_not_count(seed, unit):
+    wins, differences, weights = pairs(60, seed)
+    assert length_controlled_accuracy(wins, unit * differences, weights) == pytest.approx(
+        length_controlled_accuracy(wins, differences, weights), rel=0, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 5, 1e3])
+def test_nor_do_they_where_length_alone_decides(unit):
+    """Separable: without a limit to it the coefficient would grow for ever."""
+    _, differences, weights = pairs(60, 6)
+    for wins in (differences > 0, differences > 40, np.ones(60)):
+        assert length_controlled_accuracy(wins, unit * differences, weights) == pytest.approx(
+            length_controlled_accuracy(wins, differences, weights), rel=0, abs=1e-12
+        )

@@ -120,10 +120,11 @@ def test_rounded_once_to_the_dtype_of_the_pages(device):
 
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5]])
 def test_a_token_has_the_same_bits_in_every_company(shape, device):
-    _, given = inputs(shape, 257, device)
+    n = 257 if device.type == "cuda" else 17  # the interpreter runs the same lines for each token
+    _, given = inputs(shape, n, device)
     names = ("query", "key", "value", "slot_mapping", "positions")
     alone = []
-    for i in (0, 128, 256):
+    for i in (0, n // 2, n - 1):
         one = given | {name: given[name][i : i + 1].clone() for name in names}
         one |= {name: given[name].clone() for name in ("key_pages", "value_pages")}
         norm_rope_write(**one, eps=EPS)

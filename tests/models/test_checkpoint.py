@@ -111,7 +111,9 @@ def test_gemma3_with_images(tmp_path: Path, prompt: Callable[[int], list[int]]) 
     config = transformers.Gemma3Config(
         text_config=text, vision_config=vision, mm_tokens_per_image=4
     )
-    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = transformers.Gemma3ForConditionalGeneration(config).eval()
     model.save_pretrained(tmp_path)
     ids = prompt(40)
     with torch.no_grad():

@@ -27,6 +27,9 @@ from tests.models.paged import (
     random_model,
 )
 
+# For comparisons between torch's products of different sizes, whose sums may be cut otherwise.
+WIDE = torch.float64
+
 
 def gemma_folder(path: Path) -> Path:
     config = transformers.Gemma3TextConfig(**SHAPE, layer_types=["full_attention"] * 3)
@@ -39,7 +42,7 @@ def test_rows_chosen_are_rows_of_all(
     family: str, tmp_path: Path, prompt: Callable[[int], list[int]]
 ) -> None:
     random_model(getattr(transformers, f"{family}Config")(**SHAPE)).save_pretrained(tmp_path)
-    decoder = load_decoder(tmp_path)
+    decoder = load_decoder(tmp_path, WIDE)
     parts = [(0, prompt(5)), (1, prompt(30)), (2, prompt(1))]
     every = Paged(decoder, 3).step(parts, all_rows=True).clone()
     last = Paged(decoder, 3).step(parts)
@@ -50,9 +53,9 @@ def test_rows_chosen_are_rows_of_all(
 def test_any_number_of_rows_has_a_best_token(
     n: int, llama_folder: Path, prompt: Callable[[int], list[int]]
 ) -> None:
-    decoder = load_decoder(llama_folder, max_logit_rows=7)
+    decoder = load_decoder(llama_folder, WIDE, max_logit_rows=7)
     hidden = Paged(decoder, 1).forward([(0, prompt(n))], all_rows=True)
-    expected = Paged(load_decoder(llama_folder), 1).step([(0, prompt(n))], all_rows=True)
+    expected = Paged(load_decoder(llama_folder, WIDE), 1).step([(0, prompt(n))], all_rows=True)
     assert torch.equal(decoder.best(hidden), expected.argmax(-1))
     torch.testing.assert_close(decoder.logits(hidden[-7:]), expected[-7:])
 
@@ -60,7 +63,7 @@ def test_any_number_of_rows_has_a_best_token(
 def test_a_step_without_logits_fills_the_cache(
     llama_folder: Path, prompt: Callable[[int], list[int]]
 ) -> None:
-    decoder = load_decoder(llama_folder)
+    decoder = load_decoder(llama_folder, WIDE)
     whole, cut = Paged(decoder, 1), Paged(decoder, 1)
     expected = whole.step([(0, prompt(20))]).clone()
     forward = decoder.forward

@@ -1,4 +1,4 @@
-"""The decoder against transformers: logits and greedy tokens of every family, in float32."""
+"""The decoder in float32 against transformers in float64: logits and greedy tokens of families."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ def test_logits_and_greedy_tokens(
 ) -> None:
     model = random_model(config_of(case))
     model.save_pretrained(tmp_path)
+    model.double()
     decoder = load_decoder(tmp_path)
     prompts = [prompt(length) for length in LENGTHS]
 
@@ -113,6 +114,10 @@ def test_logits_and_greedy_tokens(
         with torch.no_grad():
             expected = model(torch.tensor([together])).logits[0]
         logits = whole.step([(seq, together)], all_rows=True)
-        assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
-        # Each token is the best one behind those before it: the greedy continuation.
-        assert expected[len(tokens) - 1 : -1].argmax(-1).tolist() == continuation
+        error = (logits - expected).abs().max()
+        assert error <= 1e-4 * expected.abs().max()
+        # The greedy continuation: each token is the best one behind those before it, or rounding,
+        # of its own logit and of the best one's, is all that it is behind.
+        steps = expected[len(tokens) - 1 : -1]
+        behind = steps.amax(-1) - steps.gather(-1, torch.tensor(continuation)[:, None])[:, 0]
+        assert behind.max() <= 2 * error
