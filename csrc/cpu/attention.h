@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kItemRows = 8 * kRows;
 constexpr int kPagesABlock = kKeyBlock / kPanel;
+constexpr int kChain = 16;  // dimensions of a query that are summed in one chain
 
 // Working memory of one call, in float32.
 struct AttendRoom {
@@ -94,28 +95,34 @@ FLIPFAST_INLINE KeyBlock find_block(const AttendArgs& args, int base, const Colu
   return block;
 }
 
-// scores[r][key] = q.k for the computed columns.
+// scores[r][key] = q.k for the computed columns, summed over kChain dimensions at a time.
 FLIPFAST_INLINE void score(const AttendArgs& args, const KeyBlock& block, const Columns& columns,
                            int rows, const float* query, float* scores) {
   const TileTable& table = block.storage == Storage::kFloat32 ? kTiles<Packed, Storage::kFloat32>
                                                               : kTiles<Packed, Storage::kBfloat16>;
   const bool wide = strips(rows) * kPair <= kPanel;
   const int width = wide ? strips(rows) * kPair : kPair;
+  const ptrdiff_t number = block.storage == Storage::kFloat32 ? 4 : 2;
+  const void* keys = nullptr;
   for (int c = columns.begin; c < columns.end; c += width) {
     Tile t = {};
-    t.a = query;
-    t.segments = &block.keys[c / kPanel];
+    t.segments = &keys;
     t.n_segments = 1;
-    t.per_segment = args.head_dim;
     t.row = kPanel;
     t.column = c % kPanel;
     t.c = scores + c;
     t.c_row = kKeyBlock;
-    (wide ? table.wide : table.narrow)[rows - 1](t);
+    for (int d = 0; d < args.head_dim; d += kChain) {
+      keys = static_cast<const char*>(block.keys[c / kPanel]) + d * number * kPanel;
+      t.a = query + d * rows;
+      t.per_segment = least(kChain, args.head_dim - d);
+      (wide ? table.wide : table.narrow)[rows - 1](t);
+      t.sums = Sums::kAdd;
+    }
   }
 }
 
-// output[r] += weights[r] @ values.
+// output[r] += weights[r] @ values, the sum over the block's keys in one chain.
 FLIPFAST_INLINE void gather(const AttendArgs& args, const KeyBlock& block, const Columns& columns,
                             int rows, const float* weights, float* output) {
   const TileTable& table = block.storage == Storage::kFloat32 ? kTiles<Scores, Storage::kFloat32>
@@ -128,7 +135,7 @@ FLIPFAST_INLINE void gather(const AttendArgs& args, const KeyBlock& block, const
   t.row = args.depth;
   t.group = kPanel;
   t.c_row = args.depth;
-  t.accumulate = true;
+  t.sums = Sums::kAdd;
   const int wide = strips(rows) * kPair;
   for (int d = 0; d < args.depth;) {
     const bool fits = d + wide <= args.depth;

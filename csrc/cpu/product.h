@@ -93,8 +93,8 @@ FLIPFAST_INLINE void run_tile(const ProductArgs& args, const Strip& strip, int b
     t.c = whole ? y : edge;
     t.c_row = whole ? args.y_stride : width;
     t.init = args.bias == nullptr ? nullptr : args.bias + n;
-    t.accumulate = strip.k_begin > 0;
-    if (!whole && t.accumulate) {
+    t.sums = strip.k_begin > 0 ? Sums::kContinue : Sums::kStore;
+    if (!whole && t.sums == Sums::kContinue) {
       for (int r = 0; r < rows; ++r) {
         for (int c = 0; c < valid; ++c) edge[r * width + c] = y[r * args.y_stride + c];
       }

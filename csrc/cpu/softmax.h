@@ -60,12 +60,13 @@ FLIPFAST_INLINE float softmax_row(float* scores, const Columns& columns, float s
     state->top = block_top;
   }
   const Vec top = splat(state->top);
+  Vec block_total = {};  // apart, as the error of a sum grows with the length of its chain
   for (int c = columns.begin; c < columns.end; c += kWidth) {
     const Vec weight = exp(load(scores + c) - top);
     store(scores + c, weight);
-    total += weight;
+    block_total += weight;
   }
-  store(state->total, total);
+  store(state->total, total + block_total);
   return factor;
 }
 

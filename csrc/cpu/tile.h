@@ -2,7 +2,9 @@
 //
 // Every element is one chain of fused multiply-adds over k in order, whatever the block's shape, so
 // a row's bits do not depend on which block it falls in. Products of weights, q.k and p.v all use
-// it, from float32 or from words of two bfloat16 (see kernels.h).
+// it, from float32 or from words of two bfloat16 (see kernels.h). Where precision counts more, a
+// caller cuts k at fixed places and has each part's sum added to c (Sums::kAdd): the error of a sum
+// grows with the length of its chain.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -32,6 +34,13 @@ constexpr int strips(int rows) {
   return 8 * rows <= kAccumulators ? 4 : 4 * rows <= kAccumulators ? 2 : 1;
 }
 
+// How the sums of a call go together with what c holds.
+enum class Sums {
+  kStore,     // they start from `init` or zeros and replace it
+  kContinue,  // they start from it: the chain goes on
+  kAdd,       // they start from zeros and are added to it
+};
+
 struct Tile {
   const float* a;               // left operand, its layout is a template argument
   const void* const* segments;  // right operand: `per_segment` k at each of these addresses
@@ -42,8 +51,8 @@ struct Tile {
   int column;       // of the first group, where the strips start
   float* c;
   ptrdiff_t c_row;
-  const float* init;  // row that sums start from; null for zeros
-  bool accumulate;    // sums start from c instead
+  Sums sums;
+  const float* init;  // row that sums start from with kStore; null for zeros
 };
 
 typedef void (*TileFunction)(const Tile&);
@@ -62,7 +71,7 @@ template <int R, int P>
 FLIPFAST_INLINE void start(const Tile& t, Vec (&acc)[R][2 * P]) {
   FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
     FLIPFAST_UNROLL for (int v = 0; v < 2 * P; ++v) {
-      if (t.accumulate) {
+      if (t.sums == Sums::kContinue) {
         acc[r][v] = load(t.c + r * t.c_row + v * kWidth);
       } else {
         // The sums will be stored here when the sweep is over: fetch the line meanwhile.
@@ -130,7 +139,8 @@ void tile(const Tile& shared) {
   }
   FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
     FLIPFAST_UNROLL for (int v = 0; v < 2 * P; ++v) {
-      store(t.c + r * t.c_row + v * kWidth, acc[r][v]);
+      float* const c = t.c + r * t.c_row + v * kWidth;
+      store(c, t.sums == Sums::kAdd ? load(c) + acc[r][v] : acc[r][v]);
     }
   }
 }
