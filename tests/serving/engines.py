@@ -96,6 +96,14 @@ class ObedientEngine(ServedScorer):
         pass
 
 
+class EchoEngine(ObedientEngine):
+    """Infers a row's own texts."""
+
+    async def score_row(self, instruction, response, context=None, *, caller=""):
+        await super().score_row(instruction, response, context, caller=caller)
+        return row(inferred=f"{instruction} {response}")
+
+
 class ForeignError(ConfigError):
     """A class that the parent need not know."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from flipfast import FlipConfig, FlipReward, ScoreBatch
-from flipfast.errors import ModelLoadError
 from flipfast.scores import ScoredRow
 from flipfast.serving.async_engine import AsyncFlipEngine
 
@@ -43,10 +42,6 @@ class MortalEngine(AsyncFlipEngine):
 
 def mortal_engine(config: FlipConfig, hold: str | None = None) -> MortalEngine:
     return MortalEngine(config, hold)
-
-
-def no_engine(config: FlipConfig) -> AsyncFlipEngine:
-    raise ModelLoadError("there is no such model")
 
 
 def clumsy_reward(config: FlipConfig, *, flag: str, response: str) -> FlipReward:
