@@ -120,7 +120,7 @@ def test_the_engine_is_idle_soon_after_a_cancel(monkeypatch: Any) -> None:
             await task
         hold.release()
         await until(lambda: not engine.status().running)
-        assert engine.status().counters["steps"] < 40
+        assert engine.status().counters["steps"] < 10
         assert engine.inverter._model.engine._scheduler.idle  # type: ignore[attr-defined]
         await engine.close()
 
