@@ -28,6 +28,7 @@ import pyarrow
 import ray
 from pyarrow import parquet
 from ray import serve
+from ray._private import services
 
 from flipfast import FlipConfig, FlipReward
 from flipfast.cli import main
@@ -60,6 +61,21 @@ _PATIENT_RAY = {
 _PATIENT_SERVE = ("PROXY_READY_CHECK_TIMEOUT_S", "PROXY_HEALTH_CHECK_TIMEOUT_S")
 
 
+def _node_once_there(get_node: Any, *which: Any) -> Any:
+    """What `ray.init` asks for, again and again for 30 s, until its node is there."""
+    found: list[Any] = []
+
+    def there() -> bool:
+        try:
+            found.append(get_node(*which))
+        except RuntimeError:
+            return False
+        return True
+
+    wait_until(there)
+    return found[0]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Actors of this and of no other version of the package."""
@@ -72,6 +88,7 @@ def cluster() -> Iterator[None]:
         for name in _PATIENT_SERVE:
             patch.setenv(f"RAY_SERVE_{name}", str(PATIENCE_S))
         patch.setattr("ray.serve._private.api.HTTP_PROXY_TIMEOUT", PATIENCE_S)
+        patch.setattr(services, "get_node", partial(_node_once_there, services.get_node))
         ray.init(
             address="local",
             num_cpus=4,  # two actors at a time; more where a test is left out that closes some
