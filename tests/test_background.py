@@ -6,10 +6,11 @@ import threading
 import pytest
 
 from flipfast import background
+from tests.waiting import PATIENCE_S
 
 
 async def double(n: int) -> int:
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     return 2 * n
 
 
@@ -18,7 +19,7 @@ def test_from_many_threads_at_a_time():
     results = {}
 
     async def meet(n: int) -> int:
-        await asyncio.to_thread(met.wait, 20)
+        await asyncio.to_thread(met.wait, PATIENCE_S)
         return await double(n)
 
     def work(n: int) -> None:
@@ -28,7 +29,7 @@ def test_from_many_threads_at_a_time():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(PATIENCE_S)
     assert results == {n: 2 * n for n in range(4)}
 
 

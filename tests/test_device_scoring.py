@@ -186,7 +186,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 def test_from_prefill_to_reward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine, the kernels and the scoring together, against decoded texts."""
-    options: dict[str, Any] = {"style": "direct", "max_new_tokens": 6, "device": HERE.type}
+    options: dict[str, Any] = {"style": "direct", "max_new_tokens": 4, "device": HERE.type}
     responses = ["The Nile.", "A text", "Die Spree"]
     with FlipReward(str(folder), backend="transformers", dtype="float32", **options) as reward:
         said = reward.score([""] * 3, responses).inferred

@@ -14,6 +14,7 @@ import pytest
 from flipfast import FlipReward, InputError
 from flipfast.backends import Inverter
 from flipfast.backends.native import NativeInverter
+from flipfast.cli import main
 from flipfast.training.evaluate import evaluate_world
 from flipfast.training.world import World
 
@@ -23,11 +24,6 @@ ASSETS = Path(__file__).parents[1] / "flipfast" / "assets"
 @pytest.fixture(scope="module")
 def reward() -> FlipReward:
     return FlipReward()
-
-
-def flipfast(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flipfast", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_it_is_small() -> None:
@@ -45,7 +41,8 @@ def test_it_inverts_held_out_instructions(reward: FlipReward) -> None:
 def test_neighbours_have_no_say(reward: FlipReward) -> None:
     rng, world = Random(7), World(held_out=True)
     samples = [sample for _ in range(4) for sample in world.group(rng).samples]
-    for sampled in (reward, FlipReward(temperature=0.8, seed=5)):
+    other = FlipReward(inverter=reward.inverter, temperature=0.8, seed=5)
+    for sampled in (reward, other):
         whole = sampled.score([s.instruction for s in samples], [s.response for s in samples])
         mixed = rng.sample(range(len(samples)), 11)
         part = sampled.score(
@@ -81,8 +78,9 @@ def test_an_end_outside_is_named(reward: FlipReward, ends: list[int]) -> None:
 
 def test_a_seed_changes_the_sample(reward: FlipReward) -> None:
     sample = World(held_out=True).good(Random(8))
+    options = {"inverter": reward.inverter, "temperature": 3.0, "max_new_tokens": 8}
     inferred = {
-        FlipReward(temperature=3.0, seed=seed).score([""], [sample.response]).inferred[0]
+        FlipReward(seed=seed, **options).score([""], [sample.response]).inferred[0]
         for seed in range(4)
     }
     assert len(inferred) > 1
@@ -92,7 +90,7 @@ def test_it_reads_the_json_styles(reward: FlipReward) -> None:
     rng, world = Random(9), World(held_out=True)
     samples = [world.good(rng) for _ in range(12)]
     for style in ("standalone", "conversation"):
-        batch = FlipReward(style=style, max_new_tokens=100).score(
+        batch = FlipReward(inverter=reward.inverter, style=style, max_new_tokens=100).score(
             [s.instruction for s in samples], [s.response for s in samples]
         )
         assert batch.status.count("ok") >= 10
@@ -146,7 +144,8 @@ def test_forced_outputs_are_objects(
 
 
 def test_the_demo_shows_a_table() -> None:
-    done = flipfast("demo")
+    command = [sys.executable, "-m", "flipfast", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best") >= 4
     assert done.stdout.count("worst") >= 4
@@ -156,8 +155,7 @@ def test_the_demo_shows_a_table() -> None:
 def test_scoring_a_file(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     rows = (ASSETS / "demo_groups.jsonl").read_text().splitlines()
-    done = flipfast("score", str(ASSETS / "demo_groups.jsonl"), "--out", str(out))
-    assert done.returncode == 0, done.stderr
+    assert main(["score", str(ASSETS / "demo_groups.jsonl"), "--out", str(out)]) == 0
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(scored) == len(rows)
     assert all(len(row["rewards"]) == len(row["responses"]) for row in scored)
@@ -165,15 +163,15 @@ def test_scoring_a_file(tmp_path: Path) -> None:
     assert sum(index < 2 for index in best) >= len(scored) - 1  # good ones come first in that file
 
 
-def test_info_names_versions_and_parts() -> None:
-    done = flipfast("info")
-    assert done.returncode == 0, done.stderr
+def test_info_names_versions_and_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    shown = capsys.readouterr().out
     for word in ("torch", "transformers", "text core", "device: cpu", "flash-attn"):
-        assert word in done.stdout
+        assert word in shown
 
 
-def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
-    done = flipfast("demo", "--model", str(tmp_path / "nowhere"))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "nowhere" in done.stderr
+def test_an_unknown_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model", str(tmp_path / "nowhere")]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "nowhere" in shown

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from flipfast.scores import ScoredRow, failed_row
+from tests.waiting import PATIENCE_S
 
 Step = Callable[["Handler", dict[str, Any]], None]
 
@@ -40,12 +41,10 @@ def drop(handler: "Handler", body: dict[str, Any]) -> None:
     handler.close_connection = True  # and no answer
 
 
-def after(seconds: float, step: Step = rows) -> Step:
-    def wait(handler: "Handler", body: dict[str, Any]) -> None:
-        handler.server.released.wait(seconds)
-        step(handler, body)
-
-    return wait
+def held(handler: "Handler", body: dict[str, Any]) -> None:
+    """Answers once the stub's `released` is set, as it is in the end."""
+    handler.server.released.wait()
+    rows(handler, body)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             step = stub.script.popleft() if stub.script else stub.usual
         try:
             step(self, body)
-        except BrokenPipeError:
+        except ConnectionError:  # the client has hung up
             pass
         finally:
             with stub.lock:
@@ -90,7 +89,7 @@ class Stub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
-        self.released = threading.Event()  # ends all waits
+        self.released = threading.Event()
         self.script: deque[Step] = deque()
         self.usual: Step = rows
         self.requests: list[tuple[str, dict[str, Any], Any, int]] = []
@@ -117,4 +116,4 @@ def running_stub() -> Iterator[Stub]:
         stub.released.set()
         stub.shutdown()
         stub.server_close()
-        thread.join(timeout=10)
+        thread.join(PATIENCE_S)

@@ -15,6 +15,8 @@ from flipfast.serving.app import create_app
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.serving.options import ServerOptions
 from tests.serving.asking import running
+from tests.serving.holding import Hold
+from tests.waiting import PATIENCE_S
 
 OPTIONS = {"max_new_tokens": 24}
 
@@ -59,7 +61,7 @@ def test_rows_of_many_tasks(flip, url, texts):
             *(client.score_row(*pair, caller="me") for pair in zip(*texts, strict=True))
         )
 
-    rows = asyncio.run(asyncio.wait_for(main(), 60))
+    rows = asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
     assert rows == flip.score(*texts).to_dicts()
 
 
@@ -103,15 +105,20 @@ def test_the_servers_refusals(engine):
         assert client.score_row("Say hi.", "Hi!")["error"] is None
 
 
-def test_a_full_queue(engine, texts):
+def test_a_full_queue(engine, texts, monkeypatch):
     options = ServerOptions(max_requests=1)
+    hold = Hold(monkeypatch, engine)
+    pairs = list(zip(*texts, strict=True))[:6]
     with running(create_app(engine, options)) as url:
 
         async def main(client):
-            calls = [client.score_row(*pair) for pair in zip(*texts, strict=True)]
+            calls = [asyncio.create_task(client.score_row(*pair)) for pair in pairs]
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            hold.release()
             return await asyncio.gather(*calls, return_exceptions=True)
 
         answers = asyncio.run(main(AsyncFlipClient(url)))
         assert any(isinstance(answer, QueueFullError) for answer in answers)
-        answers = asyncio.run(main(AsyncFlipClient(url, wait_when_full=True, timeout=60)))
-        assert [answer["error"] for answer in answers] == [None] * len(texts[0])
+        client = AsyncFlipClient(url, wait_when_full=True, timeout=PATIENCE_S)
+        answers = asyncio.run(main(client))
+        assert [answer["error"] for answer in answers] == [None] * len(pairs)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from flipfast.client import AsyncFlipClient, FlipClient, _call, _protocol
+from flipfast.client import AsyncFlipClient, FlipClient, _call, _protocol, _transport
 from flipfast.errors import (
     ConfigError,
     FlipfastError,
@@ -20,7 +20,8 @@ from flipfast.errors import (
     QueueFullError,
     UnavailableError,
 )
-from tests.client.stub import after, drop, row, rows, running_stub, status
+from tests.client.stub import drop, held, row, rows, running_stub, status
+from tests.waiting import PATIENCE_S, TIMEOUTS_S, until
 
 pytest.importorskip("httpx", reason="the client needs httpx")
 
@@ -29,13 +30,15 @@ pytest.importorskip("httpx", reason="the client needs httpx")
 def stub(monkeypatch):
     for name in ("FLIPFAST_URL", "FLIPFAST_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    # On a busy machine a connection may rest for long between two requests.
+    monkeypatch.setattr(_transport, "_KEEPALIVE_SECONDS", PATIENCE_S)
     with running_stub() as server:
         yield server
 
 
 @pytest.fixture
 def client(stub):
-    with FlipClient(stub.url, timeout=20) as made:
+    with FlipClient(stub.url, timeout=PATIENCE_S) as made:
         yield made
 
 
@@ -48,7 +51,7 @@ assert not [name for name in {heavy} if name in sys.modules]
 flipfast.client.FlipClient("http://127.0.0.1:9", max_retries=0)([], [])
 assert not [name for name in {heavy[:5]} if name in sys.modules]
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
 
 
 def test_a_batch(client, stub):
@@ -61,7 +64,7 @@ def test_a_batch(client, stub):
         {"instruction": "Name a river.", "response": "The Rhine.", "context": None},
         {"instruction": "Say hi.", "response": "Hi", "context": "system: x"},
     ]
-    assert 0 < body["timeout"] < 20
+    assert 0 < body["timeout"] < PATIENCE_S
 
 
 def test_single_rows_and_nothing_at_all(client, stub):
@@ -122,11 +125,21 @@ def test_verls_call(client, stub):
 def test_a_large_batch_goes_out_in_bounded_requests(client, stub, monkeypatch):
     monkeypatch.setattr(_protocol, "_MAX_ROWS", 4)
     monkeypatch.setattr(_call, "_MAX_REQUESTS", 3)
-    stub.usual = after(0.05)
+
+    def with_others(handler, body):
+        """Waits until as many run as may, and a little for one too many."""
+        if stub.running == 3:
+            full.set()
+        full.wait(PATIENCE_S)
+        stub.released.wait(0.02)
+        rows(handler, body)
+
+    full = threading.Event()
+    stub.usual = with_others
     texts = ["x" * n for n in range(50)]
     assert client.score(texts, texts).rewards == [float(n) for n in range(50)]
     assert [len(body["items"]) for _, body, *_ in stub.requests] == [4] * 12 + [2]
-    assert 2 <= stub.most_running <= 3
+    assert stub.most_running == 3
     assert len(stub.ports) <= 3
 
 
@@ -157,19 +170,19 @@ def test_an_unavailable_server_is_asked_again(client, stub, failure):
 
 
 def test_retry_after_is_kept_to(client, stub):
-    stub.script.append(status(503, retry_after="1"))
+    stub.script.append(status(503, retry_after="0.3"))
     started = time.monotonic()
     client.score_row("a", "b")
-    assert time.monotonic() - started >= 1
+    assert time.monotonic() - started >= 0.3
 
 
 def test_a_wait_past_the_deadline_is_not_begun(stub):
-    stub.usual = status(503, "asleep", retry_after="100")
+    stub.usual = status(503, "asleep", retry_after=str(5 * PATIENCE_S))
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r"asleep \(HTTP 503\)") as caught:
-        FlipClient(stub.url, timeout=20).score(["a"], ["b"])
-    assert caught.value.retry_after == 100
-    assert time.monotonic() - started < 10
+        FlipClient(stub.url, timeout=PATIENCE_S).score(["a"], ["b"])
+    assert caught.value.retry_after == 5 * PATIENCE_S
+    assert time.monotonic() - started < PATIENCE_S / 2
     assert len(stub.requests) == 1
 
 
@@ -181,11 +194,11 @@ def test_retries_end(stub):
 
 
 def test_nobody_there():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UnavailableError, match=f"no answer from the server at {url}"):
-        FlipClient(url, max_retries=1).score(["a"], ["b"])
+    with socket.socket() as deaf:  # it holds a port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=f"no answer from the server at {url}"):
+            FlipClient(url, max_retries=1).score(["a"], ["b"])
 
 
 @pytest.mark.parametrize(
@@ -217,16 +230,18 @@ def test_rows_that_are_late_are_errors_and_the_others_have_rewards(stub, monkeyp
     monkeypatch.setattr(_protocol, "_MAX_ROWS", 1)
 
     def slow(handler, body):
-        (after(30) if body["items"][0]["response"] == "slow" else rows)(handler, body)
+        (held if body["items"][0]["response"] == "slow" else rows)(handler, body)
 
     stub.usual = slow
-    client = FlipClient(stub.url, timeout=1)
-    started = time.monotonic()
-    batch = client.score(["a", "b", "c"], ["x", "slow", "xx"])
-    assert time.monotonic() - started < 10
+    for timeout in TIMEOUTS_S:
+        client = FlipClient(stub.url, timeout=timeout)
+        batch = client.score(["a", "b", "c"], ["x", "slow", "xx"])
+        assert batch.errors[1] == f"not done within {timeout:g} s"
+        if batch.rewards == [1.0, None, 2.0]:
+            break
     assert batch.rewards == [1.0, None, 2.0]
-    assert batch.errors[1] == "not done within 1 s"
-    assert client.score(["a"], ["slow"], timeout=0.2).errors == ["not done within 0.2 s"]
+    client = FlipClient(stub.url, timeout=PATIENCE_S)
+    assert client.score(["a"], ["slow"], timeout=0.1).errors == ["not done within 0.1 s"]
     assert client.score(["a"], ["xyz"]).rewards == [3.0]
 
 
@@ -234,11 +249,14 @@ def test_a_failed_request_ends_the_others(client, stub, monkeypatch):
     monkeypatch.setattr(_protocol, "_MAX_ROWS", 1)
     monkeypatch.setattr(_call, "_MAX_REQUESTS", 2)
     stub.script.append(status(500))
-    stub.usual = after(0.1)
+    stub.usual = held
     with pytest.raises(FlipfastError, match="500"):
         client.score(["a"] * 20, ["b"] * 20)
-    time.sleep(0.5)
-    assert len(stub.requests) < 8
+    stub.released.set()
+    for _ in range(20):  # in whose time the others would be sent
+        client.score_row("c", "d")
+    sent = [body["items"][0]["instruction"] for _, body, *_ in stub.requests]
+    assert sent.count("a") < 8
 
 
 def test_connections_are_used_again(client, stub):
@@ -257,7 +275,7 @@ def test_many_threads_share_a_client(client, stub):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(PATIENCE_S)
     assert results == {n: [float(n)] * 5 for n in range(16)}
     assert len(stub.ports) <= 16
 
@@ -310,9 +328,9 @@ def test_a_forks_child_makes_connections_of_its_own(client, stub):
     ]
     for child in children:
         child.start()
-    results = [queue.get(timeout=30) for _ in children]
+    results = [queue.get(timeout=PATIENCE_S) for _ in children]
     for child in children:
-        child.join(timeout=30)
+        child.join(PATIENCE_S)
     assert len({pid for pid, _ in results}) == 2
     assert all(rewards == [1.0, 2.0, 3.0] for _, rewards in results)
     assert client.score(["a"], ["bb"]).rewards == [2.0]
@@ -343,13 +361,16 @@ def test_streamed_rows(stub):
 
 
 def test_cancelling_a_call_hangs_up(stub):
-    stub.usual = after(30)
+    stub.usual = held
 
     async def cancelled():
         client = AsyncFlipClient(stub.url)
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(client.score_row("a", "b"), 0.3)
+        call = asyncio.create_task(client.score_row("a", "b"))
+        await until(lambda: stub.running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
         stub.usual = rows
         return (await client.score_row("a", "bb"))["reward"]
 
-    assert asyncio.run(asyncio.wait_for(cancelled(), 20)) == 2.0
+    assert asyncio.run(asyncio.wait_for(cancelled(), PATIENCE_S)) == 2.0

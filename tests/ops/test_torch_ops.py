@@ -127,7 +127,7 @@ def test_norm_rope(ops: TorchOps, dtype: torch.dtype, norm: str | None, rotary: 
         expected = normed(flat, weight, 1e-6).reshape(n, heads, head_dim)
     rope = None
     if rotary is not None:
-        angles = torch.arange(10.0)[:, None] * torch.rand(rotary // 2)
+        angles = torch.arange(10.0)[:, None] * random(rotary // 2)
         rope = RopeTable(angles.cos(), angles.sin())
         # As complex numbers: (first half) + i (second half), turned by the angle.
         half = rotary // 2

@@ -139,7 +139,8 @@ def test_norm_and_rotation_are_those_of_transformers() -> None:
     config = Qwen3Config(hidden_size=64, num_attention_heads=heads, head_dim=head_dim)
     rotary = modeling_qwen3.Qwen3RotaryEmbedding(config).to(HERE)
     norm = modeling_qwen3.Qwen3RMSNorm(head_dim, EPS).to(HERE)
-    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    generator = torch.Generator(HERE).manual_seed(0)
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
     x, positions = random(n, heads, head_dim), torch.arange(3, 3 + n, device=HERE)
     with torch.no_grad():
         cos, sin = rotary(x, torch.arange(3 + n, device=HERE)[None])

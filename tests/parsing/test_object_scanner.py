@@ -158,7 +158,7 @@ def test_where_the_value_lies():
     assert places[3:] == [(44, 47, False), (44, 47, False), (44, 47, True)]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(outputs | noise, st.data())
 def test_every_cutting_closes_at_the_same_place(text, data):
     output = encode(text)
@@ -171,7 +171,10 @@ def test_every_cutting_closes_at_the_same_place(text, data):
 
 
 # Many of the outputs close nothing: how many is a matter of luck.
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
 @given(outputs, noise | outputs)
 def test_nothing_behind_the_closing_matters(text, rest):
     output = encode(text)
@@ -185,7 +188,7 @@ def test_nothing_behind_the_closing_matters(text, rest):
     assert extract_instruction(start + rest) == (found, status)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.sampled_from(["REASONING", "NOTE", "instruction", "INFERRED INSTRUCTION"]),
@@ -209,7 +212,7 @@ def test_the_value_is_that_of_json(record, ascii_only, indent):
         assert json.loads(f'"{raw}"') == value
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     st.lists(
         st.sampled_from(["inf", "INFERRED", "ered", "instruc", "Instruct", "ion", "ions", "tion"])

@@ -241,28 +241,24 @@ def wrap(instruction: str, form: str, ascii_only: bool) -> str:
 INSTRUCTIONS = st.one_of(st.text(), st.lists(PIECES | st.text(max_size=3)).map("".join))
 
 
-@settings(deadline=None)
 @given(INSTRUCTIONS, st.sampled_from(["compact", "pretty", "fence", "think"]), st.booleans())
 def test_clean_json_round_trip(instruction, form, ascii_only):
     found = extract_instruction(wrap(instruction, form, ascii_only))
     assert found == ((instruction, "ok") if instruction.strip() else ("", "empty"))
 
 
-@settings(deadline=None)
 @given(INSTRUCTIONS, st.sampled_from(["{}", "Here:\n{}", "{}\n\nBye!", "{{{}}}", "[{}]", "x {},"]))
 def test_wrapped_json_round_trip(instruction, wrapping):
     output = wrapping.format(json.dumps({"REASONING": "r", "INFERRED INSTRUCTION": instruction}))
     assert extract_instruction(output)[0] == (instruction if instruction.strip() else "")
 
 
-@settings(deadline=None)
 @given(st.text().filter(str.strip))
 def test_python_dict_round_trip(instruction):
     output = repr({"REASONING": "r", "INFERRED INSTRUCTION": instruction})
     assert extract_instruction(output) == (instruction, "recovered")
 
 
-@settings(deadline=None)
 @given(INSTRUCTIONS, st.booleans(), st.data())
 def test_a_cut_value_gives_its_beginning(instruction, ascii_only, data):
     output = wrap(instruction, "compact", ascii_only)
@@ -273,13 +269,12 @@ def test_a_cut_value_gives_its_beginning(instruction, ascii_only, data):
     assert status == ("truncated" if found else "empty")
 
 
-@settings(deadline=None)
 @given(INSTRUCTIONS, st.integers(0, 60))
 def test_any_cut_output_gives_a_status(instruction, length):
     assert extract_instruction(wrap(instruction, "fence", True)[:length])[1] in STATUSES
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(PIECES | st.text(max_size=3)).map("".join), st.sampled_from(["robust", "plain"]))
 def test_no_text_raises(text, parser):
     found, status = extract_instruction(text, parser)

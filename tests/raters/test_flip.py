@@ -57,7 +57,8 @@ def test_options_behind_the_name(reward):
 
 
 def test_the_seed_counts_where_something_is_sampled(reward):
-    greedy, sampled = load_rater("flip", reward), load_rater("flip:temperature=1.5", reward)
+    greedy = load_rater("flip", reward)
+    sampled = load_rater("flip:temperature=1.5,max_new_tokens=24", reward)
     assert not greedy.uses_seed
     assert sampled.uses_seed
     groups = [Group(GROUPS[0].instruction, GROUPS[0].responses * 4)]

@@ -13,6 +13,7 @@ import uvicorn
 from flipfast.serving.app import create_app
 from flipfast.serving.options import ServerOptions
 from tests.serving.fake_scorer import FakeScorer
+from tests.waiting import PATIENCE_S, wait_until
 
 TEXTS = {"instruction": "name a river", "response": "a river"}
 
@@ -25,7 +26,7 @@ def ask(*calls, scorer=None, headers=None, **options):
         async with client_of(app, headers) as client:
             return [await client.request(*call[:2], **_content(call[2:])) for call in calls]
 
-    return asyncio.run(asyncio.wait_for(main(), 60))
+    return asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
 
 
 def post(path, body, **how):
@@ -49,19 +50,24 @@ def _content(body):
 @contextlib.contextmanager
 def running(app):
     """The address of a server that runs on a thread."""
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=int(PATIENCE_S),  # nothing is to meet it hanging up
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            assert thread.is_alive()
-            threading.Event().wait(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -79,4 +85,4 @@ def served(*arguments):
         raise AssertionError("the server has not started")
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from flipfast.errors import ConfigError, FlipfastError, ModelLoadError, QueueFullError
@@ -52,7 +52,7 @@ class ObedientEngine(ServedScorer):
     async def wait(self):
         self.running += 1
         try:
-            await asyncio.sleep(1000)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -82,7 +82,6 @@ class ObedientEngine(ServedScorer):
 
     async def update_weights(self, folder):
         """Fails where the folder has a file "fail", and once for a file "fail once"."""
-        await asyncio.sleep(0.2)
         name = Path(folder)
         if (name / "fail").exists():
             raise ModelLoadError(f"{name} is no good")
@@ -95,6 +94,14 @@ class ObedientEngine(ServedScorer):
 
     async def close(self):
         pass
+
+
+class EchoEngine(ObedientEngine):
+    """Infers a row's own texts."""
+
+    async def score_row(self, instruction, response, context=None, *, caller=""):
+        await super().score_row(instruction, response, context, caller=caller)
+        return row(inferred=f"{instruction} {response}")
 
 
 class ForeignError(ConfigError):
@@ -120,4 +127,11 @@ def ends(spec):
 
 
 def hangs(spec):
-    time.sleep(1000)
+    threading.Event().wait()
+
+
+def hangs_if(file, spec):
+    """Never starts while there is such a file."""
+    if Path(file).exists():
+        hangs(spec)
+    return ObedientEngine(spec)

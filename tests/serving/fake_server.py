@@ -1,6 +1,10 @@
-"""A server process before a scripted scorer: `python -m tests.serving.fake_server [fail]`."""
+"""A server process before a scripted scorer: `python -m tests.serving.fake_server [fail]`.
+
+SIGUSR1 tells it that its engine has started, or has failed to, SIGUSR2 to answer what waits.
+"""
 
 import asyncio
+import signal
 import sys
 
 from flipfast.errors import ModelLoadError
@@ -12,10 +16,14 @@ from tests.serving.fake_scorer import FakeScorer
 
 async def main(fails):
     scorer = FakeScorer()
+    scorer.state = "starting"
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, started.set)
+    loop.add_signal_handler(signal.SIGUSR2, scorer.go.set)
 
     async def start():
-        scorer.state = "starting"
-        await asyncio.sleep(0.3)
+        await started.wait()
         if fails:
             raise ModelLoadError("no such model")
         scorer.state = "ready"

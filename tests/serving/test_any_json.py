@@ -14,6 +14,7 @@ from flipfast.serving.app import create_app
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.serving.options import ServerOptions
 from tests.serving.fake_scorer import FakeScorer
+from tests.waiting import PATIENCE_S
 
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=8)
 VALUES = st.recursive(
@@ -59,13 +60,13 @@ def asked(client, path, body):
 
 @pytest.fixture(scope="module")
 def fake():
-    app = create_app(FakeScorer(), ServerOptions(admin=True, timeout=5))
+    app = create_app(FakeScorer(), ServerOptions(admin=True, timeout=PATIENCE_S))
     with TestClient(app) as client:
         yield client
 
 
 @pytest.mark.parametrize("path", FIELDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_body(fake, path, data):
     asked(fake, "/wake", "{}")
@@ -80,7 +81,7 @@ def embedded():
     engine.shut_down()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(items=st.lists(VALUES | NEAR_ITEMS, max_size=4))
 def test_any_item_before_the_engine(embedded, items):
     answer = asked(embedded, "/v1/rewards", json.dumps({"items": [*items, GOOD]}))
@@ -90,7 +91,7 @@ def test_any_item_before_the_engine(embedded, items):
     assert "the server failed" not in answer.text
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(messages=NEAR_MESSAGES)
 def test_any_conversation_before_the_engine(embedded, messages):
     body = {"messages": messages, "max_tokens": 1}

@@ -15,6 +15,8 @@ from flipfast import FlipReward
 from flipfast.errors import FlipfastError, InputError, QueueFullError, UnavailableError
 from flipfast.sampling import SamplingParams
 from flipfast.serving.async_engine import AsyncFlipEngine
+from tests.serving.holding import Hold
+from tests.waiting import PATIENCE_S, TIMEOUTS_S, until
 
 TEXTS = [
     ("How do I make banana bread?", "Mash three bananas, mix them with flour, bake an hour."),
@@ -22,11 +24,10 @@ TEXTS = [
     ("Name three rivers of France.", "The Seine, the Loire and the Rhone."),
 ]
 ROWS = [(x, f"{y} ({n})") for n in range(8) for x, y in TEXTS]
-LIMIT = 60.0  # seconds until a test that hangs fails
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, LIMIT))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_several_event_loops_share_it(engine: Any, expected: Any) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(LIMIT)
+        thread.join(PATIENCE_S)
     assert [found[at] for at in range(len(ROWS))] == expected
 
 
@@ -93,15 +94,14 @@ def test_what_is_cancelled_makes_room(engine: Any, expected: Any) -> None:
     async def main() -> None:
         before = engine.status().counters
         tasks = [asyncio.create_task(engine.score_row(*row)) for row in ROWS * 4]
-        await asyncio.sleep(0.05)
+        await until(lambda: engine.status().counters["steps"] > before["steps"])
         for task in tasks[::2]:
             task.cancel()
         rows = await asyncio.gather(*tasks, return_exceptions=True)
         kept = [(at, row) for at, row in enumerate(rows) if isinstance(row, dict)]
         assert len(kept) >= len(tasks) // 2
         assert all(row == expected[at % len(ROWS)] for at, row in kept)
-        while engine.status().queued + engine.status().running:
-            await asyncio.sleep(0.05)
+        await until(lambda: not engine.status().queued + engine.status().running)
         status = engine.status()
         assert status.counters["rewards"] - before["rewards"] <= len(tasks)
         assert engine.inverter._model.engine._scheduler.idle
@@ -109,36 +109,48 @@ def test_what_is_cancelled_makes_room(engine: Any, expected: Any) -> None:
     run(main())
 
 
-def test_the_engine_is_idle_soon_after_a_cancel() -> None:
+def test_the_engine_is_idle_soon_after_a_cancel(monkeypatch: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(style="standalone", drafting=False)  # about 75 steps a row
+        hold = Hold(monkeypatch, engine, lambda: engine.status().counters["steps"] == 3)
         task = asyncio.create_task(engine.score_row(*ROWS[0]))
-        while engine.status().counters["steps"] < 3:
-            await asyncio.sleep(0.001)
+        await until(hold.taken.is_set)
         task.cancel()
-        while engine.status().running:
-            await asyncio.sleep(0.001)
-        assert engine.status().counters["steps"] < 40
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        hold.release()
+        await until(lambda: not engine.status().running)
+        assert engine.status().counters["steps"] < 10
         assert engine.inverter._model.engine._scheduler.idle  # type: ignore[attr-defined]
         await engine.close()
 
     run(main())
 
 
-def test_a_deadline_leaves_what_is_done(engine: Any) -> None:
+def test_a_deadline_leaves_what_is_done(engine: Any, monkeypatch: Any) -> None:
     async def main() -> None:
         texts = [f"{n} rivers" for n in range(300)]
-        batch = await engine.score([ROWS[0][0]] * len(texts), texts, timeout=0.3)
-        late = [error for error in batch.errors if error is not None]
-        assert set(late) == {"not done within 0.3 s"}
-        assert [reward is None for reward in batch.rewards].count(True) == len(late)
+        for timeout in TIMEOUTS_S:
+            before = engine.status().counters["rewards"]
+            with monkeypatch.context() as patch:
+                hold = Hold(patch, engine, lambda n=before: engine.status().counters["rewards"] > n)
+                batch = await engine.score([ROWS[0][0]] * len(texts), texts, timeout=timeout)
+                hold.release()
+                await until(lambda: not engine.status().queued + engine.status().running)
+            late = [error for error in batch.errors if error is not None]
+            assert set(late) == {f"not done within {timeout} s"}
+            assert [reward is None for reward in batch.rewards].count(True) == len(late)
+            if len(late) < len(texts):
+                return
+        raise AssertionError("no row is ever done in time")
 
     run(main())
 
 
-def test_callers_take_turns() -> None:
+def test_callers_take_turns(monkeypatch: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(batch_size=2)
+        hold = Hold(monkeypatch, engine)
         ended: list[str] = []
 
         async def score(caller: str, n: int) -> None:
@@ -148,6 +160,8 @@ def test_callers_take_turns() -> None:
         greedy = [asyncio.create_task(score("greedy", n)) for n in range(60)]
         await asyncio.sleep(0)
         modest = [asyncio.create_task(score("modest", -n)) for n in range(1, 4)]
+        await asyncio.sleep(0)
+        hold.release()
         await asyncio.gather(*greedy, *modest)
         await engine.close()
         assert max(at for at, caller in enumerate(ended) if caller == "modest") < 30
@@ -155,13 +169,17 @@ def test_callers_take_turns() -> None:
     run(main())
 
 
-def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
+def test_a_full_queue_refuses_and_keeps_what_it_has(monkeypatch: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(batch_size=1, max_queue=10)
-        rows = await asyncio.gather(
-            *(engine.score_row("What is erosion?", f"Wind, {n}.") for n in range(50)),
-            return_exceptions=True,
-        )
+        hold = Hold(monkeypatch, engine)
+        tasks = [
+            asyncio.create_task(engine.score_row("What is erosion?", f"Wind, {n}."))
+            for n in range(50)
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        hold.release()
+        rows = await asyncio.gather(*tasks, return_exceptions=True)
         full = [row for row in rows if isinstance(row, QueueFullError)]
         assert full
         assert all(error.retry_after > 0 for error in full)

@@ -34,7 +34,8 @@ def make_all(n_workers, **options):
 def test_each_sees_one_gpu(made, monkeypatch, visible, seen):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for worker in range(2):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back in the end
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         native_engine(EngineSpec(FlipConfig(), 7, worker, 2))

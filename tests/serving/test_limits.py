@@ -16,18 +16,14 @@ from flipfast.serving.app import create_app
 from flipfast.serving.options import ServerOptions
 from tests.serving.asking import TEXTS, ask, client_of, post, running
 from tests.serving.fake_scorer import FakeScorer
+from tests.waiting import PATIENCE_S, TIMEOUTS_S, until, wait_until
 
 BODY = {"items": [TEXTS]}
 WAIT = {"items": [{**TEXTS, "response": "wait"}]}
 
 
 def in_time(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 30))
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.005)
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +94,7 @@ def test_a_slow_body_is_given_up(monkeypatch):
 
     async def slow():
         yield b"{"
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     async def main():
         app = create_app(FakeScorer())
@@ -190,11 +186,12 @@ def test_a_client_that_has_gone_leaves_no_work(path):
     body = WAIT if path == "/v1/rewards" else {"messages": messages}
 
     async def main(url, app):
-        async with httpx.AsyncClient(base_url=url) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post(path, json=body, timeout=0.3)
-        await until(lambda: not scorer.waiting and not app.state.traffic.in_flight)
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+            call = asyncio.create_task(client.post(path, json=body))
+            await until(lambda: scorer.waiting)
+            call.cancel()
+            await asyncio.wait([call])
+            await until(lambda: not scorer.waiting and not app.state.traffic.in_flight)
             text = (await client.get("/metrics")).text
         assert f'flipfast_requests_total{{code="499",route="{path}"}} 1.0' in text
 
@@ -205,18 +202,25 @@ def test_a_client_that_has_gone_leaves_no_work(path):
 
 
 def test_a_reply_that_nobody_takes_is_given_up(monkeypatch):
-    monkeypatch.setattr(limits, "_BODY_SECONDS", 0.5)
-    scorer = FakeScorer()
-    scorer.padding = "x" * 2**14
-    app = create_app(scorer, ServerOptions(timeout=0.5))
     body = json.dumps({"items": [TEXTS] * 1024}).encode()
-    with running(app) as url, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-        client.settimeout(20)
-        client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
-        head = "POST /v1/rewards HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        in_time(until(lambda: app.state.traffic.in_flight))
-        in_time(until(lambda: not app.state.traffic.in_flight))
-        taken = sum(len(part) for part in iter(lambda: client.recv(2**20), b""))
+    head = "POST /v1/rewards HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def bytes_taken(seconds):
+        """Of the reply's 16 MiB; none where they were given up before they were there."""
+        monkeypatch.setattr(limits, "_BODY_SECONDS", seconds)
+        scorer = FakeScorer()
+        scorer.padding = "x" * 2**14
+        app = create_app(scorer, ServerOptions(timeout=seconds))
+        with running(app) as url, socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            client.settimeout(PATIENCE_S)
+            client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            client.sendall(request)
+            ended = 'route="/v1/rewards"} 1.0'
+            wait_until(lambda: ended in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text)
+            taken = sum(len(part) for part in iter(lambda: client.recv(2**20), b""))
+        return taken if scorer.calls else 0
+
+    taken = next(filter(None, map(bytes_taken, TIMEOUTS_S)), 0)
     assert 0 < taken < 2**24  # the connection was closed before the reply's end

@@ -6,9 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import resources
 
 import psutil
@@ -20,8 +20,7 @@ from flipfast.sampling import SamplingParams
 from flipfast.serving import supervisor
 from flipfast.serving.pool import EnginePool
 from tests.serving import engines
-
-PATIENCE_S = 60.0
+from tests.waiting import PATIENCE_S, until, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -29,26 +28,25 @@ def _short_delays(monkeypatch):
     monkeypatch.setattr(supervisor, "_FIRST_DELAY_S", 0.02)
 
 
-def run(work, patience=PATIENCE_S):
+def run(work):
     """Run a coroutine, which leaves no process behind."""
     before = set(children())
-    asyncio.run(asyncio.wait_for(work, patience))
+    asyncio.run(asyncio.wait_for(work, PATIENCE_S))
     assert set(children()) == before
 
 
 def children():
-    """Ids of the engine processes of this one; another child is left by other tests."""
-    found = psutil.Process().children()
-    return [
-        child.pid for child in found if not any("resource_tracker" in a for a in cmdline(child))
-    ]
+    """Ids of the engine processes of this one; other children are left by other tests."""
+    return [child.pid for child in psutil.Process().children() if is_engine(child)]
 
 
-def cmdline(process):
+def is_engine(process):
     try:
-        return process.cmdline()
-    except psutil.Error:  # it has ended
-        return []
+        return any("flipfast.serving.engine_process" in part for part in process.cmdline())
+    except psutil.ZombieProcess:
+        return True  # it has ended, and nobody has taken notice
+    except psutil.NoSuchProcess:
+        return False
 
 
 @asynccontextmanager
@@ -59,12 +57,6 @@ async def started(n_workers=1, factory=engines.ObedientEngine, **options):
         yield pool
     finally:
         await pool.close()
-
-
-async def until(condition):
-    """Wait for something to come true."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 async def weights_and_process(pool):
@@ -122,8 +114,12 @@ def test_what_is_no_text_is_that_rows_error_alone():
 def test_a_cancelled_row_is_cancelled_in_its_process():
     async def work():
         async with started() as pool:
-            batch = await pool.score(["a"] * 3, ["wait", "x", "wait"], timeout=0.5)
-            assert batch.status == ["error", "ok", "error"]
+            responses = ["wait", "x", "wait"]
+            rows = [asyncio.create_task(pool.score_row("a", text)) for text in responses]
+            assert (await rows[1])["status"] == "ok"  # so that the others have begun
+            for row in rows[::2]:
+                row.cancel()
+            await asyncio.wait(rows)
             await weights_and_process(pool)
             status = pool.status()
             assert (status.counters["cancelled"], status.running, status.queued) == (2, 0, 0)
@@ -216,12 +212,13 @@ def test_an_engine_that_has_failed_is_replaced():
         (engines.no_model, ModelLoadError, "^there is no such model$"),
         (engines.broken, ModelLoadError, "ZeroDivisionError: by zero"),
         (engines.ends, ModelLoadError, "exit code 7"),
-        (engines.hangs, ModelLoadError, "did not start in 2 s"),
+        (engines.hangs, ModelLoadError, "did not start in 0.3 s"),
     ],
 )
 def test_a_first_start_that_fails_says_why(factory, error, message):
     async def work():
-        pool = EnginePool(n_workers=2, factory=factory, start_timeout=2.0)
+        timeout = 0.3 if factory is engines.hangs else PATIENCE_S
+        pool = EnginePool(n_workers=2, factory=factory, start_timeout=timeout)
         with pytest.raises(error, match=message):
             await pool.start()
         assert children() == []
@@ -305,7 +302,8 @@ def test_rows_that_come_during_an_update_get_the_new_weights(tmp_path):
         async with started(2) as pool:
             (tmp_path / "second").mkdir()
             update = asyncio.create_task(pool.update_weights(str(tmp_path / "second")))
-            await asyncio.sleep(0.05)
+            await until(lambda: not pool._processes.settled.is_set())
+            assert not update.done()
             batch = await pool.score(["a"] * 4, ["x"] * 4)
             assert update.done()
             assert list(batch.inferred) == ["second"] * 4
@@ -359,16 +357,26 @@ def test_sleep_and_wake():
     run(work())
 
 
-def test_a_process_that_ends_asleep_comes_back_awake_with_the_last_weights(tmp_path, caplog):
+def test_a_process_that_ends_asleep_comes_back_awake_with_the_last_weights(
+    tmp_path, caplog, monkeypatch
+):
     async def work():
         async with started(2) as pool:
+            n_waiting = 0
+            wait = pool._processes._awake.wait
+
+            async def counted():
+                nonlocal n_waiting
+                n_waiting += 1
+                return await wait()
+
+            monkeypatch.setattr(pool._processes._awake, "wait", counted)
             (tmp_path / "second").mkdir()
             await pool.update_weights(str(tmp_path / "second"))
             await pool.sleep()
             for process in children():
                 os.kill(process, signal.SIGKILL)
-            await until(lambda: not pool._processes.workers)
-            await asyncio.sleep(0.2)  # ten times what it waits before a start
+            await until(lambda: n_waiting == 2)
             assert children() == []
             assert pool.status().state == "asleep"
             assert "cannot be started" not in caplog.text  # nor has it been tried
@@ -380,15 +388,19 @@ def test_a_process_that_ends_asleep_comes_back_awake_with_the_last_weights(tmp_p
     run(work())
 
 
-def test_a_process_that_starts_holds_no_memory_while_the_others_sleep():
+def test_a_process_that_starts_holds_no_memory_while_the_others_sleep(tmp_path):
+    hang = tmp_path / "hang"
+
     async def work():
-        async with started(2) as pool:
+        async with started(2, factory=partial(engines.hangs_if, str(hang))) as pool:
             before = set(children())
+            hang.touch()
             os.kill(min(before), signal.SIGKILL)
             await until(lambda: set(children()) - before)
             assert len(pool._processes.ready) == 1
             await pool.sleep()
             assert set(children()) == {max(before)}
+            hang.unlink()
             await pool.wake()
             await once_ready(pool, 2)
 
@@ -399,7 +411,7 @@ def test_close_ends_what_is_open_and_later_calls():
     async def work():
         async with started(2) as pool:
             task = asyncio.create_task(pool.score_row("a", "wait"))
-            await asyncio.sleep(0.05)
+            await until(lambda: any(worker.n_open for worker in pool._processes.workers))
             await pool.close()
             assert children() == []
             for call in (task, pool.score_row("a", "x"), pool.sleep()):
@@ -425,16 +437,18 @@ def test_processes_leave_signals_to_their_parent():
 
 SCRIPT = """
 import asyncio, sys
+import psutil
 from flipfast.serving.pool import EnginePool
 from tests.serving import engines
+from tests.waiting import until
 
 async def work():
     pool = EnginePool(n_workers=2, factory=engines.{factory})
     start = asyncio.create_task(pool.start())
-    await asyncio.sleep({seconds})
+    children = psutil.Process().children
+    await until(lambda: len(children()) == 2 and (start.done() or {hangs}))
     heavy = {{"torch", "transformers", "numpy", "tokenizers"}} & set(sys.modules)
-    import psutil
-    print(*heavy, *(child.pid for child in psutil.Process().children()), flush=True)
+    print(*heavy, *(child.pid for child in children()), flush=True)
     {last}
 
 asyncio.run(work())
@@ -444,9 +458,9 @@ asyncio.run(work())
 @pytest.mark.parametrize("factory", ["ObedientEngine", "hangs"])
 @pytest.mark.parametrize("end", ["killed", "done"])
 def test_no_process_outlives_its_parent(factory, end):
-    last = "return" if end == "done" else "await asyncio.sleep(1000)"
+    last = "return" if end == "done" else "await asyncio.Event().wait()"
     # No pool is closed here, and no script guarded against being run again by a process.
-    script = SCRIPT.format(factory=factory, last=last, seconds=1.0)
+    script = SCRIPT.format(factory=factory, last=last, hangs=factory == "hangs")
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     try:
         printed = parent.stdout.readline().split()
@@ -455,10 +469,7 @@ def test_no_process_outlives_its_parent(factory, end):
         if end == "killed":
             parent.kill()
         parent.wait(PATIENCE_S)
-        deadline = time.monotonic() + PATIENCE_S
-        while any(map(lives, processes)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: not any(map(lives, processes)))
     finally:
         parent.kill()
         parent.wait()
@@ -482,7 +493,7 @@ def test_rewards_are_those_of_the_engine_in_this_process(tmp_path):
     weights = load_file(tmp_path / "new" / "model.safetensors")
     weights["model.norm.weight"] = -weights["model.norm.weight"]
     save_file(weights, tmp_path / "new" / "model.safetensors")
-    n = 150
+    n = 90
     instructions = [f"Name {i} rivers of Norway." for i in range(n)]
     responses = [f"The rivers are Glomma, {'Tana, ' * (i % 7)}and {i} others." for i in range(n)]
     config = FlipConfig(max_new_tokens=24)
@@ -496,12 +507,15 @@ def test_rewards_are_those_of_the_engine_in_this_process(tmp_path):
         pool = EnginePool(config, 2)
         await pool.start()
         try:
-            tasks = [
-                asyncio.create_task(pool.score_row(*texts))
-                for texts in zip(instructions, responses, strict=True)
-            ]
+            pairs = list(zip(instructions, responses, strict=True))
+            tasks = [asyncio.create_task(pool.score_row(*texts)) for texts in pairs[: n // 2]]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            os.kill(children()[0], signal.SIGKILL)
+            victim = children()[0]
+            os.kill(victim, signal.SIGSTOP)  # so that it leaves some, however quick it is
+            later = [asyncio.create_task(pool.score_row(*texts)) for texts in pairs[n // 2 :]]
+            await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+            os.kill(victim, signal.SIGKILL)
+            tasks += later
             rows = await asyncio.gather(*tasks, return_exceptions=True)
             lost = [isinstance(row, UnavailableError) for row in rows]
             assert 0 < sum(lost) <= n // 2
@@ -520,4 +534,4 @@ def test_rewards_are_those_of_the_engine_in_this_process(tmp_path):
         finally:
             await pool.close()
 
-    run(work(), patience=3 * PATIENCE_S)
+    run(work())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -28,6 +28,7 @@ import pyarrow
 import ray
 from pyarrow import parquet
 from ray import serve
+from ray._private import services
 
 from flipfast import FlipConfig, FlipReward
 from flipfast.cli import main
@@ -36,7 +37,10 @@ from flipfast.sampling import SamplingParams
 from flipfast.serving.options import ServerOptions
 from flipfast.serving.ray import ActorShare, RayPool, deployment, folder, score_folder
 from flipfast.serving.ray.parts import Part, cut
-from tests.serving.ray_engines import POISON, clumsy_reward, mortal_engine, no_engine
+from tests.serving.engines import EchoEngine
+from tests.serving.ray_engines import POISON, clumsy_reward, mortal_engine
+from tests.serving.ray_light import LightShare, no_engine
+from tests.waiting import PATIENCE_S, until, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 _TOKENS = ("--max-new-tokens", "24")
@@ -46,19 +50,55 @@ INSTRUCTIONS = [f"Name {i} facts about rivers." for i in range(N)]
 RESPONSES = [f"Here are {i} facts: rivers flow into the sea, for {i} reasons." for i in range(N)]
 
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster a run
+
+# Ray's own limits, which are seconds, on a machine that has other work.
+_PATIENT_RAY = {
+    "worker_register_timeout_seconds": int(PATIENCE_S),
+    "gcs_server_request_timeout_seconds": int(PATIENCE_S),
+    "health_check_timeout_ms": int(1000 * PATIENCE_S),
+}
+_PATIENT_SERVE = ("PROXY_READY_CHECK_TIMEOUT_S", "PROXY_HEALTH_CHECK_TIMEOUT_S")
+
+
+def _node_once_there(get_node: Any, *which: Any) -> Any:
+    """What `ray.init` asks for, again and again for 30 s, until its node is there."""
+    found: list[Any] = []
+
+    def there() -> bool:
+        try:
+            found.append(get_node(*which))
+        except RuntimeError:
+            return False
+        return True
+
+    wait_until(there)
+    return found[0]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Actors of this and of no other version of the package."""
     paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, sys.path)]
-    ray.init(
-        num_cpus=4,  # two actors at a time; more where a test is left out that closes some
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": ":".join(paths), "TOKENIZERS_PARALLELISM": "0"}},
-    )
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's processes inherit these. A runtime_env would start workers of its own.
+        patch.setenv("PYTHONPATH", ":".join(paths))
+        patch.setenv("TOKENIZERS_PARALLELISM", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name in _PATIENT_SERVE:
+            patch.setenv(f"RAY_SERVE_{name}", str(PATIENCE_S))
+        patch.setattr("ray.serve._private.api.HTTP_PROXY_TIMEOUT", PATIENCE_S)
+        patch.setattr(services, "get_node", partial(_node_once_there, services.get_node))
+        ray.init(
+            address="local",
+            num_cpus=4,  # two actors at a time; more where a test is left out that closes some
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            _system_config=_PATIENT_RAY,
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +119,13 @@ class Background:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
-    def run(self, work: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
-        limited = asyncio.wait_for(work, seconds)
-        return asyncio.run_coroutine_threadsafe(limited, self.loop).result(seconds + 5)
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        limited = asyncio.wait_for(work, PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(limited, self.loop).result()
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(PATIENCE_S)
         self.loop.close()
 
 
@@ -97,9 +137,16 @@ def background() -> Iterator[Background]:
 
 
 @pytest.fixture(scope="module")
-def pool(background: Background) -> Iterator[RayPool]:
-    """Two actors, which poisoned rows end; replaced ones are waited for."""
-    found = RayPool(CONFIG, n_actors=2, max_in_flight=16, build=mortal_engine)
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While there is this file, the response in it waits in its actor."""
+    return tmp_path_factory.mktemp("ray") / "hold"
+
+
+@pytest.fixture(scope="module")
+def pool(background: Background, hold: Path) -> Iterator[RayPool]:
+    """Two actors; one that has been replaced is waited for."""
+    build = partial(mortal_engine, hold=str(hold))
+    found = RayPool(CONFIG, n_actors=2, max_in_flight=16, build=build)
     background.run(found.start(2))
     yield found
     background.run(found.close())
@@ -147,17 +194,24 @@ def test_cancelled_rows_are_dropped_and_the_pool_goes_on(
 
 
 def test_a_killed_actor_costs_nothing_but_time(
-    pool: RayPool, background: Background, expected: list[dict[str, Any]]
+    pool: RayPool, background: Background, expected: list[dict[str, Any]], hold: Path
 ) -> None:
     counted = pool.status().counters["rewards"]
+    hold.write_text(RESPONSES[0])  # the first actor has this one when it is killed
+
+    async def let_go() -> None:
+        await until(lambda: pool.status().counters["actor_deaths"])
+        hold.unlink()
 
     async def kill_one_in_the_middle() -> list[tuple[int, dict[str, Any]]]:
         rows = []
+        letting_go = asyncio.create_task(let_go())
         async for row in pool.stream(INSTRUCTIONS, RESPONSES):
             if not rows:
                 victim = pool._dispatcher.members[0]
                 ray.kill(victim._actor)
             rows.append(row)
+        await letting_go
         return rows
 
     rows = background.run(kill_one_in_the_middle())
@@ -171,17 +225,22 @@ def test_a_killed_actor_costs_nothing_but_time(
     assert pool.status().counters["actors"] == 2
 
 
-def test_a_row_that_ends_every_actor_is_the_only_one_lost(
-    pool: RayPool, background: Background, expected: list[dict[str, Any]]
-) -> None:
-    deaths = pool.status().counters["actor_deaths"]
-    responses = [*RESPONSES[:10], POISON, *RESPONSES[11:]]
-    batch = background.run(pool.score(INSTRUCTIONS, responses), 120)
-    rows = batch.to_dicts()
-    assert rows[10]["status"] == "error"
-    assert "3 actors" in rows[10]["error"]
-    assert rows[:10] + rows[11:] == expected[:10] + expected[11:]
-    assert pool.status().counters["actor_deaths"] == deaths + 3
+def test_a_row_that_ends_every_actor_is_the_only_one_lost(background: Background) -> None:
+    responses = [*RESPONSES[:10], "exit", *RESPONSES[11:]]
+
+    async def score() -> list[dict[str, Any]]:
+        share = LightShare()
+        async with RayPool(CONFIG, n_actors=2, share=share, build=EchoEngine) as pool:
+            batch = await pool.score(INSTRUCTIONS, responses)
+            assert pool.status().counters["actor_deaths"] == 3
+            return batch.to_dicts()
+
+    rows = background.run(score())
+    lost = rows.pop(10)
+    assert lost["status"] == "error"
+    assert "3 actors" in lost["error"]
+    texts = [f"{x} {y}" for x, y in zip(INSTRUCTIONS, responses, strict=True) if y != "exit"]
+    assert [row["inferred"] for row in rows] == texts
 
 
 def test_sleeping_waking_and_new_weights(
@@ -201,10 +260,12 @@ def test_sleeping_waking_and_new_weights(
     assert pool.status().counters["actors"] == 2
 
 
-def test_closing_answers_all(pool: RayPool, background: Background) -> None:
+def test_closing_answers_all(pool: RayPool, background: Background, hold: Path) -> None:
+    hold.write_text(RESPONSES[0])
+
     async def close_in_the_middle() -> Any:
         scoring = asyncio.ensure_future(pool.score(INSTRUCTIONS, RESPONSES))
-        await asyncio.sleep(0.01)
+        await until(lambda: pool.status().running)
         await pool.close()
         return await asyncio.gather(scoring, return_exceptions=True)
 
@@ -215,7 +276,7 @@ def test_closing_answers_all(pool: RayPool, background: Background) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_says_so(background: Background) -> None:
-    broken = RayPool(CONFIG, n_actors=1, build=no_engine)
+    broken = RayPool(CONFIG, n_actors=1, share=LightShare(), build=no_engine)
     with pytest.raises(ModelLoadError, match="no such model"):
         background.run(broken.start())
     with pytest.raises(ModelLoadError, match="no such model"):
@@ -230,26 +291,33 @@ def test_a_model_that_cannot_be_loaded_says_so(background: Background) -> None:
 
 def ask(url: str, items: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Rows of a server, which may be about to start a replica."""
-    end = time.monotonic() + 60
-    while True:
+    rows: list[dict[str, Any]] = []
+
+    def answered() -> bool:
         try:
-            reply = httpx.post(f"{url}/v1/rewards", json={"items": items}, timeout=30)
-            if reply.status_code == 200:
-                rows: list[dict[str, Any]] = reply.json()["rows"]
-                return rows
-            problem = f"{reply.status_code}: {reply.text}"
-        except httpx.TransportError as error:
-            problem = str(error)
-        assert time.monotonic() < end, problem
-        time.sleep(0.2)
+            reply = post(url, items)
+        except httpx.TransportError:
+            return False
+        if reply.status_code == 200:
+            rows.extend(reply.json()["rows"])
+        return reply.status_code == 200
+
+    wait_until(answered)
+    return rows
+
+
+def post(url: str, items: list[dict[str, str]]) -> httpx.Response:
+    return httpx.post(f"{url}/v1/rewards", json={"items": items}, timeout=PATIENCE_S)
 
 
 def test_the_application_behind_ray_serve(expected: list[dict[str, Any]]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    try:
+    # Held, but not listened on: Ray's proxy alone can share it.
+    with socket.socket() as held, contextlib.ExitStack() as ending:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        ending.callback(serve.shutdown)
         hasty = {"health_check_period_s": 1, "graceful_shutdown_timeout_s": 1}
         serve.run(deployment(CONFIG, num_replicas=1, build=mortal_engine, **hasty))
         url = f"http://127.0.0.1:{port}"
@@ -257,10 +325,8 @@ def test_the_application_behind_ray_serve(expected: list[dict[str, Any]]) -> Non
         items = [{"instruction": one, "response": other} for one, other in texts]
         assert ask(url, items) == expected[:9]
         poisoned = [*items, {"instruction": "x", "response": POISON}]
-        assert httpx.post(f"{url}/v1/rewards", json={"items": poisoned}).status_code >= 500
+        assert post(url, poisoned).status_code >= 500
         assert ask(url, items) == expected[:9]  # from another replica
-    finally:
-        serve.shutdown()
     with pytest.raises(ConfigError, match="admin"):
         deployment(CONFIG, ServerOptions(admin=True))
 
@@ -321,6 +387,8 @@ def test_an_interrupted_folder_with_a_killed_actor_is_the_same_in_the_end(
 
     with pytest.raises(KeyboardInterrupt):
         score_folder(str(source), str(out), on_part=stop, **{**how, "n_actors": 1})
+    everything = ray.cluster_resources()["CPU"]
+    wait_until(lambda: ray.available_resources().get("CPU") == everything)  # its actor has ended
     (out / "a.jsonl" / "part-000003.jsonl").unlink(missing_ok=True)  # if it was done by then
     before = {path: path.stat().st_mtime_ns for path in out.rglob("part-*")}
     assert before

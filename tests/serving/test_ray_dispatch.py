@@ -12,6 +12,7 @@ pytest.importorskip("ray", reason="needs ray")
 
 from flipfast.errors import QueueFullError, UnavailableError
 from flipfast.serving.ray.dispatch import Dispatcher, JobLost, Member, MemberDied
+from tests.waiting import PATIENCE_S, until
 
 
 class Scripted(Member):
@@ -63,11 +64,8 @@ class House:
         return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        await asyncio.wait_for(work, seconds)
-
-    asyncio.run(limited())
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, PATIENCE_S))
 
 
 def numbers(n: int) -> list[bytes]:
@@ -86,7 +84,7 @@ def test_all_members_have_the_same_work_and_none_too_much() -> None:
         assert sum(done) == 100
         assert min(done) >= 40
 
-    within(10, work())
+    run(work())
 
 
 def test_few_jobs_are_spread() -> None:
@@ -95,7 +93,7 @@ def test_few_jobs_are_spread() -> None:
         assert await house.run(*numbers(4)) == numbers(4)
         assert [len(member.groups) for member in house.dispatcher.members] == [1, 1]
 
-    within(10, work())
+    run(work())
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -116,7 +114,7 @@ def test_a_poisoned_job_is_found_out_and_no_other_is_lost(n: int) -> None:
         assert house.dispatcher.running == house.dispatcher.queued == 0
         assert len(house.dispatcher.members) == n
 
-    within(10, work())
+    run(work())
 
 
 def test_jobs_of_a_dead_member_go_to_the_others() -> None:
@@ -124,8 +122,7 @@ def test_jobs_of_a_dead_member_go_to_the_others() -> None:
         house = House(2, replace=False)
         first, second = house.dispatcher.members
         results = asyncio.ensure_future(house.run(*[b"slow"] * 12))
-        await asyncio.sleep(0.01)
-        assert first.running == second.running == 6
+        await until(lambda: first.running == second.running == 6)
         first.dead = True
         first.latch.set()
         second.latch.set()
@@ -133,18 +130,23 @@ def test_jobs_of_a_dead_member_go_to_the_others() -> None:
         assert house.replaced == [first]  # once, though two calls have failed
         assert house.dispatcher.n_resent == 6
 
-    within(10, work())
+    run(work())
 
 
 def test_suspects_have_a_member_to_themselves() -> None:
     async def work() -> None:
         house = House(1)
+        (first,) = house.dispatcher.members
         contents = [b"slow"] * 8 + [b"poison"] + numbers(40)
         results = asyncio.ensure_future(house.run(*contents))
-        for _ in range(20):
-            await asyncio.sleep(0.001)
+        await until(lambda: first.groups)
+
+        def let_go() -> bool:
             for member in [*house.dispatcher.members, *house.replaced]:
                 member.latch.set()
+            return results.done()
+
+        await until(let_go)
         done = await results
         assert [one for one in done if not isinstance(one, JobLost)] == [
             one for one in contents if one != b"poison"
@@ -152,7 +154,7 @@ def test_suspects_have_a_member_to_themselves() -> None:
         for member in house.replaced[1:]:  # these died with suspects alone
             assert len(member.groups[-1]) <= 8
 
-    within(10, work())
+    run(work())
 
 
 def test_the_queue_is_bounded_and_callers_take_turns() -> None:
@@ -169,7 +171,7 @@ def test_the_queue_is_bounded_and_callers_take_turns() -> None:
         assert member.groups.index([b"one"]) <= 2
         assert await asyncio.gather(*tasks) == numbers(6)
 
-    within(10, work())
+    run(work())
 
 
 def test_a_cancelled_job_is_dropped_wherever_it_is() -> None:
@@ -178,8 +180,8 @@ def test_a_cancelled_job_is_dropped_wherever_it_is() -> None:
         (member,) = house.dispatcher.members
         running = asyncio.ensure_future(house.dispatcher.run(b"slow"))
         waiting = asyncio.ensure_future(house.dispatcher.run(b"waits"))
-        await asyncio.sleep(0.01)
-        assert (house.dispatcher.running, house.dispatcher.queued) == (1, 1)
+        await until(lambda: (house.dispatcher.running, house.dispatcher.queued) == (1, 1))
+        await until(lambda: member.groups)
         waiting.cancel()
         running.cancel()
         await asyncio.gather(waiting, running, return_exceptions=True)
@@ -189,7 +191,7 @@ def test_a_cancelled_job_is_dropped_wherever_it_is() -> None:
         assert await house.dispatcher.run(b"next") == b"next"
         assert member.groups == [[b"slow"], [b"next"]]
 
-    within(10, work())
+    run(work())
 
 
 def test_pausing_waits_for_what_runs_and_keeps_what_waits() -> None:
@@ -197,9 +199,10 @@ def test_pausing_waits_for_what_runs_and_keeps_what_waits() -> None:
         house = House(1, max_in_flight=1)
         (member,) = house.dispatcher.members
         results = asyncio.ensure_future(house.run(b"slow", b"next"))
-        await asyncio.sleep(0.01)
+        await until(lambda: member.groups)
         pause = asyncio.ensure_future(house.dispatcher.pause())
-        await asyncio.sleep(0.01)
+        for _ in range(100):
+            await asyncio.sleep(0)
         assert not pause.done()
         member.latch.set()
         await pause
@@ -207,7 +210,7 @@ def test_pausing_waits_for_what_runs_and_keeps_what_waits() -> None:
         house.dispatcher.resume()
         assert await results == [b"slow", b"next"]
 
-    within(10, work())
+    run(work())
 
 
 def test_failing_answers_all() -> None:
@@ -215,7 +218,7 @@ def test_failing_answers_all() -> None:
         house = House(1, replace=False, max_in_flight=1)
         (member,) = house.dispatcher.members
         results = asyncio.ensure_future(house.run(b"slow", b"next"))
-        await asyncio.sleep(0.01)
+        await until(lambda: member.groups)
         house.dispatcher.fail(UnavailableError("closed"))
         member.dead = True
         member.latch.set()
@@ -223,4 +226,4 @@ def test_failing_answers_all() -> None:
         with pytest.raises(UnavailableError):
             await house.dispatcher.run(b"more")
 
-    within(10, work())
+    run(work())

@@ -11,6 +11,7 @@ pytest.importorskip("fastapi", reason="the server's packages")
 from flipfast.serving.app import create_app
 from tests.serving.asking import TEXTS, ask, client_of, post
 from tests.serving.fake_scorer import FakeScorer
+from tests.waiting import PATIENCE_S
 
 SCORES = {"precision": 2 / 3, "recall": 2 / 3, "inferred": "a river", "status": "ok"}
 ROW = {"reward": 2 / 3, **SCORES, "n_prompt_tokens": 7, "n_output_tokens": 3, "error": None}
@@ -297,4 +298,4 @@ def test_requests_do_not_wait_for_each_other():
             scorer.go.set()
             assert json.loads((await slow).content)["rows"][0]["status"] == "ok"
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))

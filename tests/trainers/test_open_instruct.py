@@ -12,6 +12,7 @@ from flipfast.trainers._scorers import TrainerScorer
 from tests.trainers import standins
 from tests.trainers.conftest import BREAD
 from tests.trainers.fakes import UNPARSED, FixedScorer
+from tests.waiting import PATIENCE_S
 
 RESPONSE = (
     "<think>bananas</think><answer>To make banana bread, mash bananas and add flour.</answer>"
@@ -33,7 +34,7 @@ def verify(verifier, label, query):
     call = verifier.async_call(
         tokenized_prediction=[1], prediction=RESPONSE, label=label, query=query, rollout_state=None
     )
-    return asyncio.run(asyncio.wait_for(call, 60))
+    return asyncio.run(asyncio.wait_for(call, PATIENCE_S))
 
 
 def test_open_instruct_finds_it_by_its_base_class(module):

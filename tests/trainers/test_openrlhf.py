@@ -12,6 +12,7 @@ from flipfast.trainers import openrlhf
 from flipfast.trainers.openrlhf import RewardFunction, reward_func
 from tests.trainers.conftest import BREAD, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
+from tests.waiting import PATIENCE_S
 
 PROMPT = f"<|im_start|>user\n{BREAD}<|im_end|>\n<|im_start|>assistant\n"
 
@@ -65,7 +66,7 @@ def execute(path, tokenizer, prompt, label):
     params = SimpleNamespace(max_tokens=64, logprobs=None)
     tokens = [*tokenizer.encode(RESPONSE, add_special_tokens=False), tokenizer.eos_token_id]
     call = executor.execute(prompt, label, params, 512, tokenizer, Llm(tokens))
-    return asyncio.run(asyncio.wait_for(call, 60))
+    return asyncio.run(asyncio.wait_for(call, PATIENCE_S))
 
 
 @pytest.fixture(scope="module")

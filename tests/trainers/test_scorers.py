@@ -15,6 +15,7 @@ from flipfast.errors import ConfigError, UnavailableError
 from flipfast.trainers._scorers import TrainerScorer, figures, scorer_of
 from tests.trainers.conftest import ROWS
 from tests.trainers.fakes import UNPARSED, AwayScorer, FixedScorer, StuckScorer, row
+from tests.waiting import PATIENCE_S
 
 
 def test_a_target_is_an_engine_a_server_or_a_scorer(monkeypatch):
@@ -54,15 +55,15 @@ def test_many_threads_and_loops_get_the_rewards_of_a_batch(flip: FlipReward):
 
     places = [*range(len(ROWS))] * 2
     with ThreadPoolExecutor(8) as pool:
-        assert [*pool.map(blocking, places, timeout=60)] == expected * 2
-        assert [*pool.map(own_loop, places, timeout=60)] == expected * 2
+        assert [*pool.map(blocking, places, timeout=PATIENCE_S)] == expected * 2
+        assert [*pool.map(own_loop, places, timeout=PATIENCE_S)] == expected * 2
     assert [r["reward"] for r in scorer.chats_now(*zip(*ROWS, strict=True))] == expected
 
 
 def test_one_engine_is_made_when_many_threads_are_first():
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(scorer_of, seed=11) for _ in range(8)]
-        assert len({id(future.result(timeout=60)) for future in futures}) == 1
+        assert len({id(future.result(timeout=PATIENCE_S)) for future in futures}) == 1
 
 
 def test_an_engine_is_loaded_beside_the_callers_event_loop(monkeypatch):
@@ -104,7 +105,7 @@ def test_no_reward_is_made_up_where_nobody_answers():
 
 
 def test_a_pickle_has_the_target_and_no_engine(flip: FlipReward):
-    scorer = TrainerScorer(FlipConfig(), timeout=60, on_failure=None)
+    scorer = TrainerScorer(FlipConfig(), timeout=PATIENCE_S, on_failure=None)
     scorer.chats_now(["a"], ["b"])
     sent = pickle.dumps(scorer)
     assert len(sent) < 2000
@@ -130,7 +131,7 @@ def test_a_fork_starts_anew():
     child = context.Process(target=_in_child, args=(scorer, answers))
     child.start()
     try:
-        assert answers.get(timeout=30) == (0, 0.5)
+        assert answers.get(timeout=PATIENCE_S) == (0, 0.5)
     finally:
         child.kill()
         child.join()

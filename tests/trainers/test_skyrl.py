@@ -7,6 +7,7 @@ import pytest
 from flipfast import FlipReward
 from flipfast.errors import InputError
 from tests.trainers.conftest import BREAD, CHAT, RESPONSE
+from tests.waiting import PATIENCE_S
 
 skyrl_gym = pytest.importorskip("skyrl_gym", reason="needs skyrl_gym: pip install skyrl-gym")
 
@@ -45,7 +46,7 @@ def test_many_threads(flip: FlipReward, make):
     for env in envs:
         env.init(CHAT)
     with ThreadPoolExecutor(8) as pool:
-        outputs = [*pool.map(lambda env: env.step(RESPONSE), envs, timeout=60)]
+        outputs = [*pool.map(lambda env: env.step(RESPONSE), envs, timeout=PATIENCE_S)]
     assert {output["reward"] for output in outputs} == set(flip([CHAT], [RESPONSE]))
 
 

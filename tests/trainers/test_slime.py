@@ -12,6 +12,7 @@ from flipfast.errors import InputError
 from flipfast.trainers.slime import FlipRewardModel, rm
 from tests.trainers.conftest import BREAD, CHAT, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
+from tests.waiting import PATIENCE_S
 
 ARGS = SimpleNamespace(rm_url=None, reward_key=None, group_rm=False)
 
@@ -27,7 +28,7 @@ class Sample:
 
 
 def call(model, sample, args=ARGS):
-    return asyncio.run(asyncio.wait_for(model(args, sample, evaluation=False), 60))
+    return asyncio.run(asyncio.wait_for(model(args, sample, evaluation=False), PATIENCE_S))
 
 
 def test_a_sample_a_group_and_a_list_of_none(flip: FlipReward):

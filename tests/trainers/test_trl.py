@@ -17,7 +17,8 @@ import torch
 from flipfast import FlipConfig, FlipReward
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.trainers.trl import TrlReward
-from tests.client.stub import after, running_stub
+from tests.client.stub import held, running_stub
+from tests.waiting import PATIENCE_S
 
 METRICS = {"flip/rewards_per_s", "flip/failed_share", "flip/zero_variance_share"}
 PROMPTS = ["Name a river.", "Name a river.", "Say hi.", "Say hi."]
@@ -101,12 +102,13 @@ def test_all_targets_give_the_same_bits(flip):
 def test_a_server_and_one_that_is_late():
     pytest.importorskip("httpx", reason="the client needs httpx")
     with running_stub() as stub:
-        reward = TrlReward(stub.url, timeout=0.5)
+        reward = TrlReward(stub.url, timeout=PATIENCE_S)
         assert reward(["a", "b"], ["x", "xyz"]) == [1.0, 3.0]
         assert asyncio.run(reward.flip_reward(["a"], ["xy"])) == [2.0]
-        stub.usual = after(20)
+        stub.usual = held
         logs = Logs()
-        assert logs.call(reward, ["a", "b"], ["x", "y"]) == [None, None]
+        hasty = TrlReward(stub.url, timeout=0.2)
+        assert logs.call(hasty, ["a", "b"], ["x", "y"]) == [None, None]
         assert logs.metrics["flip/failed_share"] == 1
 
 
@@ -125,7 +127,7 @@ print(asyncio.run(reward(prompts=["Name a river."], completions=["The Rhine is a
         input=pickle.dumps(reward),
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
-        timeout=100,
+        timeout=PATIENCE_S,
         check=True,
     )
     expected = FlipReward(max_new_tokens=24).score(PROMPTS[:1], COMPLETIONS[:1]).rewards

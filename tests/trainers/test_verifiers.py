@@ -12,13 +12,14 @@ from flipfast.trainers.verifiers import flip as flip_one
 from flipfast.trainers.verifiers import flip_group as flip_many
 from tests.trainers.conftest import BREAD, CHAT, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
+from tests.waiting import PATIENCE_S
 
 TEXTS = ["To make banana bread, mash bananas and add flour.", "The Seine flows through Paris."]
 REPLIES = [[{"role": "assistant", "content": text}] for text in TEXTS]
 
 
 def run(call):
-    return asyncio.run(asyncio.wait_for(call, 60))
+    return asyncio.run(asyncio.wait_for(call, PATIENCE_S))
 
 
 def test_a_rollout_and_a_group(flip: FlipReward):

@@ -12,6 +12,7 @@ from flipfast.errors import InputError
 from flipfast.trainers.verl import compute_score, compute_score_batch
 from tests.trainers.conftest import BREAD, CHAT, RESPONSE, RIVER
 from tests.trainers.fakes import UNPARSED, FixedScorer
+from tests.waiting import PATIENCE_S
 
 EXTRA = {"score", "inferred", "status", "flip_failed", "flip_precision", "flip_recall"}
 
@@ -85,7 +86,7 @@ def config_of(**reward):
 
     function = {"path": "pkg://flipfast.trainers.verl", "name": "compute_score"}
     usual = {
-        "custom_reward_function": {**function, "reward_kwargs": {"timeout": 60}},
+        "custom_reward_function": {**function, "reward_kwargs": {"timeout": PATIENCE_S}},
         "reward_manager": {"source": "register", "name": "naive"},
     }
     return OmegaConf.create({"reward": {**usual, **reward}})
@@ -121,7 +122,7 @@ def run_single(manager, data):
     async def run():
         manager.loop = asyncio.get_running_loop()
         tasks = [manager.run_single(data[i : i + 1]) for i in range(len(data))]
-        return await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        return await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
 
     return asyncio.run(run())
 
