@@ -4,42 +4,50 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
 
 # ENV=system takes the Python that PYTHON names, with the packages that it has, and no network.
 ENV ?= venv
-READY := $(if $(filter system,$(ENV)),system-install,$(INSTALLED))
+READY := $(if $(filter system,$(ENV)),system-install,$(DEVELOPED))
 RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
-.PHONY: demo test frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
+.PHONY: demo test test-fast frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
+
+# Processes share the tests file by file, so that what a file sets up is set up once.
+SPREAD := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 demo: $(INSTALLED)  ## score real groups with the embedded inverter
 	$(BIN)/flipfast demo
 
-test: $(INSTALLED)  ## all tests
-	$(BIN)/pytest
+test: $(DEVELOPED)  ## all tests
+	$(BIN)/pytest $(SPREAD)
 
-frameworks: $(INSTALLED)  ## trainers whose own code some tests run, and skip without
+test-fast: $(DEVELOPED)  ## the tests that take less than a second or two, in less than a minute
+	$(BIN)/pytest $(SPREAD) -m "not slow"
+
+frameworks: $(DEVELOPED)  ## trainers whose own code some tests run, and skip without
 	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt
 
-quality: $(INSTALLED)  ## what docs/quality.md tells of the embedded model, anew, in a quarter of an hour
+quality: $(DEVELOPED)  ## what docs/quality.md tells of the embedded model, anew, in a quarter of an hour
 	$(BIN)/python -m bench.quality --out build/quality
 
 gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
 	$(RUN) -m bench.gpu_check
 
-lint: $(INSTALLED)  ## what CI checks besides the tests
+lint: $(DEVELOPED)  ## what CI checks besides the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-format: $(INSTALLED)  ## mend what lint can mend by itself
+format: $(DEVELOPED)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
 
-bench: $(INSTALLED)  ## benchmarks; results go to the terminal
+bench: $(DEVELOPED)  ## benchmarks; results go to the terminal
 	$(BIN)/pytest bench
 
 bench-compare: $(READY)  ## has anything got slower? BASE=revision, KEYS="files or pytest ids"
@@ -54,9 +62,16 @@ system-install:
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 
-# An editable install: Python changes act at once, C++ changes rebuild here.
+# An editable install: Python changes act at once. What builds it stays in the environment, so that
+# a change to C++ compiles the files that it touches and no others. Modules are compiled as they are
+# first imported: of torch's and transformers' most never are.
 $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(CPP)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-		$(BIN)/python -m pip install -e '.[dev]'
+	$(PIP) --no-compile scikit-build-core pybind11 cmake ninja
+	$(PIP) --no-compile --no-build-isolation -e .
+	touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	$(PIP) setuptools  # rouge-score comes as a source
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@

@@ -8,17 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-try:
-    import hypothesis
-except ImportError:  # the benchmarks and many tests go without
-    pass
-else:
-    # How long an example takes, and making one up, is the machine's business.
-    hypothesis.settings.register_profile(
-        "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-    )
-    hypothesis.settings.load_profile("any machine")
-
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by nobody before this
 
@@ -46,11 +35,6 @@ def shared_file() -> Callable[[str], Path]:
         return path
 
     return find
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Know pytest-xdist's mark where that is not installed, too."""
-    config.addinivalue_line("markers", "xdist_group(name): run in one process with its like")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

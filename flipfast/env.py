@@ -22,3 +22,8 @@ def show_one_gpu(index: int) -> None:
 def openai_api_key() -> str | None:
     """OPENAI_API_KEY: the bearer key of an OpenAI-compatible server that runs the inverter."""
     return os.environ.get("OPENAI_API_KEY") or None
+
+
+def cpu_isa() -> str | None:
+    """FLIPFAST_CPU_ISA: the instructions that the CPU kernels use, where not the best there are."""
+    return os.environ.get("FLIPFAST_CPU_ISA") or None

@@ -218,7 +218,6 @@ PYBIND11_MODULE(_cpu, m) {
   using namespace flipfast::cpu;
   m.doc() = "Products, attention and row operations on the CPU; callers check shapes and dtypes.";
   m.def("isas", &isas, "Instruction sets that this CPU has, best first.");
-  m.def("best_isa", [] { return levels()[0]->name; });
   m.def("isa", [] { return current().name; }, "What new products and all other calls use.");
   m.def("set_isa", &set_isa, py::arg("name"), "ValueError names the choices.");
   m.def("threads", &threads);

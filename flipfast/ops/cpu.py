@@ -8,20 +8,38 @@ from __future__ import annotations
 
 import torch
 
-from flipfast import _cpu
+from flipfast import _cpu, env
 from flipfast.errors import ConfigError
 from flipfast.ops.base import Linear, Ops, RopeTable
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
+def use_the_asked_for() -> None:
+    """Take the instructions that the environment asks for, if it does.
+
+    Raises:
+        ConfigError: this processor has none of that name.
+    """
+    isa = env.cpu_isa()
+    if isa is None:
+        return
+    try:
+        _cpu.set_isa(isa)
+    except ValueError as error:
+        raise ConfigError(f"FLIPFAST_CPU_ISA: {error}") from None
+
+
+use_the_asked_for()
+
+
 def best_weight_dtype() -> torch.dtype:
     """bfloat16 where the processor multiplies it by itself (AMX), else float32."""
-    return torch.bfloat16 if _cpu.best_isa() == "amx" else torch.float32
+    return torch.bfloat16 if _cpu.isa() == "amx" else torch.float32
 
 
 def instruction_set() -> str:
-    """Name of the instructions that the kernels use: amx, avx512, avx2 or generic."""
+    """Name of the instructions that the kernels use: amx, avx512, avx2, neon or generic."""
     return _cpu.isa()
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from flipfast import _cpu
 from flipfast.errors import ConfigError
+from flipfast.ops import cpu
 from flipfast.ops.base import RopeTable
 from flipfast.ops.cpu import CpuLinear, CpuOps, best_weight_dtype, instruction_set
 
@@ -360,9 +361,20 @@ class TestChoices:
         with pytest.raises(ValueError, match="no instruction set mmx .*generic"):
             _cpu.set_isa("mmx")
 
-    def test_best_comes_first(self):
-        assert _cpu.best_isa() == _cpu.isas()[0]
-        assert best_weight_dtype() is (BF16 if _cpu.best_isa() == "amx" else F32)
+    def test_products_are_of_bfloat16_where_the_processor_has_them(self, isa):
+        assert best_weight_dtype() is (BF16 if isa == "amx" else F32)
+
+    def test_the_environment_may_ask_for_others_than_the_best(self, isa, monkeypatch):
+        for asked in _cpu.isas():
+            monkeypatch.setenv("FLIPFAST_CPU_ISA", asked)
+            cpu.use_the_asked_for()
+            assert instruction_set() == asked
+        monkeypatch.delenv("FLIPFAST_CPU_ISA")
+        cpu.use_the_asked_for()
+        assert instruction_set() == asked
+        monkeypatch.setenv("FLIPFAST_CPU_ISA", "mmx")
+        with pytest.raises(ConfigError, match="FLIPFAST_CPU_ISA: no instruction set mmx"):
+            cpu.use_the_asked_for()
 
     def test_the_chosen_instructions_are_named(self, isa):
         assert instruction_set() == isa

@@ -81,8 +81,11 @@ class ObedientEngine(ServedScorer):
         self.state = "ready"
 
     async def update_weights(self, folder):
-        """Fails where the folder has a file "fail", and once for a file "fail once"."""
+        """Fails where the folder has a file "fail", and once for a file "fail once"; takes as long
+        as there is a file "wait"."""
         name = Path(folder)
+        while (name / "wait").exists():
+            await asyncio.sleep(0.005)
         if (name / "fail").exists():
             raise ModelLoadError(f"{name} is no good")
         try:

@@ -301,12 +301,15 @@ def test_rows_that_come_during_an_update_get_the_new_weights(tmp_path):
     async def work():
         async with started(2) as pool:
             (tmp_path / "second").mkdir()
+            (tmp_path / "second" / "wait").touch()
             update = asyncio.create_task(pool.update_weights(str(tmp_path / "second")))
             await until(lambda: not pool._processes.settled.is_set())
-            assert not update.done()
-            batch = await pool.score(["a"] * 4, ["x"] * 4)
-            assert update.done()
-            assert list(batch.inferred) == ["second"] * 4
+            scores = asyncio.create_task(pool.score(["a"] * 4, ["x"] * 4))
+            await until(lambda: pool._n_rows == 4)
+            (tmp_path / "second" / "wait").unlink()
+            assert list((await scores).inferred) == ["second"] * 4
+            await update
+
 
     run(work())
 

@@ -50,7 +50,6 @@ INSTRUCTIONS = [f"Name {i} facts about rivers." for i in range(N)]
 RESPONSES = [f"Here are {i} facts: rivers flow into the sea, for {i} reasons." for i in range(N)]
 
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster a run
 
 # Ray's own limits, which are seconds, on a machine that has other work.
 _PATIENT_RAY = {
