@@ -21,7 +21,7 @@ def best_weight_dtype() -> torch.dtype:
 
 
 def instruction_set() -> str:
-    """Name of the instructions that the kernels use: amx, avx512, avx2 or generic."""
+    """Name of the instructions that the kernels use: amx, avx512, avx2, neon or generic."""
     return _cpu.isa()
 
 
