@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -110,7 +111,7 @@ def files() -> dict[str, str]:
     rng = random.Random(5)
     cases = texts(rng)
     mixed = [" ".join(rng.sample(text.split(" "), text.count(" ") + 1)) for text in cases]
-    pairs = [*zip(cases, mixed, strict=True), *zip(cases, cases[1:], strict=False)]
+    pairs = [*zip(cases, mixed, strict=True), *itertools.pairwise(cases)]
     outputs = [output_row(rng) for _ in range(60)]
     known = {*map(chr, range(128)), *ODD, *"".join(ODD).lower()}
     characters = [
