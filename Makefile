@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
+CPP_TESTS := $(wildcard tests/cpp/*.cc tests/cpp/*.h tests/cpp/*/*.h)
 
 # ENV=system takes the Python that PYTHON names, with the packages that it has, and no network.
 ENV ?= venv
 READY := $(if $(filter system,$(ENV)),system-install,$(DEVELOPED))
 RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
-.PHONY: demo test test-fast frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
+.PHONY: demo test test-fast cpp-test arm-test frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
 
 # Processes share the tests file by file, so that what a file sets up is set up once.
 SPREAD := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -27,6 +28,14 @@ test: $(DEVELOPED)  ## all tests
 test-fast: $(DEVELOPED)  ## the tests that take less than a second or two, in less than a minute
 	$(BIN)/pytest $(SPREAD) -m "not slow"
 
+cpp-test:  ## the C++ tests: text core, drafter, CPU kernels; needs CMake, no Python
+arm-test:  ## the same for 64-bit Arm, in qemu; needs g++-aarch64-linux-gnu and qemu-user
+arm-test: TOOLCHAIN := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/tests/cpp/aarch64.cmake
+cpp-test arm-test: %-test:
+	cmake -S . -B build/$* -DFLIPFAST_TESTS=ON $(TOOLCHAIN)
+	cmake --build build/$* --parallel 4
+	cd build/$* && ctest --output-on-failure --parallel 4
+
 frameworks: $(DEVELOPED)  ## trainers whose own code some tests run, and skip without
 	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt
 
@@ -39,13 +48,13 @@ gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kerne
 lint: $(DEVELOPED)  ## what CI checks besides the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/clang-format --dry-run --Werror $(CPP) $(CPP_TESTS)
 	$(BIN)/mypy
 
 format: $(DEVELOPED)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(CPP)
+	$(BIN)/clang-format -i $(CPP) $(CPP_TESTS)
 
 bench: $(DEVELOPED)  ## benchmarks; results go to the terminal
 	$(BIN)/pytest bench

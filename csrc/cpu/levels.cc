@@ -78,6 +78,9 @@ struct Found {
     if (has_avx512()) *next++ = &avx512::kTable;
     if (has_avx2()) *next++ = &avx2::kTable;
 #endif
+#if defined(FLIPFAST_HAVE_NEON)
+    *next++ = &neon::kTable;  // which no 64-bit Arm lacks
+#endif
     *next = &generic::kTable;
   }
 };

@@ -16,6 +16,9 @@ extern const Kernels kTable;
 namespace avx2 {
 extern const Kernels kTable;
 }
+namespace neon {
+extern const Kernels kTable;
+}
 namespace generic {
 extern const Kernels kTable;
 }

@@ -1,5 +1,6 @@
 // A small vector of float32 over whatever the file is compiled for. Included once by each of the
 // level_*.cc files, which define FLIPFAST_LEVEL; everything lives in a namespace of that name.
+// NEON, which every 64-bit Arm has, takes FLIPFAST_NEON besides.
 //
 // These files must not call inline functions of the standard library: the linker keeps one copy of
 // those for the whole program, and that copy could hold instructions that the CPU lacks.
@@ -10,7 +11,7 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__aarch64__)
+#elif defined(FLIPFAST_NEON)
 #include <arm_neon.h>
 #endif
 
@@ -95,7 +96,7 @@ FLIPFAST_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
   return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(FLIPFAST_NEON)
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;

@@ -19,7 +19,7 @@ constexpr int kRows = 14;
 #elif defined(__AVX2__)
 constexpr int kAccumulators = 12;
 constexpr int kRows = 6;
-#elif defined(__aarch64__)
+#elif defined(FLIPFAST_NEON)
 constexpr int kAccumulators = 24;
 constexpr int kRows = 12;
 #else
