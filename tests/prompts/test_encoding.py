@@ -38,7 +38,9 @@ def test_marks_in_a_template_are_kept(make_tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentence_piece"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=30))
 def test_a_piece_gets_no_space_of_its_own(make_tokenizer: Any, kind: str, text: str) -> None:
     tokenizer = make_tokenizer(kind)
