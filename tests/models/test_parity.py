@@ -92,6 +92,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# Before transformers 5.13 its OLMo 3 has a single rope table for all layers: no reference here.
+ONE_TABLE = "sliding_attention" not in (transformers.Olmo3Config().rope_parameters or {})
+
+
 def config_of(case: str) -> Any:
     family, own = CASES[case]
     return getattr(transformers, f"{family}Config")(**{**SHAPE, **own})
@@ -101,6 +105,8 @@ def config_of(case: str) -> Any:
 def test_logits_and_greedy_tokens(
     case: str, tmp_path: Path, prompt: Callable[[int], list[int]]
 ) -> None:
+    if case == "olmo3-yarn" and ONE_TABLE:
+        pytest.skip("this transformers rotates all layers of an OLMo 3 alike")
     model = random_model(config_of(case))
     model.save_pretrained(tmp_path)
     model.double()

@@ -31,7 +31,7 @@ def rope_spec(c: Any, head_dim: int, layer_type: str | None) -> RopeSpec:
     parameters = c.rope_parameters
     if layer_type in parameters:
         parameters = parameters[layer_type]
-    elif layer_type == SLIDING:  # transformers 5.0 has one table for OLMo 3, meant for the others
+    elif layer_type == SLIDING:  # transformers < 5.13: one table for OLMo 3, meant for the others
         parameters = {"rope_theta": parameters.get("rope_theta")}
     else:
         layer_type = None
