@@ -27,7 +27,7 @@ def test_rows_of_one_instruction_are_a_group(tmp_path, name):
 def test_a_broken_row_is_named(tmp_path):
     path = tmp_path / "groups.jsonl"
     path.write_text('{"instruction": "a", "response": "1"}\n{"instruction": 2}\n')
-    with pytest.raises(ValueError, match="line 2: no instruction"):
+    with pytest.raises(ValueError, match="line 2: instruction must be a string, got 2"):
         read_groups(path)
 
 
