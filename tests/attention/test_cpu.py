@@ -84,15 +84,16 @@ def run(backend, sequences, new, **options):
     return out.split(new)
 
 
-def reference(s, dtype, scale=0.125, window=None, softcap=None):
-    """All tokens of a sequence in float64, operands rounded to dtype."""
+def reference(s, dtype, scale=0.125, window=None, softcap=None, new=None):
+    """All tokens of a sequence, or the last ones, in float64, operands rounded to dtype."""
     q, k, v = (x.to(dtype).double().transpose(0, 1) for x in (s.q, s.k, s.v))
     k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
-    scores = scale * q @ k.transpose(1, 2)
+    first = 0 if new is None else len(s.q) - new
+    scores = scale * q[:, first:] @ k.transpose(1, 2)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     position = torch.arange(len(s.q))
-    distance = position[:, None] - position
+    distance = position[first:, None] - position
     hidden = (distance < 0) | (distance >= (window or len(s.q)))
     weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
     return (weights @ v).transpose(0, 1).flatten(1)
@@ -113,7 +114,7 @@ def rounded(sequence, dtype):
 
 def errors(s, sequence, new):
     """The largest error of the last `new` tokens, and what SDPA's and a rounding come to."""
-    expected = reference(sequence, s.dtype)[-new:]
+    expected = reference(sequence, s.dtype, new=new)
     (result,) = run(Backend(s), [sequence], [new])
     theirs = sdpa(sequence, s.dtype)[-new:]
     error, allowed = ((x.double() - expected).abs().max() for x in (result, theirs))

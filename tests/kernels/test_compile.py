@@ -42,8 +42,8 @@ def test_shared_memory_fits(results):
 
 
 def test_hot_kernels_do_not_spill(results):
-    # Older compilers need a few more registers for all.
-    tight = 64 if RELEASE < (3, 9) else 0
+    # Older compilers need a few more registers for all; the most on sm_80.
+    tight = {(3, 6): 64, (3, 7): 80, (3, 8): 64}.get(RELEASE, 0)
     assert [r for r in results if r["stack"] > max(r["most_stack"], tight)] == []
 
 
