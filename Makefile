@@ -16,6 +16,9 @@ RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
 .PHONY: demo test test-fast cpp-test arm-test frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
 
+# What Python compiles is kept, whatever the environment says: the tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Processes share the tests file by file, so that what a file sets up is set up once.
 SPREAD := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 

@@ -74,5 +74,5 @@ def test_other_outputs(output, expected):
 
 
 @pytest.mark.parametrize("unit", ["{", '"', "\\", "<think>", "</think>", "instruction:", "#\n"])
-def test_hostile_megabyte(unit):
-    assert isinstance(extract_instruction(unit * (1_000_000 // len(unit)), "plain")[0], str)
+def test_long_hostile_text(unit):
+    assert isinstance(extract_instruction(unit * (300_000 // len(unit)), "plain")[0], str)

@@ -284,8 +284,9 @@ def test_no_text_raises(text, parser):
 
 @pytest.mark.parametrize("unit", HOSTILE)
 @pytest.mark.parametrize("start", ["", '{"INFERRED INSTRUCTION": "', "{'INFERRED INSTRUCTION': ["])
-def test_hostile_megabyte(unit, start):
-    found, status = extract_instruction(start + unit * (1_000_000 // len(unit)))
+def test_long_hostile_text(unit, start):
+    # A step for each pair of characters would take minutes.
+    found, status = extract_instruction(start + unit * (300_000 // len(unit)))
     assert isinstance(found, str)
     assert status in STATUSES
 
