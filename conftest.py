@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-# Processes that share the tests share the cores, too; what they start takes after them.
+# Processes that share the tests share the cores, too, as torch and what they start read here.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
-import torch  # noqa: E402  (reads that variable)
+import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: by nobody before this

@@ -1,11 +1,10 @@
 // flipfast._cpu: the only file of this folder that knows pybind11. Addresses come as integers and
 // strides in numbers; the Python side has checked them. The GIL is released in every call.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "cpu/attention_call.h"
 #include "cpu/levels.h"
@@ -26,10 +25,10 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-std::vector<std::string> isas() {
-  std::vector<std::string> names;
+py::list isas() {
+  py::list names;
   for (const Kernels* const* level = levels(); *level != nullptr; ++level) {
-    names.emplace_back((*level)->name);
+    names.append((*level)->name);
   }
   return names;
 }

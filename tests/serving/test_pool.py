@@ -310,7 +310,6 @@ def test_rows_that_come_during_an_update_get_the_new_weights(tmp_path):
             assert list((await scores).inferred) == ["second"] * 4
             await update
 
-
     run(work())
 
 

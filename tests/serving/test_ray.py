@@ -50,7 +50,6 @@ INSTRUCTIONS = [f"Name {i} facts about rivers." for i in range(N)]
 RESPONSES = [f"Here are {i} facts: rivers flow into the sea, for {i} reasons." for i in range(N)]
 
 
-
 # Ray's own limits, which are seconds, on a machine that has other work.
 _PATIENT_RAY = {
     "worker_register_timeout_seconds": int(PATIENCE_S),
