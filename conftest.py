@@ -43,10 +43,21 @@ def shared_file() -> Callable[[str], Path]:
     return find
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is no CUDA device."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast`: for the inner loop."""
+    parser.addoption(
+        "--fast", action="store_true", help="one case of each test, and none that is marked slow"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is no CUDA device; leave out what `--fast` does."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    if config.getoption("fast"):
+        cases = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        kept = [item for item in cases.values() if "slow" not in item.keywords][::-1]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept

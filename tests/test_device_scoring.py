@@ -25,6 +25,8 @@ from tests.engine.models import SMALL, save_random_model
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 from tests.scripted import ScriptedInverter
 
+pytestmark = pytest.mark.slow
+
 HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INSTRUCTIONS = [
     "Write a poem about the sea.",

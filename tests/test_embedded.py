@@ -18,6 +18,8 @@ from flipfast.cli import main
 from flipfast.training.evaluate import evaluate_world
 from flipfast.training.world import World
 
+pytestmark = pytest.mark.slow
+
 ASSETS = Path(__file__).parents[1] / "flipfast" / "assets"
 
 

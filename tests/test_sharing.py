@@ -34,6 +34,7 @@ def owner() -> Iterator[FlipReward]:
         yield reward
 
 
+@pytest.mark.slow
 def test_rewards_of_several_kinds_and_threads_share_one_model(owner: FlipReward) -> None:
     rewards = [FlipReward(inverter=owner.inverter, **options) for options in OPTIONS]
     alone = [reward.score(*rows()).rewards for reward in rewards]

@@ -11,6 +11,8 @@ from flipfast import FlipConfig, FlipReward, InputError
 from flipfast.sampling import SamplingParams
 from flipfast.streaming import RewardLoop
 
+pytestmark = pytest.mark.slow
+
 INSTRUCTIONS = [
     "How do I make banana bread?",
     "What is erosion?",

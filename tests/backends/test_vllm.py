@@ -41,6 +41,7 @@ def rows() -> tuple[list[str], list[str]]:
     return [s.instruction for s in samples], [s.response for s in samples]
 
 
+@pytest.mark.slow
 def test_rewards_are_the_native_ones() -> None:
     expected = FlipReward(device="cpu", dtype="float32").score(*rows())
     assert len(set(expected.rewards)) > 2

@@ -18,6 +18,8 @@ from bench.turns import Seconds
 from bench.verdicts import compare
 from tests.bench.sided import PYPROJECT, lay_out
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = Side(Path("new"), Path("python")), Side(Path("old"), Path("python"))
 

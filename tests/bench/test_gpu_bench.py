@@ -12,6 +12,8 @@ from bench import gpu_bench
 from bench.gpu_check import ROOT, TOTAL_S, Part, kernel_sources
 from bench.results import read
 
+pytestmark = pytest.mark.slow
+
 BENCH = """
 import os, signal, time
 

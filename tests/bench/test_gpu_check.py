@@ -13,6 +13,8 @@ pytest.importorskip("triton")
 from bench import gpu_check
 from bench.gpu_check import Part, gpu_tests, kernel_rows, run_part, run_parts
 
+pytestmark = pytest.mark.slow
+
 STOPPABLE = """
 import time
 try:

@@ -12,6 +12,8 @@ from bench.sides import Side, _side
 from bench.turns import GO_ON, Done, Ready, Turn
 from tests.bench import sided
 
+pytestmark = pytest.mark.slow
+
 FEW = Limits(seconds=0.0, least=2, most=10, end=0.0)
 
 GOOD = """

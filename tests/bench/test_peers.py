@@ -15,6 +15,8 @@ from bench.peers.comparing import Interleaved, equal_rows
 from bench.peers.process import PeerProcess, Run
 from bench.sizes import PEER_LOADS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 JOB = Job("nowhere", "cpu", 2, 8, 4, (), 1)
 

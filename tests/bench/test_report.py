@@ -15,6 +15,8 @@ from bench.report.parts import number
 from bench.results import FILE
 from tests.bench.runs import CPU, HOSTILE, full_run, profile, row, run, stage
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 

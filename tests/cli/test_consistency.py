@@ -9,6 +9,8 @@ import pytest
 
 from flipfast.cli import main
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("scipy")
 
 GROUPS = [

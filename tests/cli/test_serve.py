@@ -15,6 +15,8 @@ from flipfast.config import FlipConfig
 from flipfast.serving.options import ServerOptions
 from tests.serving.asking import TEXTS, served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def started(monkeypatch):

@@ -105,6 +105,7 @@ def test_the_servers_refusals(engine):
         assert client.score_row("Say hi.", "Hi!")["error"] is None
 
 
+@pytest.mark.slow
 def test_a_full_queue(engine, texts, monkeypatch):
     options = ServerOptions(max_requests=1)
     hold = Hold(monkeypatch, engine)

@@ -144,6 +144,7 @@ def sampled(folder: Path, seeds: range, drafts: tuple[list[int], ...], **options
     return [tuple(s.output_ids) for s in sequences], model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("free_rows")
 def test_drafts_leave_the_distribution_as_it_is(tmp_path: Path) -> None:
     """Pearson's chi-square over all outputs of a small vocabulary, against the exact chances."""

@@ -244,6 +244,7 @@ def test_others_run_along(overlap: bool) -> None:
     assert outcome(other) == expected(other)
 
 
+@pytest.mark.slow
 def test_the_books_hold_over_ten_thousand_requests() -> None:
     rng = random.Random(5)
     paged = PagedEngine(n_pages=60, max_seqs=16, max_tokens=64, overlap=True)

@@ -21,6 +21,8 @@ from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_r
 from tests.engine.test_cuda_graphs import recorded
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.slow
+
 HERE = "cuda" if torch.cuda.is_available() else "cpu"
 PARAMS = SamplingParams(max_new_tokens=2)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 triton = pytest.importorskip("triton")
 RELEASE = tuple(int(part) for part in triton.__version__.split(".")[:2])
 

@@ -133,6 +133,7 @@ def test_logits_of_minus_infinity_have_probability_zero(device):
     assert none.logsumexp.isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_has_the_same_bits_in_every_company(dtype, device):
     x, weight, targets = operands(130, 100, 40, dtype, device)

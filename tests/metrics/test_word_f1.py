@@ -98,6 +98,7 @@ _CONTEXTUAL = "Σİ"  # their lower case is context's or longer: such texts go a
 _CODE_POINTS = [c for c in map(chr, range(sys.maxunicode + 1)) if c not in _CONTEXTUAL]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["q{c}r {c}an{c} ", "AΣ{c} A{c}Σ "])
 def test_every_code_point(context):
     chunks = [_CODE_POINTS[i : i + 64] for i in range(0, len(_CODE_POINTS), 64)] + [_CONTEXTUAL]
@@ -128,6 +129,7 @@ def test_words_that_meet_in_the_table_stay_apart():
     assert core == python
 
 
+@pytest.mark.slow
 def test_long_texts():
     generator = random.Random(5)
     letters = "ab—\x00 .\u3000Σ中"

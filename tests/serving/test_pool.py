@@ -22,6 +22,8 @@ from flipfast.serving.pool import EnginePool
 from tests.serving import engines
 from tests.waiting import PATIENCE_S, until, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch):

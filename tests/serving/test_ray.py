@@ -42,6 +42,8 @@ from tests.serving.ray_engines import POISON, clumsy_reward, mortal_engine
 from tests.serving.ray_light import LightShare, no_engine
 from tests.waiting import PATIENCE_S, until, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 _TOKENS = ("--max-new-tokens", "24")
 CONFIG = FlipConfig(max_new_tokens=24, memory=64e6)

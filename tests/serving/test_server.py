@@ -14,6 +14,8 @@ from flipfast.serving.server import _listen
 from tests.serving.asking import TEXTS, served
 from tests.waiting import PATIENCE_S, wait_until
 
+pytestmark = pytest.mark.slow
+
 WAIT = {"items": [{**TEXTS, "response": "wait"}]}
 FAKE = "tests.serving.fake_server"
 

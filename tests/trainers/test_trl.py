@@ -112,6 +112,7 @@ def test_a_server_and_one_that_is_late():
         assert logs.metrics["flip/failed_share"] == 1
 
 
+@pytest.mark.slow
 def test_the_async_form_is_one_that_trl_finds_and_pickles():
     reward = TrlReward(FlipConfig(max_new_tokens=24)).flip_reward
     assert inspect.iscoroutinefunction(reward)
@@ -182,6 +183,7 @@ class Watched(TrlReward):
         return [*rewards[:4], *[None] * 4] if len(self.calls) == 1 else [0.0, 1.0] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conversational", [True, False])
 def test_trls_trainer(flip, tmp_path, conversational):
     reward = Watched(flip)

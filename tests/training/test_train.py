@@ -21,6 +21,8 @@ from flipfast.training.tokenizer import VOCAB_SIZE, train_tokenizer
 from flipfast.training.train import Recipe, train
 from flipfast.training.world import World
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["river", "harbor", "lantern", "copper", "violin", "glacier", "orchard", "meadow", "walnut"]
 
 
