@@ -199,6 +199,7 @@ def test_bits_do_not_depend_on_the_company_with_other_attention(
     assert differing(load(folder, **place, max_tokens=300), alone, prompt_ids, GREEDY) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batch_dependent_products")
 def test_products_that_depend_on_the_batch_are_noticed(
     folder: Path, place: dict[str, str], prompt_ids: list[list[int]]

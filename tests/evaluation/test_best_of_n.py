@@ -121,6 +121,7 @@ def check(found, raced):
         assert other.tied is None
 
 
+@pytest.mark.slow
 def test_pruned_and_whole_agree_on_real_groups(rater, shared_file):
     with gzip.open(shared_file("data/workload_groups.jsonl.gz"), "rt", encoding="utf-8") as lines:
         rows = [json.loads(next(lines)) for _ in range(4)]

@@ -92,6 +92,7 @@ def test_a_reference_may_have_many_predictions(m, each, most, device):
     check(rows(6, lens(6, m * each, most), range(30)), referred, device)
 
 
+@pytest.mark.slow
 def test_programs_take_several_predictions(monkeypatch, device):
     monkeypatch.setattr(module, "device_facts", lambda _: (90, 1))
     predicted, referred = rows(7, lens(7, 33 * 9, 12), FEW), rows(8, lens(8, 33, 12), FEW)

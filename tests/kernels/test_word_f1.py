@@ -155,6 +155,7 @@ def test_words_go_on_in_the_next_block(device):
     assert got.counts.tolist() == [[1, 1, 301]] * 7 + [[205, 206, 301]]
 
 
+@pytest.mark.slow
 def test_every_span_of_a_row(device):
     row = [ID[t] for t in (b" a", b'?"}', b"x the y an z", b"soil", b"", b"caf\xc3\xa9", b" the")]
     text = b"".join(VOCABULARY[i] for i in row)

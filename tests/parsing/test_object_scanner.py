@@ -171,6 +171,7 @@ def test_every_cutting_closes_at_the_same_place(text, data):
 
 
 # Many of the outputs close nothing: how many is a matter of luck.
+@pytest.mark.slow
 @settings(
     max_examples=150,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
