@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+import flipfast._cpu as _cpu
 from bench.shapes import heads, products
 from bench.sizes import FULL, QUICK
-from flipfast import _cpu
-from flipfast.attention.base import AttentionMetadata, AttentionShape
-from flipfast.attention.cpu import Backend
-from flipfast.ops.base import Ops, RopeTable
-from flipfast.ops.cpu import CpuOps
-from flipfast.ops.torch_ops import TorchOps
+from flipfast.engine.attention.base import AttentionMetadata, AttentionShape
+from flipfast.engine.attention.cpu import Backend
+from flipfast.engine.ops.base import Ops, RopeTable
+from flipfast.engine.ops.cpu import CpuOps
+from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.profiling import costs
 from flipfast.profiling.recorder import Cost
 

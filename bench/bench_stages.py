@@ -24,12 +24,12 @@ from bench.models import EMBEDDED, random_model
 from bench.scripted import FixedDrafts, Script, ScriptedModel, random_script
 from bench.shapes import SHAPES
 from bench.sizes import FULL, QUICK, Requests
+from flipfast.engine.models.checkpoint import Checkpoint, read_model
+from flipfast.engine.models.spec import DecoderSpec
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
-from flipfast.models.checkpoint import Checkpoint, read_model
-from flipfast.models.spec import DecoderSpec
 from flipfast.profiling.rates import measure_rates
 from flipfast.profiling.recorder import Cost
-from flipfast.sampling import SamplingParams
 
 _N_CHECKED, _CHECKED_TOKENS, _CHECKED_PROMPT = 2, 8, 96
 # By which a chosen token's logit may miss the highest: those of random weights differ by some 3.

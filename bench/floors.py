@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flipfast.models.spec import DecoderSpec
+from flipfast.engine.models.spec import DecoderSpec
 from flipfast.profiling.recorder import Cost
 
 

@@ -85,8 +85,12 @@ def parts(folder: Path, raw: Path) -> list[Part]:
     tuning = folder / "tuning.json"
     own = [str(path) for path in gpu_tests(ROOT / "tests")]
     bench = ["bench/bench_kernels_gpu.py", f"--tuning={tuning}", f"--benchmark-json={raw}"]
-    kernels = ["tests/kernels", "tests/engine/test_triton_path.py", "tests/ops/test_triton_ops.py"]
-    kernels += ["tests/test_device_scoring.py", "--ignore=tests/kernels/test_compile.py"]
+    kernels = [
+        "tests/kernels",
+        "tests/engine/test_triton_path.py",
+        "tests/engine/ops/test_triton_ops.py",
+    ]
+    kernels += ["tests/scoring/test_device_scoring.py", "--ignore=tests/kernels/test_compile.py"]
     kernels += ["-m", "not gpu"]
     tune = [sys.executable, "-m", "flipfast", "tune", "--quick", f"--out={tuning}"]
     return [

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from flipfast.attention import AttentionMetadata, AttentionShape, load_attention
+from flipfast.engine.attention import AttentionMetadata, AttentionShape, load_attention
+from flipfast.engine.ops.base import RopeTable
+from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.errors import ConfigError, MissingDependencyError
-from flipfast.ops.base import RopeTable
-from flipfast.ops.torch_ops import TorchOps
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref

@@ -14,9 +14,9 @@ import transformers
 
 from bench.shapes import SHAPES
 from flipfast.backends import InversionRequest
-from flipfast.models.checkpoint import Checkpoint
-from flipfast.models.families import read_spec
-from flipfast.models.spec import DecoderSpec
+from flipfast.engine.models.checkpoint import Checkpoint
+from flipfast.engine.models.families import read_spec
+from flipfast.engine.models.spec import DecoderSpec
 
 EMBEDDED = Path(str(resources.files("flipfast") / "assets" / "tiny-inverter"))
 

@@ -23,14 +23,14 @@ from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Prescribed
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
+from flipfast.engine.models.checkpoint import Checkpoint, read_model
+from flipfast.engine.models.spec import DecoderSpec
 from flipfast.engine.options import EngineOptions
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
 from flipfast.engine.sequence import Sequence
-from flipfast.models.checkpoint import Checkpoint, read_model
-from flipfast.models.spec import DecoderSpec
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
-from flipfast.sampling import SamplingParams
 
 
 @dataclass(frozen=True)

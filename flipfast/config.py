@@ -55,8 +55,8 @@ class FlipConfig:
         batch_size: rows run together; None takes what suits the device.
         deterministic: whether the native engine keeps the bits of a reward from depending on the
             batch; False may be faster.
-        attention: the native engine's attention backend, a module of flipfast.attention; None
-            takes the best that the device has.
+        attention: the native engine's attention backend, a module of
+            flipfast.engine.attention; None takes the best that the device has.
         memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
             a share of the memory that is free; None takes what suits the device. The vllm backend
             takes bytes as its cache's, and a share as one of the whole GPU, weights included.
@@ -77,9 +77,9 @@ class FlipConfig:
         likelihood_baseline: subtract from it the same mean under the prompt with an empty response:
             what the response adds, of either sign. Computed once for an instruction and context.
         copy_guard: what is done about runs of words that a response copies from its instruction,
-            see `flipfast.copying`: a copy gives the instruction away without answering it. "report"
-            gives the batch `copied`, the share of the instruction that was copied, and changes
-            nothing else; "mask" inverts the response with a mark in the place of each run;
+            see `flipfast.scoring.copying`: a copy gives the instruction away without answering it.
+            "report" gives the batch `copied`, the share of the instruction that was copied, and
+            changes nothing else; "mask" inverts the response with a mark in the place of each run;
             "discount" multiplies the reward by 1 - copied, unless it is below 0, and
             `score_best_of` then prunes nothing. "off" does not look. The context stays as it is.
         min_response_words: a response with fewer words that hold a letter or a digit is not

@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flipfast.assembly import assemble
 from flipfast.backends import Inverter
-from flipfast.batches import batch_of
-from flipfast.best_of import best_of
 from flipfast.config import FlipConfig, resolve
-from flipfast.defences import defended
 from flipfast.errors import InputError
-from flipfast.generation import GenerationScorer
-from flipfast.likelihood import LikelihoodScorer
 from flipfast.progress import progress_bar
 from flipfast.prompts.conversation import chat_texts, checked_texts
-from flipfast.samples import Row, read_row
 from flipfast.scores import BestOf, ScoreBatch, check_lengths, trainer_rewards
+from flipfast.scoring.assembly import assemble
+from flipfast.scoring.batches import batch_of
+from flipfast.scoring.best_of import best_of
+from flipfast.scoring.defences import defended
+from flipfast.scoring.generation import GenerationScorer
+from flipfast.scoring.likelihood import LikelihoodScorer
+from flipfast.scoring.samples import Row, read_row
 from flipfast.watchers.pruning import Race
 
 __all__ = ["BestOf", "FlipReward", "ScoreBatch"]

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import torch
 
-from flipfast.attention.base import AttentionMetadata
+from flipfast.engine.attention.base import AttentionMetadata
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.engine.sequence import Sequence as EngineSequence
-from flipfast.watching import Watcher
+from flipfast.watchers.base import Watcher
 
 
 class ScriptedInverter(Inverter):

@@ -17,8 +17,8 @@ from flipfast.backends.base import (
     LikelihoodRequest,
     SamplingParams,
 )
+from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.errors import ConfigError, MissingDependencyError
-from flipfast.models.errors import UnsupportedModelError
 
 __all__ = [
     "Inversion",

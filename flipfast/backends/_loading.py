@@ -13,9 +13,9 @@ from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from flipfast.engine.models.hub import local_folder, not_cached, refusal
 from flipfast.engine.options import DTYPES, resolve_device
 from flipfast.errors import ConfigError, ModelLoadError
-from flipfast.models.hub import local_folder, not_cached, refusal
 
 __all__ = [
     "TOKENIZER_FILES",

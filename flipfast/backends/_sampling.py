@@ -13,7 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from flipfast.sampling import SamplingParams, uniform
+from flipfast.engine.sampling import SamplingParams, uniform
 
 
 class SeededSampler(LogitsProcessor):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError
 from flipfast.metrics.token_bytes import TokenBytes, verified_token_bytes
-from flipfast.sampling import SamplingParams
-from flipfast.watching import Watcher
+from flipfast.watchers.base import Watcher
 
 if TYPE_CHECKING:
     import torch

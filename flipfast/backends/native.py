@@ -22,11 +22,11 @@ from flipfast.backends.base import (
 from flipfast.engine.counters import EngineCounters
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
+from flipfast.engine.models.checkpoint import read_model
+from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.models.hub import fetch
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sequence import Sequence as EngineSequence
-from flipfast.models.checkpoint import read_model
-from flipfast.models.errors import UnsupportedModelError
-from flipfast.models.hub import fetch
 
 
 def load(
@@ -42,7 +42,7 @@ def load(
     memory: float | None = None,
     drafting: bool = True,
 ) -> NativeInverter:
-    """Load a model of one of the families in `flipfast.models` into the native engine.
+    """Load a model of one of the families in `flipfast.engine.models` into the native engine.
 
     Args:
         model: a local folder, or a hub name, which is downloaded if the local cache lacks it.

@@ -16,9 +16,9 @@ from flipfast.backends._generation import end_ids, read_generation_config
 from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
 from flipfast.backends._seeds import narrow_seed
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.engine.models.hub import fetch
 from flipfast.env import openai_api_key
 from flipfast.errors import ConfigError, FlipfastError, ModelLoadError, UnavailableError
-from flipfast.models.hub import fetch
 
 _BATCH_SIZE = 64
 

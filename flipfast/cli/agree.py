@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.agreement import Agreement, agreement, require_stats
-from flipfast.assembly import loading_options
 from flipfast.cli.agree_plot import check_plot, save_plot
 from flipfast.cli.demo import read_groups
 from flipfast.config import FlipConfig
 from flipfast.errors import InputError
-from flipfast.option_text import read_options
+from flipfast.quality.agreement import Agreement, agreement, require_stats
+from flipfast.quality.option_text import read_options
 from flipfast.reward import FlipReward
 from flipfast.rows import InputRow
+from flipfast.scoring.assembly import loading_options
 
 
 @dataclass(frozen=True)

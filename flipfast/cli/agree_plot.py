@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flipfast.agreement import Agreement, Groups, best_places
 from flipfast.errors import ConfigError, MissingDependencyError
+from flipfast.quality.agreement import Agreement, Groups, best_places
 
 # How a response is drawn: neither's best, the first's best alone, the best of both. Blue and orange
 # are told apart with any kind of colour vision (Okabe and Ito 2008).

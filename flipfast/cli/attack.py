@@ -10,7 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from flipfast.attacks import (
+from flipfast.cli.agree import check_writable
+from flipfast.cli.agree_plot import check_plot
+from flipfast.cli.attack_plot import save_plot
+from flipfast.cli.attack_tables import attack_table, climb_table
+from flipfast.cli.demo import read_groups
+from flipfast.config import FlipConfig
+from flipfast.errors import ConfigError, InputError
+from flipfast.quality.attacks import (
     Attack,
     Climb,
     Trial,
@@ -21,14 +28,7 @@ from flipfast.attacks import (
     run_attacks,
     special_tokens,
 )
-from flipfast.cli.agree import check_writable
-from flipfast.cli.agree_plot import check_plot
-from flipfast.cli.attack_plot import save_plot
-from flipfast.cli.attack_tables import attack_table, climb_table
-from flipfast.cli.demo import read_groups
-from flipfast.config import FlipConfig
-from flipfast.errors import ConfigError, InputError
-from flipfast.raters import Group, load_rater
+from flipfast.quality.raters import Group, load_rater
 from flipfast.reward import FlipReward
 
 _COLUMNS = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flipfast.attacks import Climb, Trial, figures
+from flipfast.quality.attacks import Climb, Trial, figures
 
 # Told apart with any kind of colour vision (Okabe and Ito 2008).
 _BEATS, _TIES, _FAILED = "#D55E00", "#56B4E9", "0.85"

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.attacks import Climb, Figures, Outcome, Trial, figures
+from flipfast.quality.attacks import Climb, Figures, Outcome, Trial, figures
 
 _SHOWN_STEPS = 8
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from flipfast.cli.row_stream import RowStream
 from flipfast.errors import ConfigError
-from flipfast.evaluation.best_of_n import Choice, Choices, best_of_n, race
-from flipfast.raters import Group, Rater, load_rater
-from flipfast.raters.flip import FlipRater
+from flipfast.quality.evaluation.best_of_n import Choice, Choices, best_of_n, race
+from flipfast.quality.raters import Group, Rater, load_rater
+from flipfast.quality.raters.flip import FlipRater
 from flipfast.reward import FlipReward
 from flipfast.rows import InputRow
 

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.console import Console
 
-from flipfast.agreement import require_stats
 from flipfast.cli.agree import check_writable
 from flipfast.cli.agree_plot import check_plot
 from flipfast.cli.consistency_plot import save_plot
 from flipfast.cli.consistency_tables import print_formats, print_matrix, print_seeds, print_wordings
 from flipfast.cli.demo import read_groups
 from flipfast.config import FlipConfig
-from flipfast.consistency import (
+from flipfast.errors import ConfigError, InputError
+from flipfast.quality.agreement import require_stats
+from flipfast.quality.consistency import (
     Comparison,
     InstructionMatrix,
     SeedNoise,
@@ -27,8 +28,7 @@ from flipfast.consistency import (
     compare_wordings,
     instruction_matrix,
 )
-from flipfast.errors import ConfigError, InputError
-from flipfast.raters import Group
+from flipfast.quality.raters import Group
 from flipfast.reward import FlipReward
 
 Answer = TypeVar("Answer")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from flipfast.consistency import Comparison, InstructionMatrix, SeedNoise
-from flipfast.consistency.seeds import rewards_by_response
+from flipfast.quality.consistency import Comparison, InstructionMatrix, SeedNoise
+from flipfast.quality.consistency.seeds import rewards_by_response
 
 # Told apart with any kind of colour vision (Okabe and Ito 2008).
 _COLORS = ("#0072B2", "#D55E00", "#009E73")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.consistency import (
+from flipfast.quality.consistency import (
     Change,
     Comparison,
     InstructionMatrix,

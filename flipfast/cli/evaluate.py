@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from flipfast.agreement import require_stats
 from flipfast.cli.agree import check_writable
 from flipfast.cli.agree_plot import check_plot
 from flipfast.cli.evaluate_plot import save_bars
@@ -19,14 +18,15 @@ from flipfast.cli.evaluate_tables import by_rater, by_subset, counts, failures
 from flipfast.cli.row_stream import progress_bar
 from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.errors import ConfigError
-from flipfast.evaluation import (
+from flipfast.quality.agreement import require_stats
+from flipfast.quality.evaluation import (
     Preference,
     Preferences,
     RaterReport,
     evaluate,
     read_preferences,
 )
-from flipfast.raters import Rater, load_rater
+from flipfast.quality.raters import Rater, load_rater
 from flipfast.reward import FlipReward
 
 _WIDTH = 100  # where there is no terminal

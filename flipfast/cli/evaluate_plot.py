@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flipfast.evaluation import Figures, RaterReport
+from flipfast.quality.evaluation import Figures, RaterReport
 
 # Told apart with any kind of colour vision (Okabe and Ito 2008).
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "0.4")

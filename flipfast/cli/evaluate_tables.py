@@ -10,8 +10,8 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.evaluation import Figures, RaterReport
-from flipfast.evaluation.intervals import Interval
+from flipfast.quality.evaluation import Figures, RaterReport
+from flipfast.quality.evaluation.intervals import Interval
 
 
 def by_subset(reports: Sequence[RaterReport]) -> Table:

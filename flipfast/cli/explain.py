@@ -10,8 +10,8 @@ from rich.text import Text
 
 from flipfast.config import FlipConfig
 from flipfast.errors import ConfigError, InputError
-from flipfast.explain import MarkedText, explain, visible
 from flipfast.metrics.registry import TOKEN_F1, WORD_F1, load_metric
+from flipfast.quality.explain import MarkedText, explain, visible
 from flipfast.reward import FlipReward
 from flipfast.scores import EXTRA_KEYS, failed
 

@@ -23,8 +23,8 @@ _OPTIONAL = (
 
 def show_info() -> None:
     """Print the tables."""
-    from flipfast.attention import available_attention
-    from flipfast.models.families import available_families
+    from flipfast.engine.attention import available_attention
+    from flipfast.engine.models.families import available_families
 
     console = Console(highlight=False)
     versions = Table("package", "version", title="Versions")
@@ -62,7 +62,7 @@ def _text_core() -> str:
 def _devices() -> list[str]:
     import torch
 
-    from flipfast.ops.cpu import instruction_set
+    from flipfast.engine.ops.cpu import instruction_set
 
     lines = [f"cpu, {torch.get_num_threads()} threads, kernels for {instruction_set()}"]
     for index in range(torch.cuda.device_count()):

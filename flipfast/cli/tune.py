@@ -99,7 +99,7 @@ def tune(
 
 def _shapes(model: str | None, shapes: Sequence[str]) -> Shapes:
     if model is not None:
-        from flipfast.models.checkpoint import read_model
+        from flipfast.engine.models.checkpoint import read_model
 
         spec, _ = read_model(model)
         heads = spec.n_heads * spec.head_dim

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from flipfast.async_scoring import drop
 from flipfast.client._protocol import (
     PATH,
     TooLargeError,
@@ -19,6 +18,7 @@ from flipfast.client._retry import Patience, Retry
 from flipfast.client._transport import Transport
 from flipfast.errors import QueueFullError, UnavailableError
 from flipfast.scores import ScoredRow, failed_row
+from flipfast.scoring.async_scoring import drop
 
 _MAX_REQUESTS = 8  # of one call, at a time
 

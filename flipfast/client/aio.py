@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from flipfast import env
-from flipfast.async_scoring import AsyncScorer
 from flipfast.client._call import Call
 from flipfast.client._protocol import encode
 from flipfast.client._retry import Patience
 from flipfast.client._transport import Transport
 from flipfast.errors import ConfigError, InputError
 from flipfast.scores import ScoreBatch, ScoredRow, check_lengths, failed_row, trainer_rewards
+from flipfast.scoring.async_scoring import AsyncScorer
 
 
 class AsyncFlipClient(AsyncScorer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flipfast import background
 from flipfast.client.aio import AsyncFlipClient
 from flipfast.scores import ScoreBatch, ScoredRow, trainer_rewards
+from flipfast.scoring import background
 
 
 class FlipClient:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flipfast.attention.base import AttentionMetadata
+from flipfast.engine.attention.base import AttentionMetadata
 from flipfast.engine.scheduler import Chunk, StepPlan
 from flipfast.engine.sequence import Sequence
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from flipfast.attention.base import AttentionMetadata
+from flipfast.engine.attention.base import AttentionMetadata
 from flipfast.engine.batch import StepBatch
 
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionMetadata, torch.Tensor], torch.Tensor]

@@ -11,8 +11,8 @@ import torch
 
 from flipfast.engine.engine import Engine
 from flipfast.engine.model_runner import ModelRunner
+from flipfast.engine.models.checkpoint import Checkpoint, read_model
 from flipfast.errors import FlipfastError
-from flipfast.models.checkpoint import Checkpoint, read_model
 
 
 class LoadedModel:

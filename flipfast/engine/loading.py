@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from flipfast.attention import AttentionBackend, AttentionShape, load_attention
+from flipfast.engine.attention import AttentionBackend, AttentionShape, load_attention
 from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.engine import Engine
 from flipfast.engine.keep import KeepTokens, fused_keep, keep_tokens
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.model_runner import ModelRunner
+from flipfast.engine.models.checkpoint import Checkpoint
+from flipfast.engine.models.decoder import Decoder
+from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.models.spec import DecoderSpec
+from flipfast.engine.models.workspace import logits_bytes, workspace_bytes
+from flipfast.engine.ops.base import Ops
+from flipfast.engine.ops.torch_ops import TorchOps, plain_product
 from flipfast.engine.options import DTYPES, EngineOptions, n_pages, resolve_device
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import sampling_bytes
 from flipfast.engine.scheduler import Scheduler
 from flipfast.errors import ConfigError, MissingDependencyError, ModelLoadError
-from flipfast.models.checkpoint import Checkpoint
-from flipfast.models.decoder import Decoder
-from flipfast.models.errors import UnsupportedModelError
-from flipfast.models.spec import DecoderSpec
-from flipfast.models.workspace import logits_bytes, workspace_bytes
-from flipfast.ops.base import Ops
-from flipfast.ops.torch_ops import TorchOps, plain_product
 
 
 def load_engine(
@@ -98,14 +98,14 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
         raise ConfigError(f"unknown dtype {options.dtype!r}; use one of: {known}")
     dtype = DTYPES[options.dtype] if options.dtype else None
     if device.type == "cpu":
-        from flipfast.ops.cpu import CpuOps, best_weight_dtype
-        from flipfast.ops.cpu_plain import PlainProductOps
+        from flipfast.engine.ops.cpu import CpuOps, best_weight_dtype
+        from flipfast.engine.ops.cpu_plain import PlainProductOps
 
         kind = CpuOps if options.deterministic else PlainProductOps
         return kind(dtype or best_weight_dtype())
     dtype = dtype or torch.bfloat16
     try:
-        from flipfast.ops.triton_ops import TritonOps
+        from flipfast.engine.ops.triton_ops import TritonOps
     except ImportError as error:
         if not options.deterministic:
             return TorchOps(device, dtype)

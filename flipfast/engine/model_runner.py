@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flipfast.attention.base import AttentionBackend, AttentionMetadata, LayerCache
+from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
 from flipfast.engine.batch import StepBatch, build_batch, to_device
 from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
+from flipfast.engine.ops.devices import as_current
 from flipfast.engine.sampler import penalize, prepare_draws, sample
 from flipfast.engine.scheduler import Chunk, StepPlan
-from flipfast.ops.devices import as_current
 
 if TYPE_CHECKING:
-    from flipfast.models.decoder import Decoder
-    from flipfast.ops.base import Ops
+    from flipfast.engine.models.decoder import Decoder
+    from flipfast.engine.ops.base import Ops
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from flipfast.engine.batch import to_device
+from flipfast.engine.sampling import uniform
 from flipfast.engine.scheduler import Chunk
-from flipfast.sampling import uniform
 
 BAD_LOGITS = -1  # in place of a token, where a row's logits are not finite
 _TILE = 16  # rows drawn at a time

@@ -10,8 +10,8 @@ from math import isfinite
 import numpy as np
 import torch
 
-from flipfast.sampling import SamplingParams
-from flipfast.watching import Verdict, Watcher
+from flipfast.engine.sampling import SamplingParams
+from flipfast.watchers.base import Verdict, Watcher
 
 MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
 _TOKEN_BYTES = 4

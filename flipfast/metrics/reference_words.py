@@ -16,7 +16,7 @@ from flipfast_kernels.word_hash import hash_bytes
 from flipfast_kernels.word_tables import ReferenceWords
 
 if CORE_AVAILABLE:
-    from flipfast import _core
+    import flipfast._core as _core
 
 _Arrays = tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]

@@ -9,7 +9,7 @@ from flipfast.errors import InputError
 from flipfast.metrics.word_f1_py import word_f1
 
 try:
-    from flipfast import _core
+    import flipfast._core as _core
 except ImportError:  # a source tree on the path without a build: same values, slower
     CORE_AVAILABLE = False
 else:

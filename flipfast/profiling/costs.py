@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from flipfast.attention.base import AttentionBackend, AttentionMetadata, LayerCache
-from flipfast.ops.base import Linear, RopeTable
+from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
+from flipfast.engine.ops.base import Linear, RopeTable
 from flipfast.profiling.recorder import Cost, LazyCost
 
 Formula = Callable[..., LazyCost]

@@ -78,6 +78,6 @@ def device_and_dtype(config: FlipConfig) -> tuple[torch.device, torch.dtype]:
         return device, DTYPES[config.dtype]
     if device.type == "cuda":
         return device, torch.bfloat16
-    from flipfast.ops.cpu import best_weight_dtype
+    from flipfast.engine.ops.cpu import best_weight_dtype
 
     return device, best_weight_dtype()

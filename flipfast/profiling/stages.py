@@ -13,10 +13,10 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from flipfast.attention.base import AttentionBackend
 from flipfast.backends.base import Inverter
+from flipfast.engine.attention.base import AttentionBackend
 from flipfast.engine.cuda_graphs import DecodeGraphs
-from flipfast.ops.base import Linear, Ops
+from flipfast.engine.ops.base import Linear, Ops
 from flipfast.profiling import costs
 from flipfast.profiling.recorder import LazyCost, Recorder
 
@@ -29,14 +29,14 @@ PARTS = (
     ("flipfast.engine.drafting", "Drafting.learn", "drafts", False),
     ("flipfast.engine.model_runner", "ModelRunner.run", "step, rest", True),
     ("flipfast.engine.model_runner", "StepResult.wait", "wait for tokens", False),
-    ("flipfast.reading", "extract_instruction", "parsing", False),
-    ("flipfast.samples", "overlap_f1", "word F1", False),
+    ("flipfast.scoring.reading", "extract_instruction", "parsing", False),
+    ("flipfast.scoring.samples", "overlap_f1", "word F1", False),
 )
 # The same, of modules that not every run loads.
 DEVICE_PARTS = (
-    ("flipfast.device_scoring", "reference_words", "reference words", False),
-    ("flipfast.device_scoring", "find_spans", "find spans", True),
-    ("flipfast.device_scoring", "word_f1", "word F1 from ids", True),
+    ("flipfast.scoring.device_scoring", "reference_words", "reference words", False),
+    ("flipfast.scoring.device_scoring", "find_spans", "find spans", True),
+    ("flipfast.scoring.device_scoring", "word_f1", "word F1 from ids", True),
 )
 # Method and stage of an inverter, whichever it is.
 INVERTER_PARTS = (

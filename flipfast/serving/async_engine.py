@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flipfast.backends import Inversion, Inverter
+from flipfast.backends import Inversion, Inverter, SamplingParams
 from flipfast.config import FlipConfig, resolve
 from flipfast.errors import FlipfastError
-from flipfast.sampling import SamplingParams
 from flipfast.scores import ScoredRow, failed
+from flipfast.scoring.streaming import RewardLoop, Ticket
 from flipfast.serving.engine_thread import EngineThread
 from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
-from flipfast.streaming import RewardLoop, Ticket
 
 _AHEAD = 2  # times as many rows as run at a time are in the engine: it never waits for the next
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from flipfast.errors import FlipfastError, QueueFullError, UnavailableError
+from flipfast.scoring.streaming import RewardLoop, Ticket
 from flipfast.serving.fair_queue import FairQueue
-from flipfast.streaming import RewardLoop, Ticket
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flipfast.backends import SamplingParams
 from flipfast.config import FlipConfig
 from flipfast.errors import (
     ConfigError,
@@ -16,7 +17,6 @@ from flipfast.errors import (
     QueueFullError,
 )
 from flipfast.prompts.conversation import chat_texts, checked_texts
-from flipfast.sampling import SamplingParams
 from flipfast.scores import ScoredRow, failed_row
 from flipfast.serving.engine_process import EngineFactory, EngineSpec, native_engine
 from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flipfast.async_scoring import AsyncScorer
-from flipfast.sampling import SamplingParams
+from flipfast.backends import SamplingParams
+from flipfast.scoring.async_scoring import AsyncScorer
 
 
 @dataclass(frozen=True)

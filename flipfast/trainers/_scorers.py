@@ -10,11 +10,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from flipfast import background, env
-from flipfast.async_scoring import AsyncScorer
+from flipfast import env
 from flipfast.config import FlipConfig, resolve
 from flipfast.errors import ConfigError
 from flipfast.scores import ScoreBatch, ScoredRow, failed
+from flipfast.scoring import background
+from flipfast.scoring.async_scoring import AsyncScorer
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from flipfast import background
 from flipfast.errors import MissingDependencyError
 from flipfast.prompts import final_answer
+from flipfast.scoring import background
 from flipfast.trainers._scorers import TrainerScorer
 
 try:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flipfast import background
-from flipfast.async_scoring import AsyncScorer
 from flipfast.config import FlipConfig
 from flipfast.reward import FlipReward
 from flipfast.scores import ScoreBatch, trainer_rewards
+from flipfast.scoring import background
+from flipfast.scoring.async_scoring import AsyncScorer
 from flipfast.trainers._scorers import scorer_of
 
 

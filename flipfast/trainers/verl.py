@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flipfast import background
 from flipfast.errors import InputError
 from flipfast.scores import ScoredRow
+from flipfast.scoring import background
 from flipfast.trainers._scorers import TrainerScorer, figures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flipfast._core import ObjectScanner
-from flipfast.watching import Verdict
+from flipfast.watchers.base import Verdict
 
 
 class EarlyStop:

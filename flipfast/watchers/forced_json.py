@@ -12,7 +12,7 @@ from itertools import islice
 from flipfast.errors import ConfigError
 from flipfast.prompts.drafts import BETWEEN, CLOSING, OPENING
 from flipfast.prompts.encoding import TextEncoder
-from flipfast.watching import Verdict
+from flipfast.watchers.base import Verdict
 
 _BEHIND = (BETWEEN, CLOSING)  # what stands behind each string
 _QUOTE, _BACKSLASH = b'"\\'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flipfast.metrics.reachable_f1 import ReachableF1
 from flipfast.parsing.settled import Settled
-from flipfast.watching import Verdict, Watcher
+from flipfast.watchers.base import Verdict, Watcher
 
 
 @dataclass(frozen=True)

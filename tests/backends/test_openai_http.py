@@ -16,7 +16,6 @@ import pytest
 pytest.importorskip("httpx", reason="needs the extra 'client'")
 
 from flipfast import FlipReward
-from flipfast.assembly import EMBEDDED, _model_folder
 from flipfast.backends import (
     InversionRequest,
     Inverter,
@@ -25,6 +24,7 @@ from flipfast.backends import (
     load_inverter,
 )
 from flipfast.errors import ConfigError, FlipfastError, ModelLoadError
+from flipfast.scoring.assembly import EMBEDDED, _model_folder
 from flipfast.training.world import World
 from tests.backends.completions_server import CompletionsServer, completions_server, error
 

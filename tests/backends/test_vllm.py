@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from flipfast import FlipReward
-from flipfast.assembly import EMBEDDED, _model_folder
 from flipfast.backends import Inversion, InversionRequest, SamplingParams, load_inverter
 from flipfast.errors import ConfigError, FlipfastError, ModelLoadError
+from flipfast.scoring.assembly import EMBEDDED, _model_folder
 from flipfast.training.world import World
 from tests.backends import vllm_stand_in as stand_in
 

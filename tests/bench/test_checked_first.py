@@ -19,7 +19,7 @@ from bench import (
 )
 from bench.sizes import QUICK, Requests
 from flipfast import FlipReward
-from flipfast.ops.cpu import CpuLinear, CpuOps
+from flipfast.engine.ops.cpu import CpuLinear, CpuOps
 
 GROUPS = [
     ("Name a river.", ["The Ebro flows to the sea.", "Two and two make four."]),

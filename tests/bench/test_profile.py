@@ -10,7 +10,7 @@ from bench.bench_profile import Setting, noted, profiled
 from bench.report.remedies import REMEDIES, remedy
 from bench.sizes import QUICK, Workload
 from flipfast import FlipReward
-from flipfast.ops.base import Ops
+from flipfast.engine.ops.base import Ops
 from flipfast.profiling import runs
 from flipfast.profiling.recorder import Rates, Recorder
 from flipfast.profiling.stages import DEVICE_PARTS, INVERTER_PARTS, PARTS, _public_methods

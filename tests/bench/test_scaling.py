@@ -11,7 +11,7 @@ from bench.curves import Curve
 from bench.scripted import Script, ScriptedModel, script_of
 from bench.shapes import SHAPES, n_weights
 from bench.sizes import FULL, QUICK, Prescribed
-from tests.engine.models import SMALL, save_random_model
+from tests.engine.toy_models import SMALL, save_random_model
 
 
 class Benchmark:

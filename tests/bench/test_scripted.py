@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 from bench.draft_curve import break_even, main
 from bench.scripted import Script, ScriptedModel, random_script
 from flipfast.engine.step_costs import Prices, StepCosts
-from tests.engine.models import SMALL, save_random_model
+from tests.engine.toy_models import SMALL, save_random_model
 
 N_OUT = 20
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from flipfast.cli import main
-from tests.attacks.toys import Toy
+from tests.quality.attacks.toys import Toy
 
 GROUPS = [
     {"instruction": "Name a river.", "responses": ["The Ebro: a river.", "Note: the Tagus."]},

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from flipfast.cli import main
-from tests.evaluation.raters import FakeRater, always_fails, good_wins, one_to_ten
+from tests.quality.evaluation.raters import FakeRater, always_fails, good_wins, one_to_ten
 
 ROWS = [
     {

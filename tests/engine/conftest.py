@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from flipfast.engine.ops.cpu import CpuLinear
+from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.step_costs import Prices, StepCosts
-from flipfast.ops.cpu import CpuLinear
-from flipfast.ops.torch_ops import TorchLinear
 
 
 @pytest.fixture(params=[False, True], ids=["in step", "overlapped"])

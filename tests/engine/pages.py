@@ -16,10 +16,10 @@ from flipfast.engine.keep import keep_tokens
 from flipfast.engine.model_runner import StepResult
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import BAD_LOGITS
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.scheduler import Scheduler, StepPlan
 from flipfast.engine.sequence import Sequence
-from flipfast.sampling import SamplingParams
-from flipfast.watching import Watcher
+from flipfast.watchers.base import Watcher
 
 VOCAB = 50
 END = 1

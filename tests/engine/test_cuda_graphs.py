@@ -8,8 +8,8 @@ import pytest
 
 from flipfast.engine.cuda_graphs import ladder, lengths
 from flipfast.engine.lifecycle import LoadedModel
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
+from flipfast.engine.sampling import SamplingParams
+from tests.engine.toy_models import SMALL, assert_steady, load, prompts, run, save_random_model
 
 PARAMS = SamplingParams(max_new_tokens=12)
 

@@ -13,11 +13,11 @@ import torch
 import transformers
 
 from flipfast.engine import drafting
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_costs import Prices, StepCosts
-from flipfast.sampling import SamplingParams
-from tests.engine.models import END_IDS, SMALL, WIDE, load, prompts, run, save_random_model
 from tests.engine.pages import PagedEngine, expected_output, random_prompts, sequence
+from tests.engine.toy_models import END_IDS, SMALL, WIDE, load, prompts, run, save_random_model
 
 START = -1
 (END,) = END_IDS

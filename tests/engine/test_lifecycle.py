@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import FlipfastError, ModelLoadError
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, load, prompts, run, save_random_model
+from tests.engine.toy_models import SMALL, load, prompts, run, save_random_model
 
 PARAMS = SamplingParams(max_new_tokens=5)
 IDS = prompts([40, 70, 90], SMALL["vocab_size"], stem=36)

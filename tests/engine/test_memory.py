@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, load, prompts, run, save_random_model
+from flipfast.engine.sampling import SamplingParams
+from tests.engine.toy_models import SMALL, load, prompts, run, save_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = {**SMALL, "vocab_size": 16384, "hidden_size": 512, "tie_word_embeddings": False}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from flipfast.engine.loading import _device
+from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.options import EngineOptions, n_pages
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError
-from flipfast.models.errors import UnsupportedModelError
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
+from tests.engine.toy_models import SMALL, assert_steady, load, prompts, run, save_random_model
 
 
 @pytest.fixture(scope="module")

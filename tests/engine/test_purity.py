@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, MissingDependencyError
-from flipfast.sampling import SamplingParams
-from tests.engine.models import WIDE, load, prompts, run, save_random_model
+from tests.engine.toy_models import WIDE, load, prompts, run, save_random_model
 
 LENGTHS = [1, 2, 31, 32, 33, 64, 65, 90, 97, 130, 7, 160, 128, 3, 50, 200]
 GREEDY = SamplingParams(max_new_tokens=6)

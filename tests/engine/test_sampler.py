@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.engine.sampler import BAD_LOGITS, penalize, prepare_draws, sample
+from flipfast.engine.sampling import SamplingParams, uniform
 from flipfast.engine.scheduler import Chunk
 from flipfast.engine.sequence import Sequence
-from flipfast.ops.torch_ops import TorchOps
-from flipfast.sampling import SamplingParams, uniform
 
 OPS = TorchOps(torch.device("cpu"), torch.float32)
 VOCAB = 97

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from flipfast.engine.model_runner import StepResult
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.scheduler import StepPlan
 from flipfast.engine.sequence import Sequence, lead_samples
 from flipfast.errors import FlipfastError
-from flipfast.sampling import SamplingParams
-from flipfast.watching import Verdict
+from flipfast.watchers.base import Verdict
 from tests.engine.pages import BAD, VOCAB, PagedEngine, expected_output
 
 

@@ -13,9 +13,8 @@ import torch
 import transformers
 
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, WIDE, load, prompts, save_random_model
 from tests.engine.pages import (
     BAD,
     VOCAB,
@@ -26,6 +25,7 @@ from tests.engine.pages import (
     random_prompts,
     sequence,
 )
+from tests.engine.toy_models import SMALL, WIDE, load, prompts, save_random_model
 
 Case = tuple[list[int], list[int]]
 Scores = tuple[list[float], list[int], "str | None"]

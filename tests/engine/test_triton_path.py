@@ -13,12 +13,12 @@ pytest.importorskip("triton")
 from flipfast.engine import loading
 from flipfast.engine.keep import fused_keep
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.ops.torch_ops import TorchOps
+from flipfast.engine.ops.triton_ops import TritonOps
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
-from flipfast.ops.torch_ops import TorchOps
-from flipfast.ops.triton_ops import TritonOps
-from flipfast.sampling import SamplingParams
-from tests.engine.models import SMALL, assert_steady, load, prompts, run, save_random_model
 from tests.engine.test_cuda_graphs import recorded
+from tests.engine.toy_models import SMALL, assert_steady, load, prompts, run, save_random_model
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from flipfast.watching import Verdict
+from flipfast.watchers.base import Verdict
 from tests.engine.pages import END, PagedEngine, next_token, random_prompts, sequence
 
 

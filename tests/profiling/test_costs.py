@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flipfast.attention.base import AttentionMetadata, AttentionShape
-from flipfast.ops.base import RopeTable
-from flipfast.ops.torch_ops import TorchOps
+from flipfast.engine.attention.base import AttentionMetadata, AttentionShape
+from flipfast.engine.ops.base import RopeTable
+from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.profiling import costs
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 
 from flipfast import FlipReward
 from flipfast.engine.cuda_graphs import DecodeGraphs
-from flipfast.ops.base import Ops
+from flipfast.engine.ops.base import Ops
 from flipfast.profiling import costs
 from flipfast.profiling.rates import measure_rates
 from flipfast.profiling.recorder import Rates, Recorder

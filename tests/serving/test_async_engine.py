@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flipfast import FlipReward
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import FlipfastError, InputError, QueueFullError, UnavailableError
-from flipfast.sampling import SamplingParams
 from flipfast.serving.async_engine import AsyncFlipEngine
 from tests.serving.holding import Hold
 from tests.waiting import PATIENCE_S, TIMEOUTS_S, until
@@ -214,7 +214,7 @@ def test_sleep_lets_rows_end_and_wake_goes_on(expected: Any) -> None:
 def test_new_weights_come_between_rows(tmp_path: Path, expected: Any) -> None:
     from safetensors.torch import load_file, save_file
 
-    from flipfast.assembly import _model_folder
+    from flipfast.scoring.assembly import _model_folder
 
     folder = tmp_path / "other"
     shutil.copytree(_model_folder("embedded"), folder)

@@ -10,7 +10,7 @@ pytest.importorskip("fastapi", reason="the server's packages")
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from flipfast.sampling import SamplingParams
+from flipfast.engine.sampling import SamplingParams
 from flipfast.serving.app import PATHS, create_app
 from flipfast.serving.logs import JsonFormatter
 from flipfast.serving.options import ServerOptions

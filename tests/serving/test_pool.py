@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from flipfast.config import FlipConfig
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, ModelLoadError, QueueFullError, UnavailableError
-from flipfast.sampling import SamplingParams
 from flipfast.serving import supervisor
 from flipfast.serving.pool import EnginePool
 from tests.serving import engines

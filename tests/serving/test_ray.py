@@ -32,8 +32,8 @@ from ray._private import services
 
 from flipfast import FlipConfig, FlipReward
 from flipfast.cli import main
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, FlipfastError, InputError, ModelLoadError, UnavailableError
-from flipfast.sampling import SamplingParams
 from flipfast.serving.options import ServerOptions
 from flipfast.serving.ray import ActorShare, RayPool, deployment, folder, score_folder
 from flipfast.serving.ray.parts import Part, cut

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flipfast.async_scoring import AsyncScorer
 from flipfast.errors import UnavailableError
 from flipfast.scores import SCORE_KEYS, ScoredRow
+from flipfast.scoring.async_scoring import AsyncScorer
 
 
 def row(reward: float | None, status: str = "ok", error: str | None = None) -> ScoredRow:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flipfast import FlipReward, extract_instruction
+from flipfast.engine.sampling import SamplingParams
 from flipfast.metrics.token_bytes import token_bytes
-from flipfast.sampling import SamplingParams
 from flipfast.watchers.early_stop import EarlyStop
 from tests.metrics.trained_tokenizers import KINDS, tokenizer
 from tests.prompts.conftest import make_tokenizer  # noqa: F401  (a fixture)

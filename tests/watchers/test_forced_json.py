@@ -12,10 +12,10 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from flipfast import ConfigError, FlipConfig, FlipReward
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.metrics.token_bytes import token_bytes
 from flipfast.prompts.encoding import TextEncoder
-from flipfast.sampling import SamplingParams
 from flipfast.watchers.forced_json import JsonWriter
 from tests.metrics.trained_tokenizers import END, tokenizer
 from tests.prompts.conftest import make_tokenizer  # noqa: F401  (a fixture)

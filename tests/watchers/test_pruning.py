@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence as EngineSequence
 from flipfast.metrics.word_f1_py import word_f1
 from flipfast.parsing import parse_plain
 from flipfast.parsing.settled import SettledPlain
-from flipfast.sampling import SamplingParams
+from flipfast.watchers.base import Verdict, Watcher
 from flipfast.watchers.pruning import Candidate, OutputRules, Race
-from flipfast.watching import Verdict, Watcher
 
 END = 0
 TABLE: list[bytes | None] = [

@@ -11,9 +11,9 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
+from flipfast.backends import SamplingParams
 from flipfast.config import FlipConfig
 from flipfast.errors import FlipfastError, InputError, UnavailableError
-from flipfast.sampling import SamplingParams
 from flipfast.scores import ScoredRow, failed, failed_row
 from flipfast.serving.ray.actor import ActorMember, ActorShare, Build
 from flipfast.serving.ray.dispatch import Dispatcher, JobLost, MemberDied

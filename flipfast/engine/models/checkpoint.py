@@ -1,0 +1,138 @@
+"""Checkpoints: a folder or a hub name with config.json and safetensors, read a tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.models.families import read_spec
+from flipfast.engine.models.hub import fetch
+from flipfast.engine.models.spec import DecoderSpec
+from flipfast.errors import ModelLoadError
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a model on disk, all files there and whole.
+
+    Attributes:
+        source: what error messages call them: the path of their only file, or of their index.
+        files: the safetensors files.
+        dtype: of most of the numbers.
+    """
+
+    source: str
+    files: tuple[Path, ...]
+    dtype: torch.dtype
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and tensors, file by file, each mapped from disk when its turn comes."""
+        for path in self.files:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - no mapping
+                    yield name, file.get_tensor(name)
+
+
+def read_model(name: str, revision: str | None = None) -> tuple[DecoderSpec, Checkpoint]:
+    """What decoder a model needs, and its weights, of which only the headers are read.
+
+    The weights of a hub model are downloaded once config.json has shown that they can be used.
+
+    Args:
+        name: a local folder or a hub name.
+        revision: of the hub model; None is its main branch.
+
+    Raises:
+        UnsupportedModelError: the model may be sound, but is not served here.
+        ModelLoadError: no such model, or a broken file; the message names file and field.
+    """
+    path = fetch(name, revision, ["config.json"]) / "config.json"
+    config = _read_json(path)
+    try:
+        spec = read_spec(config)
+    except ModelLoadError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return spec, _checkpoint(name, revision)
+
+
+def _checkpoint(name: str, revision: str | None) -> Checkpoint:
+    folder = fetch(name, revision, [_SINGLE, _INDEX])
+    index = folder / _INDEX
+    if (folder / _SINGLE).is_file():
+        source, shards = folder / _SINGLE, {_SINGLE: set[str]()}
+    elif index.is_file():
+        source, shards = index, _read_index(index)
+        fetch(name, revision, list(shards))
+    else:
+        raise UnsupportedModelError(f"{folder} holds no {_SINGLE} and no {_INDEX}")
+    numbers: Counter[torch.dtype] = Counter()
+    for shard, listed in shards.items():
+        path = folder / shard
+        if not path.is_file():
+            raise ModelLoadError(f"{source} names {shard}, which is not in {folder}")
+        held = _count(path, numbers)
+        if lacking := sorted(listed - held):
+            raise ModelLoadError(
+                f"{source} puts {len(lacking)} tensors into {shard} that it does not hold, the "
+                f"first is {lacking[0]}"
+            )
+    if not numbers:
+        raise ModelLoadError(f"{source} holds no tensor")
+    files = tuple(folder / shard for shard in shards)
+    return Checkpoint(str(source), files, numbers.most_common(1)[0][0])
+
+
+def _read_index(path: Path) -> dict[str, set[str]]:
+    """The shards that an index names, and the tensors that it puts into each."""
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelLoadError(f"{path}: the field 'weight_map' is {weight_map!r}, not a table")
+    shards: dict[str, set[str]] = {}
+    for tensor, shard in sorted(weight_map.items()):
+        shards.setdefault(str(shard), set()).add(tensor)
+    return shards
+
+
+def _count(path: Path, numbers: Counter[torch.dtype]) -> set[str]:
+    """Names of a file's tensors; how many numbers it has of each dtype is added to `numbers`."""
+    with _opened(path) as file:
+        names = set(file.keys())
+        for name in names:
+            part = file.get_slice(name)
+            if part.get_dtype() not in _DTYPES:
+                raise UnsupportedModelError(
+                    f"{path}: the tensor {name} is {part.get_dtype()}; "
+                    f"served are {', '.join(_DTYPES)}"
+                )
+            numbers[_DTYPES[part.get_dtype()]] += torch.Size(part.get_shape()).numel()
+    return names
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"{path} is truncated, or no safetensors file: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(f"there is no {path}") from None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{path} holds a {type(content).__name__}, not a table of fields")
+    return content

@@ -1,0 +1,250 @@
+"""The decoder of all families: tokens of many sequences in, logits or arg-maxes of rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
+from flipfast.engine.models.layer import DecoderLayer, norm_slot
+from flipfast.engine.models.spec import DecoderSpec, RopeSpec
+from flipfast.engine.models.weights import Slot, fill
+from flipfast.engine.models.workspace import Workspace
+from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.torch_ops import TorchLinear
+
+
+class Decoder:
+    """A transformer decoder over a paged cache.
+
+    Its weights hold nothing sensible before `load`. A step allocates no memory of its own: all
+    activations live in a workspace, so a result is overwritten by the next call.
+
+    Args:
+        spec: what the model is like; its max_positions sets the size of the rope tables, so a
+            smaller one saves memory where contexts are short.
+        ops: what it computes with; its device is the decoder's.
+        attention: of the same device.
+        max_tokens: most tokens a step may have.
+        max_logit_rows: most rows that logits are made of at a time.
+        source_dtype: of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        ops: Ops,
+        attention: AttentionBackend,
+        *,
+        max_tokens: int,
+        max_logit_rows: int,
+        source_dtype: torch.dtype,
+    ) -> None:
+        self.spec = spec
+        self.ops = ops
+        self.attention = attention
+        self._source_dtype = source_dtype
+        self.max_logit_rows = max_logit_rows
+        self._max_tokens = max_tokens
+        self._kept = False
+        self.restore()
+
+    def _build_weights(self) -> None:
+        spec, ops = self.spec, self.ops
+        self._ropes = {
+            name: rope_table(rope, spec.max_positions, ops.device)
+            for name, rope in spec.ropes.items()
+        }
+        self._layers = [
+            DecoderLayer(spec, index, ops, self._source_dtype, self._ropes)
+            for index in range(len(spec.layers))
+        ]
+        self._norm = torch.empty(spec.hidden_size, dtype=torch.float32, device=ops.device)
+        self._head = ops.linear(
+            spec.vocab_size, spec.hidden_size, bias=False, source_dtype=self._source_dtype
+        )
+        if spec.tied and isinstance(self._head, TorchLinear):
+            self._embedding = self._head.weight
+        else:
+            self._embedding = torch.empty(
+                spec.vocab_size, spec.hidden_size, dtype=ops.weight_dtype, device=ops.device
+            )
+
+    def load(self, tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> None:
+        """Fill the weights in place, for the first time or with new ones.
+
+        Args:
+            tensors: all tensors of the model, by their names in published checkpoints, with or
+                without the prefixes "model." and "language_model."; any float dtype.
+            source: what error messages call the checkpoint, such as the path of its file.
+
+        Raises:
+            ModelLoadError: a tensor is missing, unknown or misshapen; the weights are then a mix.
+        """
+        ignored = self.spec.foreign + (("lm_head.weight",) if self.spec.tied else ())
+        fill(self._slots(), tensors, source, ignored=ignored)
+
+    def _slots(self) -> dict[str, Slot]:
+        spec, head, embedding = self.spec, self._head, self._embedding
+
+        def put_embedding(tensor: torch.Tensor) -> None:
+            embedding.copy_(tensor)
+            if spec.tied and not isinstance(head, TorchLinear):
+                head.load_rows(tensor, 0)
+
+        def put_head(tensor: torch.Tensor) -> None:
+            head.load_rows(tensor, 0)
+
+        shape = (spec.vocab_size, spec.hidden_size)
+        slots = {"embed_tokens.weight": Slot(shape, "vocab_size, hidden_size", put_embedding)}
+        for layer in self._layers:
+            slots.update(layer.slots())
+        slots.update([norm_slot("norm.weight", self._norm, spec.norm_offset)])
+        if not spec.tied:
+            slots["lm_head.weight"] = Slot(shape, "vocab_size, hidden_size", put_head)
+        return slots
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        caches: Sequence[LayerCache],
+        metadata: AttentionMetadata,
+        logit_rows: torch.Tensor,
+    ) -> torch.Tensor:
+        """Run the layers for one step and write its keys and values to the caches.
+
+        Args:
+            input_ids, positions: (n,) int64, sequence behind sequence as metadata says; n at most
+                max_tokens.
+            caches: one entry a layer, from the attention backend's `allocate`.
+            metadata: where the tokens lie.
+            logit_rows: (m,) int64, rows of the step that `logits` or `best` will be asked for.
+
+        Returns:
+            (m, hidden_size), normed for the head, valid until the next call.
+        """
+        spec, ops = self.spec, self.ops
+        step = self._workspace.step(positions, metadata)
+        every = self._workspace.rows(len(input_ids))
+        ops.embed(input_ids, self._embedding, spec.embed_scale, step.residual)
+        pending: torch.Tensor | None = None
+        for layer, cache in zip(self._layers[:-1], caches[:-1], strict=True):
+            layer.attend(step, pending, self.attention, cache)
+            pending = layer.finish(every)
+        self._layers[-1].attend(step, pending, self.attention, caches[-1])
+        # Behind the last attention only the rows that logits are wanted for matter.
+        rows = self._workspace.chosen_rows(logit_rows)
+        if not len(logit_rows):
+            return rows.hidden
+        pending = self._layers[-1].finish(rows)
+        return ops.add_rms_norm(pending, rows.residual, self._norm, spec.norm_eps, pending)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head's product: (m, vocab_size) float32, valid until the next call.
+
+        Args:
+            hidden: (m, hidden_size), rows of what `forward` gave, at most max_logit_rows.
+        """
+        raw, logits = self._workspace.logits(len(hidden))
+        if not len(hidden):
+            return logits
+        self._head(hidden, raw)
+        if logits.dtype != raw.dtype:
+            logits.copy_(raw)
+        cap = self.spec.logit_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+    def best(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The arg-max of each row's logits, -1 where that is not finite: (m,) int64.
+
+        Args:
+            hidden: (m, hidden_size), from `forward`.
+        """
+        parts = [self._best(part) for part in hidden.split(self.max_logit_rows)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def score(
+        self, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """How likely a token is behind each row, and which one is the likeliest.
+
+        Args:
+            hidden: (m, hidden_size), from `forward`.
+            targets: (m,) int64, in [0, vocab_size).
+
+        Returns:
+            Natural logarithms of the targets' probabilities, (m,) float32, and the arg-max of each
+            row's logits, (m,) int64; NaN and -1 where logits are not finite.
+        """
+        n = self.max_logit_rows
+        parts = [self._score(*part) for part in zip(hidden.split(n), targets.split(n), strict=True)]
+        log_probs, best = zip(*parts, strict=True)
+        return torch.cat(log_probs), torch.cat(best)
+
+    def _score(
+        self, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        fused = self.ops.fused_log_prob(self._head, hidden, targets, self.spec.logit_softcap)
+        if fused is not None:
+            return fused
+        logits = self.logits(hidden)
+        best = self.ops.argmax(logits)
+        return self.ops.log_prob(logits, best, targets), best
+
+    def _best(self, hidden: torch.Tensor) -> torch.Tensor:
+        fused = self.ops.fused_argmax(self._head, hidden, self.spec.logit_softcap)
+        return self.ops.argmax(self.logits(hidden)) if fused is None else fused
+
+    def offload(self, keep: bool) -> None:
+        """Give the device's memory back; `restore` must come before anything else.
+
+        Args:
+            keep: move the weights to host memory, pinned where the device is a GPU; on the CPU
+                they stay where they are. Else they are dropped.
+        """
+        del self._workspace
+        self._kept = keep
+        if not keep:
+            del self._layers, self._head, self._embedding, self._norm, self._ropes
+        elif self.ops.device.type != "cpu":
+            for tensor in self._tensors():
+                tensor.data = tensor.data.cpu().pin_memory()
+
+    def restore(self) -> None:
+        """Take the device's memory again; weights that were dropped must be loaded afterwards."""
+        if self._kept:
+            for tensor in self._tensors():
+                tensor.data = tensor.data.to(self.ops.device)
+        else:
+            self._build_weights()
+        self._workspace = Workspace(self.spec, self.ops, self._max_tokens, self.max_logit_rows)
+
+    def weight_bytes(self) -> int:
+        """Memory that the weights take, in bytes; packed products count as if not packed."""
+        packed = [part for part in self._linears() if not isinstance(part, TorchLinear)]
+        rows = sum(part.n_out * part.n_in for part in packed)
+        plain = sum(tensor.nbytes for tensor in self._tensors())
+        return plain + rows * self.ops.weight_dtype.itemsize
+
+    def _linears(self) -> list[Linear]:
+        return [*(part for layer in self._layers for part in layer.linears()), self._head]
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Every tensor of weights, once; what a packed product holds is its own."""
+        tensors = [self._embedding, self._norm]
+        tensors += [norm for layer in self._layers for norm in layer.norms.values()]
+        tensors += [part for rope in self._ropes.values() for part in (rope.cos, rope.sin)]
+        for part in self._linears():
+            if isinstance(part, TorchLinear):
+                tensors += [part.weight] if part.bias is None else [part.weight, part.bias]
+        return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def rope_table(rope: RopeSpec, n_positions: int, device: torch.device) -> RopeTable:
+    """Cosines and sines of positions 0 to n_positions, exclusive, on the device."""
+    frequencies = torch.tensor(rope.inv_freq, dtype=torch.float32)
+    angles = torch.arange(n_positions, dtype=torch.float32)[:, None] * frequencies
+    cos, sin = (part.mul_(rope.attention_factor) for part in (angles.cos(), angles.sin()))
+    return RopeTable(cos.to(device), sin.to(device))

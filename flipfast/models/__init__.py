@@ -1,6 +1,0 @@
-"""Decoder-only language models: one decoder, one small file a family, checkpoints."""
-
-from flipfast.models.errors import UnsupportedModelError
-from flipfast.models.spec import DecoderSpec, LayerSpec, RopeSpec
-
-__all__ = ["DecoderSpec", "LayerSpec", "RopeSpec", "UnsupportedModelError"]

@@ -1,0 +1,47 @@
+"""The model's numbers in other formats: what rounding does to rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flipfast.config import FlipConfig
+from flipfast.engine.options import resolve_device
+from flipfast.errors import ConfigError, ModelLoadError
+from flipfast.quality.consistency.changes import Comparison, Run, change
+from flipfast.quality.raters import Group
+from flipfast.quality.raters.flip import FlipRater
+from flipfast.reward import FlipReward
+
+
+def compare_formats(config: FlipConfig, groups: Sequence[Group]) -> Comparison:
+    """Score groups with the model in float32, bfloat16 and, on CUDA, float16.
+
+    On the native engine a format's rewards are the same bits in any batch, so that whatever
+    changes here is the format's doing. Each one loads the model, one at a time: have no other
+    reward open whose memory that needs.
+
+    Args:
+        config: of the reward; its dtype is left aside.
+        groups: any number.
+
+    Returns:
+        A run a format, and the changes from the first to each other one.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    runs, left_out = [], {}
+    for name in _formats(config.device):
+        try:
+            with FlipReward(config.with_options({"dtype": name})) as reward:
+                scores = FlipRater(name, reward).rate(groups, seed=config.seed).scores
+        except (ConfigError, ModelLoadError) as error:  # a server's model, too little memory
+            left_out[name] = str(error)
+        else:
+            runs.append(Run.of(name, scores))
+    return Comparison(runs, left_out, [change(runs[0], other) for other in runs[1:]])
+
+
+def _formats(device: str | None) -> list[str]:
+    half = ["float16"] if resolve_device(device).type == "cuda" else []
+    return ["float32", "bfloat16", *half]

@@ -1,0 +1,46 @@
+"""Raters: the FLIP reward and judges to hold beside it, on one loaded model. One file each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from flipfast.errors import ConfigError
+from flipfast.quality.option_text import read_options
+from flipfast.quality.raters.base import Cost, Group, Rater, Ratings
+from flipfast.reward import FlipReward
+from flipfast.scoring.assembly import loading_options
+
+__all__ = ["Cost", "Group", "Rater", "Ratings", "available_raters", "load_rater"]
+
+
+def available_raters() -> list[str]:
+    """Names of the raters in this folder, sorted; nothing is imported to find them."""
+    names = (module.name for module in iter_modules(__path__))
+    return sorted(name for name in names if name != "base" and not name.startswith("_"))
+
+
+def load_rater(spec: str, reward: FlipReward) -> Rater:
+    """A rater on a reward's model and with its options.
+
+    Args:
+        spec: a name from `available_raters()`, and behind a colon what differs from the reward's
+            options: "flip", "flip:metric=rouge_l,style=direct", "pairwise:temperature=0.7".
+        reward: stays open as long as the rater is used.
+
+    Raises:
+        ConfigError: there is no such rater or option, or the option asks for another model.
+    """
+    name, _, text = spec.partition(":")
+    if name not in available_raters():
+        raise ConfigError(f"there is no rater {name!r}: use one of {', '.join(available_raters())}")
+    given = reward.config
+    config = given.with_options(read_options(text))
+    if (config.model, loading_options(config)) != (given.model, loading_options(given)):
+        raise ConfigError(
+            f"{spec!r} needs the model loaded in another way: raters share one, so give "
+            "such options for all of them"
+        )
+    module = import_module(f"{__name__}.{name}")
+    rater: Rater = module.load(spec, config, reward.inverter)
+    return rater

@@ -1,0 +1,208 @@
+"""From a configuration to the parts that it names: model, prompt, sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flipfast.backends import Inverter, SamplingParams, load_inverter
+from flipfast.config import EMBEDDED, FlipConfig
+from flipfast.errors import ConfigError
+from flipfast.metrics.base import Metric
+from flipfast.metrics.registry import WORD_F1, load_metric
+from flipfast.parsing.wrappers import leaves_think_open
+from flipfast.prompts.authors import load_authors_template
+from flipfast.prompts.drafts import DraftWriter
+from flipfast.prompts.rendering import PromptRenderer
+from flipfast.prompts.templates import PromptTemplate, get_template
+from flipfast.watchers.base import Watcher
+from flipfast.watchers.early_stop import EarlyStop
+from flipfast.watchers.forced_json import JsonWriter
+
+if TYPE_CHECKING:
+    from flipfast.scoring.device_scoring import DeviceScorer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a reward works with.
+
+    Attributes:
+        inverter: runs the model.
+        template: the prompt's texts.
+        renderer: fills the template and tokenizes it.
+        drafts: gives a true instruction's drafts; None where nobody would use them.
+        sampling: how output tokens are chosen.
+        parser: reads the model's outputs.
+        scorer: scores them on the device they are on; None where the host does.
+        metric: what the host compares instructions with; None for word F1.
+        watch: gives the watcher of an output, or None for none.
+    """
+
+    inverter: Inverter
+    template: PromptTemplate
+    renderer: PromptRenderer
+    drafts: DraftWriter | None
+    sampling: SamplingParams
+    parser: str
+    scorer: DeviceScorer | None
+    metric: Metric | None
+    watch: Callable[[], Watcher | None]
+
+    @property
+    def think_open(self) -> bool:
+        """Whether prompts end inside a think block."""
+        return any(map(leaves_think_open, self.renderer.endings()))
+
+
+def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
+    """Load and set up the parts.
+
+    Args:
+        config: the options.
+        inverter: one that is loaded already, or None to load the config's model.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ModelLoadError: the model cannot be loaded.
+    """
+    folder = _model_folder(config.model)
+    source = config.tokenizer or folder
+    if inverter is not None and config.model == EMBEDDED:  # a shared one, and no word on its model
+        source = inverter.tokenizer.name_or_path
+    hints = _hints(source)
+    template = _template(config, hints.get("style"))
+    sampling = _sampling(config, template)
+    inverter = inverter or load_inverter(model=folder, **loading_options(config))
+    generates = config.scoring == "generate"
+    if not (generates or inverter.has_likelihoods):
+        raise needs_native("scoring='likelihood'", inverter)
+    renderer = PromptRenderer(
+        inverter.tokenizer,
+        template,
+        thinking=config.thinking,
+        max_prompt_tokens=inverter.context_length - (sampling.max_new_tokens if generates else 0),
+        max_response_tokens=config.max_response_tokens or hints.get("max_response_tokens"),
+    )
+    for prefix in renderer.prefixes():
+        inverter.keep_prefix(prefix)
+    parser = config.parser if template.wants_json else "plain"
+    if not generates:
+        return Parts(inverter, template, renderer, None, sampling, parser, None, None, lambda: None)
+    watch = _watch(config, inverter, renderer, sampling, parser)
+    metric = None if config.metric == WORD_F1 else load_metric(config.metric, inverter.tokenizer)
+    # Not all tokens of a forced output are sampled on the device.
+    on_host = config.json == "forced" or metric is not None
+    scorer = None if on_host else _scorer(inverter, parser)
+    drafts = None
+    if config.drafting and inverter.drafts:
+        end_id = inverter.tokenizer.eos_token_id
+        drafts = DraftWriter(renderer.encoder, end_id, wants_json=template.wants_json)
+    return Parts(inverter, template, renderer, drafts, sampling, parser, scorer, metric, watch)
+
+
+def _model_folder(model: str) -> str:
+    if model != EMBEDDED:
+        return model
+    return str(resources.files("flipfast") / "assets" / "tiny-inverter")
+
+
+def _hints(folder: str) -> dict[str, Any]:
+    """What the model was made for, where its own config.json says so."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # a hub name, or a folder whose loading will say what is wrong
+        return {}
+    hints = config.get("flipfast") if isinstance(config, dict) else None
+    return hints if isinstance(hints, dict) else {}
+
+
+def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
+    if config.prompts_dir is not None:
+        return load_authors_template(config.prompts_dir, config.style or "standalone")
+    return get_template(config.style or recommended or "standalone", config.target)
+
+
+def _scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
+    if inverter.token_device is None:
+        return None
+    from flipfast.scoring.device_scoring import device_scorer  # needs triton, which is there now
+
+    return device_scorer(inverter, parser)
+
+
+def _watch(
+    config: FlipConfig,
+    inverter: Inverter,
+    renderer: PromptRenderer,
+    sampling: SamplingParams,
+    parser: str,
+) -> Callable[[], Watcher | None]:
+    if config.json == "forced":
+        return _json_writer(inverter, renderer, sampling, parser)
+    if not (config.early_stop and inverter.watches and parser == "robust"):
+        return lambda: None
+
+    def early_stop() -> EarlyStop | None:
+        tokens, flaw = inverter.token_bytes  # here, since it takes its time once
+        return EarlyStop(tokens) if flaw is None else None
+
+    return early_stop
+
+
+def _json_writer(
+    inverter: Inverter, renderer: PromptRenderer, sampling: SamplingParams, parser: str
+) -> JsonWriter:
+    if parser == "plain":
+        raise ConfigError("json='forced' needs a style that asks for JSON, such as 'standalone'")
+    if not inverter.watches:
+        raise needs_native("json='forced'", inverter)
+    tokens, flaw = inverter.token_bytes
+    if flaw is not None:
+        raise ConfigError(f"json='forced' does not go with this tokenizer: {flaw}")
+    return JsonWriter(
+        renderer.encoder, inverter.decode, tokens, inverter.end_ids, sampling.max_new_tokens
+    )
+
+
+def needs_native(option: str, inverter: Inverter) -> ConfigError:
+    """What to raise where an option wants what the inverter does not have."""
+    backend = type(inverter).__module__.rpartition(".")[2]
+    return ConfigError(f"{option} needs backend='native': {backend!r} does not have it")
+
+
+def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:
+    usual = 2048 if config.thinking else 512 if template.wants_json else 128
+    return SamplingParams(
+        max_new_tokens=config.max_new_tokens or usual,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+    )
+
+
+def loading_options(config: FlipConfig) -> dict[str, Any]:
+    """What decides how a model is loaded, besides its name, as `load_inverter` takes it.
+
+    Rewards whose configurations have the same model and equal ones can share an inverter.
+    """
+    elsewhere = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
+    return {
+        **elsewhere,
+        "backend": config.backend,
+        "device": config.device,
+        "dtype": config.dtype,
+        "batch_size": config.batch_size,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+        "native": {
+            "deterministic": config.deterministic,
+            "attention": config.attention,
+            "memory": config.memory,
+            "drafting": config.drafting,
+        },
+    }

@@ -1,0 +1,213 @@
+"""The reward for rows that come one by one: each joins those under way at the next step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from flipfast.backends import Inversion, InversionRequest, Inverter, SamplingParams
+from flipfast.config import FlipConfig
+from flipfast.errors import FlipfastError, InputError
+from flipfast.prompts.conversation import chat_texts, checked_texts
+from flipfast.scores import ScoredRow, failed_row
+from flipfast.scoring.assembly import Parts, assemble
+from flipfast.scoring.batches import batch_of
+from flipfast.scoring.defences import defended
+from flipfast.scoring.generation import GenerationScorer
+from flipfast.scoring.likelihood import LikelihoodScorer
+from flipfast.scoring.running import RunCounts
+from flipfast.scoring.samples import Row, Sample, read_row
+
+_COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # nobody reads those of a single row
+
+
+class Ticket:
+    """Something that is being worked on.
+
+    Attributes:
+        cancel: drops it.
+    """
+
+    def __init__(self) -> None:
+        self.cancel: Callable[[], None] = lambda: None
+
+
+class RewardLoop:
+    """Rows in at any time, scores out as they are done; all calls come from one thread.
+
+    On an inverter that streams, rows join those under way at the next step, and end by themselves.
+    Elsewhere, and with scoring="likelihood", a step runs a batch of what is at hand to its end. A
+    row's score is what `FlipReward.score` gives, to the same bits.
+
+    Args:
+        config: of the reward.
+        inverter: a loaded inverter to share, instead of loading the model here.
+
+    Raises:
+        ConfigError, ModelLoadError: as for FlipReward.
+    """
+
+    def __init__(self, config: FlipConfig, inverter: Inverter | None = None) -> None:
+        self._config = config
+        self._parts: Parts = assemble(config, inverter)
+        self._scorer: GenerationScorer | LikelihoodScorer
+        if config.scoring == "likelihood":
+            self._scorer = LikelihoodScorer(self._parts, config)
+        else:
+            self._scorer = GenerationScorer(self._parts, config)
+        self._make_row = defended(self._scorer.row, config)
+        self._open: set[Ticket] = set()
+        self._ended: deque[tuple[Ticket, Callable[[], None]]] = deque()
+        self._rows: dict[Ticket, tuple[Row, Callable[[], None]]] = {}
+        self._prompts: dict[Ticket, Callable[[], None]] = {}
+
+    @property
+    def inverter(self) -> Inverter:
+        """What runs the model."""
+        return self._parts.inverter
+
+    @property
+    def n_open(self) -> int:
+        """Rows and completions that have been added and have not ended."""
+        return len(self._open)
+
+    def add(
+        self,
+        instruction: str,
+        response: str,
+        context: str | None,
+        on_done: Callable[[ScoredRow], None],
+    ) -> Ticket:
+        """Take a row in.
+
+        Args:
+            instruction, response, context: as for `FlipReward.score`.
+            on_done: called by `step` with the row's scores; bad input becomes its error.
+        """
+        return self._add(on_done, checked_texts, instruction, response, context)
+
+    def add_chat(
+        self, prompt: Any, completion: Any, on_done: Callable[[ScoredRow], None]
+    ) -> Ticket:
+        """Take in a row as trainers have it; see `FlipReward.__call__`."""
+        return self._add(on_done, self._read_chat, prompt, completion)
+
+    def complete(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        sampling: SamplingParams,
+        seed: int,
+        on_done: Callable[[Inversion, int], None],
+    ) -> Ticket:
+        """Have the model answer a conversation.
+
+        Args:
+            messages: with "role" and "content".
+            sampling, seed: how tokens are chosen.
+            on_done: called by `step` with what came of it, text included, and the length of the
+                prompt.
+
+        Raises:
+            InputError: the conversation cannot be rendered, or does not fit the model.
+        """
+        ids = self._parts.renderer.chat_ids(messages)
+        request = InversionRequest(ids, seed)
+        refusal = self.inverter.refusal(request, sampling)
+        if refusal is not None:
+            raise InputError(refusal)
+        ticket = self._ticket()
+
+        def end(_: int, inversion: Inversion) -> None:
+            if inversion.text is None:
+                inversion = replace(inversion, text=self.inverter.decode(inversion.output_ids))
+            self._end(ticket, lambda: on_done(inversion, len(ids)))
+
+        if self.inverter.streams:
+            self._start(ticket, lambda: self.inverter.start([request], sampling, end))
+        else:
+            self._prompts[ticket] = lambda: end(0, self.inverter.generate([request], sampling)[0])
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Drop a row or a completion; `on_done` is not called, and its memory is free."""
+        self._open.discard(ticket)
+        self._rows.pop(ticket, None)
+        self._prompts.pop(ticket, None)
+        ticket.cancel()
+
+    def step(self) -> None:
+        """Go on with all that is open by one step, and hand out what has ended."""
+        if self._prompts:
+            self._prompts.pop(next(iter(self._prompts)))()
+        if self._rows:
+            self._run_batch()
+        elif self.inverter.streams and self._open:
+            self.inverter.step()
+        while self._ended:
+            ticket, hand_out = self._ended.popleft()
+            if ticket in self._open:
+                self._open.remove(ticket)
+                hand_out()
+
+    def _add(
+        self,
+        on_done: Callable[[ScoredRow], None],
+        read: Callable[..., tuple[str, str, str | None]],
+        *entries: Any,
+    ) -> Ticket:
+        ticket = self._ticket()
+        try:
+            row = read_row(self._make_row, read, *entries)
+        except FlipfastError as error:  # what would fail a whole batch fails this row
+            scores = failed_row(str(error), self._config.on_failure)
+            self._end(ticket, lambda: on_done(scores))
+            return ticket
+
+        def end() -> None:
+            self._end(ticket, lambda: on_done(self._scores(row)))
+
+        if row.prompt is None:
+            end()
+        elif isinstance(self._scorer, GenerationScorer) and self.inverter.streams:
+            self._start(ticket, partial(self._scorer.start, row, end))
+        else:
+            self._rows[ticket] = row, end
+        return ticket
+
+    def _start(self, ticket: Ticket, start: Callable[[], Callable[[], None]]) -> None:
+        try:
+            ticket.cancel = start()
+        except FlipfastError:  # the model cannot be used now
+            self._open.discard(ticket)
+            raise
+
+    def _read_chat(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
+        return chat_texts(prompt, completion, self._config.target)
+
+    def _ticket(self) -> Ticket:
+        ticket = Ticket()
+        self._open.add(ticket)
+        return ticket
+
+    def _end(self, ticket: Ticket, hand_out: Callable[[], None]) -> None:
+        """Note, on whatever thread, that something has ended."""
+        self._ended.append((ticket, hand_out))
+
+    def _run_batch(self) -> None:
+        tickets = list(islice(self._rows, self.inverter.max_running))
+        batch = [self._rows.pop(ticket) for ticket in tickets]
+        try:
+            self._scorer.score([row for row, _ in batch], lambda n_done: None)
+        except FlipfastError as error:
+            for row, _ in batch:
+                row.samples = [Sample(error=str(error))]
+        for _, end in batch:
+            end()
+
+    def _scores(self, row: Row) -> ScoredRow:
+        [scores] = batch_of([row], _COUNTS, self._config, seconds=1.0).to_dicts()
+        return scores
