@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -91,6 +92,26 @@ class CompletionsServer:
             return response.json()
         except ValueError:
             raise _not_openai(response.text) from None
+
+
+class Call:
+    """The requests of one call, which stop trying once the server is known to be gone."""
+
+    def __init__(self, server: CompletionsServer) -> None:
+        self._server = server
+        self._gone = threading.Event()
+        self._error = UnavailableError("")
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """See CompletionsServer.complete; fails at once where another request found no server."""
+        if self._gone.is_set():
+            raise self._error
+        try:
+            return self._server.complete(body)
+        except UnavailableError as error:
+            self._error = error
+            self._gone.set()
+            raise
 
 
 def _entries(answer: Any, name: str) -> list[dict[str, Any]]:

@@ -9,6 +9,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from flipfast.backends._engine_sequences import (
+    Case,
+    inversion_of,
+    likelihood_of,
+    scoring_sequences_for,
+    sequences_for,
+)
 from flipfast.backends._generation import end_ids, read_generation_config, unserved_processor
 from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
 from flipfast.backends.base import (
@@ -178,29 +185,9 @@ class NativeInverter(Inverter):
         on_progress: Callable[[int], None] | None,
         tokens: torch.Tensor | None,
     ) -> list[Inversion]:
-        cases = self._cases(requests, sampling, tokens)
+        cases = sequences_for(self, requests, sampling, tokens)
         self._run(cases, on_progress)
-        return [_inversion(case) for case in cases]
-
-    def _cases(
-        self,
-        requests: Sequence[InversionRequest],
-        sampling: SamplingParams,
-        tokens: torch.Tensor | None = None,
-    ) -> list[str | EngineSequence]:
-        """A sequence for each request that can be run, for the others the reason why not."""
-        return [
-            self.refusal(request, sampling)
-            or EngineSequence(
-                list(request.prompt_ids),
-                sampling,
-                request.seed,
-                request.drafts,
-                request.watcher,
-                output_row=None if tokens is None else tokens[i],
-            )
-            for i, request in enumerate(requests)
-        ]
+        return [inversion_of(case) for case in cases]
 
     @property
     def max_running(self) -> int:
@@ -221,11 +208,11 @@ class NativeInverter(Inverter):
         """Have prompts continued by the coming calls of `step`; see `Inverter.start`."""
         self._model.require_usable()
         sequences = []
-        for place, case in enumerate(self._cases(requests, sampling)):
+        for place, case in enumerate(sequences_for(self, requests, sampling)):
             if isinstance(case, str):
                 on_end(place, Inversion.failed(case))
             else:
-                case.on_end = lambda case, place=place: on_end(place, _inversion(case))
+                case.on_end = lambda case, place=place: on_end(place, inversion_of(case))
                 sequences.append(case)
         self._model.engine.start(sequences)
 
@@ -253,17 +240,11 @@ class NativeInverter(Inverter):
 
         Requests run beside those of `generate`; starts of prompts are shared with all.
         """
-        cases = [
-            self.likelihood_refusal(request)
-            or EngineSequence.scoring(request.prompt_ids, request.target_ids)
-            for request in requests
-        ]
+        cases = scoring_sequences_for(self, requests)
         self._run(cases, on_progress)
-        return [_likelihood(case) for case in cases]
+        return [likelihood_of(case) for case in cases]
 
-    def _run(
-        self, cases: list[str | EngineSequence], on_progress: Callable[[int], None] | None
-    ) -> None:
+    def _run(self, cases: list[Case], on_progress: Callable[[int], None] | None) -> None:
         """Run sequences to their end; in the place of one that cannot be run stands the reason."""
         self._model.require_usable()
         sequences = [case for case in cases if isinstance(case, EngineSequence)]
@@ -303,30 +284,3 @@ class NativeInverter(Inverter):
     def close(self) -> None:
         """Give the model's memory back; the inverter cannot be used afterwards."""
         self._model.close()
-
-
-def _inversion(case: str | EngineSequence) -> Inversion:
-    error = _error(case)
-    if error is not None:
-        return Inversion.failed(error)
-    assert isinstance(case, EngineSequence)
-    return Inversion(case.output_ids, None, case.finish_reason or "length")
-
-
-def _likelihood(case: str | EngineSequence) -> Likelihood:
-    error = _error(case)
-    if error is not None:
-        return Likelihood([], [], error)
-    assert isinstance(case, EngineSequence)
-    return Likelihood(case.log_probs, case.best_ids)
-
-
-def _error(case: str | EngineSequence) -> str | None:
-    """Why a request has no result; None if it has one."""
-    if isinstance(case, str):
-        return case
-    if case.finish_reason == "cancelled":
-        return "the request was cancelled: the engine was closed meanwhile"
-    if case.finish_reason == "error":
-        return case.error or "the engine gave no reason"
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from flipfast.backends._completions import CompletionsServer
+from flipfast.backends._completions import Call, CompletionsServer
 from flipfast.backends._generation import end_ids, read_generation_config
 from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
 from flipfast.backends._seeds import narrow_seed
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.engine.models.hub import fetch
 from flipfast.env import openai_api_key
-from flipfast.errors import ConfigError, FlipfastError, ModelLoadError, UnavailableError
+from flipfast.errors import ConfigError, FlipfastError, ModelLoadError
 
 _BATCH_SIZE = 64
 
@@ -146,7 +145,7 @@ class OpenAIInverter(Inverter):
         if self._server is None:
             raise FlipfastError("this inverter is closed; load it again to use it")
         report = on_progress or (lambda n_done: None)
-        call = _Call(self._server)
+        call = Call(self._server)
         done: dict[int, Inversion] = {}
         pool = ThreadPoolExecutor(self._batch_size)
         try:
@@ -185,9 +184,7 @@ class OpenAIInverter(Inverter):
             self._server.close()
         self._server = None
 
-    def _invert(
-        self, call: _Call, request: InversionRequest, sampling: SamplingParams
-    ) -> Inversion:
+    def _invert(self, call: Call, request: InversionRequest, sampling: SamplingParams) -> Inversion:
         refusal = self.refusal(request, sampling)
         if refusal is not None:
             return Inversion.failed(refusal)
@@ -227,25 +224,6 @@ class OpenAIInverter(Inverter):
         ended = reason == "stop" and ids and ids[-1] in self._end_ids
         output_ids = ids[:-1] if ended else ids
         return Inversion(output_ids, self.decode(output_ids), reason)
-
-
-class _Call:
-    """The requests of one call, which stop trying once the server is known to be gone."""
-
-    def __init__(self, server: CompletionsServer) -> None:
-        self._server = server
-        self._gone = threading.Event()
-        self._error = UnavailableError("")
-
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self._gone.is_set():
-            raise self._error
-        try:
-            return self._server.complete(body)
-        except UnavailableError as error:
-            self._error = error
-            self._gone.set()
-            raise
 
 
 def _card(server: CompletionsServer, model: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from flipfast.engine.attention.base import AttentionMetadata
-from flipfast.engine.scheduler import Chunk, StepPlan
 from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_plan import Chunk, StepPlan
 
 _INT32 = 4  # bytes
 _Ints = NDArray[np.integer[Any]]

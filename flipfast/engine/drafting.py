@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 
 from flipfast._core import Drafter
-from flipfast.engine.scheduler import Scheduler, StepPlan
+from flipfast.engine.scheduler import Scheduler
 from flipfast.engine.sequence import MAX_DRAFT, Sequence
 from flipfast.engine.step_costs import Prices, StepCosts
+from flipfast.engine.step_plan import StepPlan
 
 _PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # before any have been seen
 _SAFE = 1.5  # a draft must promise so much more than it costs

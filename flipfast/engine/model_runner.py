@@ -13,7 +13,7 @@ from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
 from flipfast.engine.ops.devices import as_current
 from flipfast.engine.sampler import penalize, prepare_draws, sample
-from flipfast.engine.scheduler import Chunk, StepPlan
+from flipfast.engine.step_plan import Chunk, StepPlan
 
 if TYPE_CHECKING:
     from flipfast.engine.models.decoder import Decoder

@@ -10,7 +10,7 @@ import torch
 
 from flipfast.engine.batch import to_device
 from flipfast.engine.sampling import uniform
-from flipfast.engine.scheduler import Chunk
+from flipfast.engine.step_plan import Chunk
 
 BAD_LOGITS = -1  # in place of a token, where a row's logits are not finite
 _TILE = 16  # rows drawn at a time

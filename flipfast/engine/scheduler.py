@@ -4,74 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sequence import Sequence
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Tokens of one sequence in a step.
-
-    Attributes:
-        sequence: whose tokens.
-        start: position of the first one.
-        n: how many.
-        samples: whether the last one's logits give an output token.
-        epoch: of the sequence.
-        draft: tokens that run behind these, in case they are what comes next; the host must know
-            all n tokens then.
-    """
-
-    sequence: Sequence
-    start: int
-    n: int
-    samples: bool
-    epoch: int
-    draft: SequenceOf[int] = ()
-
-    @property
-    def n_rows(self) -> int:
-        """Tokens to run, the draft included."""
-        return self.n + len(self.draft)
-
-    @property
-    def n_scored(self) -> int:
-        """How many rows, the last ones, give the probability of a target."""
-        if not self.sequence.targets:
-            return 0
-        return min(self.n, max(self.start + self.n - self.sequence.first_scored, 0))
-
-
-@dataclass
-class StepPlan:
-    """What one step computes.
-
-    Attributes:
-        chunks: rows of the step, first admitted first.
-        admitted: sequences that joined in this step.
-        prefilling: sequences whose prompt it runs, or a part of it.
-        registered: pages that became known to the prefix cache with it.
-        copies: (from, to) page numbers, to be copied before anything is written, all at once: a
-            page may be copied and then overwritten.
-    """
-
-    chunks: list[Chunk] = field(default_factory=list)
-    admitted: list[Sequence] = field(default_factory=list)
-    prefilling: set[Sequence] = field(default_factory=set)
-    registered: list[int] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def drafted(self) -> bool:
-        """Whether there are drafts in it."""
-        return any(chunk.draft for chunk in self.chunks)
-
-    @property
-    def n_rows(self) -> int:
-        """Tokens of the step, drafts included."""
-        return sum(chunk.n_rows for chunk in self.chunks)
+from flipfast.engine.step_plan import Chunk, StepPlan
 
 
 @dataclass

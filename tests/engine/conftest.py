@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flipfast.engine.ops.cpu import CpuLinear
+from flipfast.engine.ops.cpu_linear import CpuLinear
 from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.step_costs import Prices, StepCosts
 

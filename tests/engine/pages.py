@@ -17,8 +17,9 @@ from flipfast.engine.model_runner import StepResult
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import BAD_LOGITS
 from flipfast.engine.sampling import SamplingParams
-from flipfast.engine.scheduler import Scheduler, StepPlan
+from flipfast.engine.scheduler import Scheduler
 from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_plan import StepPlan
 from flipfast.watchers.base import Watcher
 
 VOCAB = 50

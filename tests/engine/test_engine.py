@@ -281,7 +281,7 @@ def test_threads_share_the_engines_steps(overlap: bool) -> None:
 
 def test_nobody_waits_for_another_callers_end(overlap: bool) -> None:
     paged = PagedEngine(n_pages=100_000, overlap=overlap)
-    paged.engine._end_ids = frozenset()
+    paged.engine._loop.end_ids = frozenset()
     endless = [sequence([8, 9 + i], 100_000) for i in range(3)]
     caller = threading.Thread(target=paged.engine.generate, args=(endless,), daemon=True)
     caller.start()

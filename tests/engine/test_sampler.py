@@ -9,8 +9,8 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.engine.sampler import BAD_LOGITS, penalize, prepare_draws, sample
 from flipfast.engine.sampling import SamplingParams, uniform
-from flipfast.engine.scheduler import Chunk
 from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_plan import Chunk
 
 OPS = TorchOps(torch.device("cpu"), torch.float32)
 VOCAB = 97

@@ -9,8 +9,8 @@ import pytest
 
 from flipfast.engine.model_runner import StepResult
 from flipfast.engine.sampling import SamplingParams
-from flipfast.engine.scheduler import StepPlan
 from flipfast.engine.sequence import Sequence, lead_samples
+from flipfast.engine.step_plan import StepPlan
 from flipfast.errors import FlipfastError
 from flipfast.watchers.base import Verdict
 from tests.engine.pages import BAD, VOCAB, PagedEngine, expected_output
@@ -78,7 +78,7 @@ def prefix_cache(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.parametrize("max_new_tokens", [1, 3])  # the leader may end before the others come
 def test_a_prompt_runs_once(overlap: bool, n_prompt: int, max_new_tokens: int) -> None:
     paged = PagedEngine(overlap=overlap)
-    paged.engine._end_ids = frozenset()
+    paged.engine._loop.end_ids = frozenset()
     watch_pages(paged)
     params = SamplingParams(max_new_tokens=max_new_tokens)
     group = [Sequence(list(range(3, 3 + n_prompt)), params, seed=k) for k in range(5)]
@@ -233,7 +233,7 @@ def test_followers_outlive_their_leader(
     if how == "cancelled":
         paged.engine.cancel(leader)
     elif how == "preempted" and leader.slot >= 0:
-        paged.engine._take_in()
+        paged.engine._loop.take_in()
         paged.scheduler._send_back(leader)
     elif how == "step failed":
         failing, paged.runner.run = paged.runner.run, raise_memory_error  # type: ignore

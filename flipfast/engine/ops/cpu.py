@@ -11,9 +11,9 @@ import torch
 import flipfast._cpu as _cpu
 from flipfast import env
 from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.cpu_linear import DTYPES, CpuLinear
+from flipfast.engine.ops.cpu_tensors import address_of, n_rows, require_rows
 from flipfast.errors import ConfigError
-
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def use_the_asked_for() -> None:
@@ -44,114 +44,6 @@ def instruction_set() -> str:
     return _cpu.isa()
 
 
-def _rows(name: str, x: torch.Tensor, width: int) -> int:
-    """Number of rows of a float32 matrix of the given width.
-
-    Raises:
-        ValueError: it is anything else.
-    """
-    if x.dtype is not torch.float32 or x.ndim != 2 or x.shape[1] != width or not x.is_cpu:
-        raise ValueError(
-            f"{name} must be (n, {width}) float32 on the CPU, not {tuple(x.shape)} {x.dtype} "
-            f"on {x.device}"
-        )
-    if x.stride(1) != 1 and width > 1:
-        raise ValueError(f"{name}'s last dimension must have stride 1, not {x.stride(1)}")
-    return x.shape[0]
-
-
-def _same_rows(name: str, x: torch.Tensor, width: int, n: int) -> None:
-    if _rows(name, x, width) != n:
-        raise ValueError(f"{name} has {x.shape[0]} rows where {n} are needed")
-
-
-def _vector(name: str, x: torch.Tensor, n: int, dtype: torch.dtype) -> int:
-    """Address of a contiguous vector of n numbers."""
-    if x.shape != (n,) or x.dtype is not dtype or not x.is_contiguous() or not x.is_cpu:
-        raise ValueError(
-            f"{name} must be ({n},) {dtype} on the CPU and contiguous, not {tuple(x.shape)} "
-            f"{x.dtype} of stride {x.stride()} on {x.device}"
-        )
-    return x.data_ptr()
-
-
-class CpuLinear(Linear):
-    """A product with the weight in panels of 32 outputs.
-
-    Args:
-        n_out, n_in: shape of the weight.
-        bias: whether there is one.
-        storage: dtype of the weight in memory, float32 or bfloat16.
-        compute: dtype that operands are rounded to; sums are float32.
-    """
-
-    def __init__(
-        self, n_out: int, n_in: int, *, bias: bool, storage: torch.dtype, compute: torch.dtype
-    ) -> None:
-        self.n_out = n_out
-        self.n_in = n_in
-        self._exact = compute is torch.float32
-        self._packed = _cpu.PackedLinear(n_out, n_in, _NAMES[storage], _NAMES[compute], bias)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of weight and bias, padding included."""
-        return self._packed.nbytes
-
-    @torch.no_grad()
-    def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
-        """Set rows first_row and following from (n, n_in), any float dtype, on any device.
-
-        Where operands are float32, nothing is lost: a weight that bfloat16 cannot hold turns the
-        storage into float32.
-
-        Raises:
-            ValueError: another shape or no float dtype.
-            IndexError: rows outside the weight.
-        """
-        if weight.ndim != 2 or weight.shape[1] != self.n_in or not weight.is_floating_point():
-            raise ValueError(
-                f"rows must be (n, {self.n_in}) of a float dtype, not {tuple(weight.shape)} "
-                f"{weight.dtype}"
-            )
-        weight = weight.cpu()
-        if weight.dtype not in _NAMES:
-            weight = weight.float()
-        if weight.stride(1) != 1:
-            weight = weight.contiguous()
-        if self._exact and self._packed.storage == "bfloat16" and not _fits_bfloat16(weight):
-            self._packed.widen()
-        self._packed.load_rows(
-            weight.data_ptr(), _NAMES[weight.dtype], weight.stride(0), first_row, weight.shape[0]
-        )
-
-    @torch.no_grad()
-    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
-        """Set the bias of rows first_row and following from (n,), any float dtype.
-
-        Raises:
-            ValueError: another shape, no float dtype, or a product without a bias.
-            IndexError: rows outside the bias.
-        """
-        if bias.ndim != 1 or not bias.is_floating_point():
-            raise ValueError(
-                f"a bias must be (n,) of a float dtype, not {tuple(bias.shape)} {bias.dtype}"
-            )
-        bias = bias.cpu().float().contiguous()
-        self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
-
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
-        n = _rows("x", x, self.n_in)
-        _same_rows("out", out, self.n_out, n)
-        self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))
-        return out
-
-
-def _fits_bfloat16(weight: torch.Tensor) -> bool:
-    return weight.dtype is torch.bfloat16 or torch.equal(weight.bfloat16().float(), weight)
-
-
 class CpuOps(Ops):
     """What the decoder calls, on the CPU; activations are float32.
 
@@ -169,7 +61,7 @@ class CpuOps(Ops):
     batch_invariant = True
 
     def __init__(self, weight_dtype: torch.dtype, threads: int | None = None) -> None:
-        if weight_dtype not in _NAMES:
+        if weight_dtype not in DTYPES:
             raise ConfigError(
                 f"the CPU kernels have no {weight_dtype}: use float32, or bfloat16 for speed on "
                 "a processor with AMX"
@@ -189,14 +81,14 @@ class CpuOps(Ops):
         self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
         """Rows `ids` (n,) int64 of the table (vocabulary, d), float32 or bfloat16, times scale."""
-        if table.ndim != 2 or table.dtype not in _NAMES or table.stride(1) != 1:
+        if table.ndim != 2 or table.dtype not in DTYPES or table.stride(1) != 1:
             raise ValueError(
                 f"a table must be (vocabulary, d) float32 or bfloat16 with stride 1 in the last "
                 f"dimension, not {tuple(table.shape)} {table.dtype} of stride {table.stride()}"
             )
         n, d = ids.shape[0], table.shape[1]
-        address = _vector("ids", ids, n, torch.int64)
-        _same_rows("out", out, d, n)
+        address = address_of("ids", ids, n, torch.int64)
+        require_rows("out", out, d, n)
         _cpu.embed(
             address,
             n,
@@ -216,9 +108,9 @@ class CpuOps(Ops):
     ) -> torch.Tensor:
         """x / sqrt(mean(x**2) + eps) * weight over rows of (n, d); `out` may be x."""
         d = weight.shape[0]
-        n = _rows("x", x, d)
-        _same_rows("out", out, d, n)
-        w = _vector("weight", weight, d, torch.float32)
+        n = n_rows("x", x, d)
+        require_rows("out", out, d, n)
+        w = address_of("weight", weight, d, torch.float32)
         _cpu.rms_norm(x.data_ptr(), x.stride(0), 0, 0, w, eps, n, d, out.data_ptr(), out.stride(0))
         return out
 
@@ -232,15 +124,15 @@ class CpuOps(Ops):
     ) -> torch.Tensor:
         """Add x to the residual in place and write the residual's rms_norm; `out` may be x."""
         d = weight.shape[0]
-        n = _rows("x", x, d)
-        _same_rows("residual", residual, d, n)
-        _same_rows("out", out, d, n)
+        n = n_rows("x", x, d)
+        require_rows("residual", residual, d, n)
+        require_rows("out", out, d, n)
         _cpu.rms_norm(
             x.data_ptr(),
             x.stride(0),
             residual.data_ptr(),
             residual.stride(0),
-            _vector("weight", weight, d, torch.float32),
+            address_of("weight", weight, d, torch.float32),
             eps,
             n,
             d,
@@ -252,8 +144,8 @@ class CpuOps(Ops):
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Add x to the residual in place; returns the residual."""
         d = x.shape[-1]
-        n = _rows("x", x, d)
-        _same_rows("residual", residual, d, n)
+        n = n_rows("x", x, d)
+        require_rows("residual", residual, d, n)
         _cpu.add(x.data_ptr(), x.stride(0), residual.data_ptr(), residual.stride(0), n, d)
         return residual
 
@@ -282,12 +174,12 @@ class CpuOps(Ops):
             n,
             heads,
             head_dim,
-            _vector("positions", positions, n, torch.int64),
+            address_of("positions", positions, n, torch.int64),
             table_rows,
             cos,
             sin,
             half,
-            0 if weight is None else _vector("weight", weight, width, torch.float32),
+            0 if weight is None else address_of("weight", weight, width, torch.float32),
             full,
             eps,
         )
@@ -297,8 +189,8 @@ class CpuOps(Ops):
         if activation not in ("silu", "gelu_tanh"):
             raise ValueError(f"activation must be silu or gelu_tanh, not {activation!r}")
         d = out.shape[1]
-        n = _rows("out", out, d)
-        _same_rows("gate_up", gate_up, 2 * d, n)
+        n = n_rows("out", out, d)
+        require_rows("gate_up", gate_up, 2 * d, n)
         _cpu.gated(
             gate_up.data_ptr(),
             gate_up.stride(0),
@@ -315,7 +207,7 @@ class CpuOps(Ops):
 
         It is -1 for a row that holds a NaN or has no finite maximum.
         """
-        n = _rows("logits", logits, logits.shape[-1])
+        n = n_rows("logits", logits, logits.shape[-1])
         out = torch.empty(n, dtype=torch.int64)
         _cpu.argmax(logits.data_ptr(), logits.stride(0), n, logits.shape[1], out.data_ptr())
         return out
@@ -324,15 +216,15 @@ class CpuOps(Ops):
         self, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """log(softmax(logits)) of one token a row of (n, d), NaN where the row has no `best`."""
-        n = _rows("logits", logits, logits.shape[-1])
+        n = n_rows("logits", logits, logits.shape[-1])
         out = torch.empty(n, dtype=torch.float32)
         _cpu.log_prob(
             logits.data_ptr(),
             logits.stride(0),
             n,
             logits.shape[1],
-            _vector("best", best, n, torch.int64),
-            _vector("targets", targets, n, torch.int64),
+            address_of("best", best, n, torch.int64),
+            address_of("targets", targets, n, torch.int64),
             out.data_ptr(),
         )
         return out

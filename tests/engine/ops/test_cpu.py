@@ -9,7 +9,8 @@ from torch.nn import functional
 import flipfast._cpu as _cpu
 from flipfast.engine.ops import cpu
 from flipfast.engine.ops.base import RopeTable
-from flipfast.engine.ops.cpu import CpuLinear, CpuOps, best_weight_dtype, instruction_set
+from flipfast.engine.ops.cpu import CpuOps, best_weight_dtype, instruction_set
+from flipfast.engine.ops.cpu_linear import CpuLinear
 from flipfast.errors import ConfigError
 
 F32, BF16 = torch.float32, torch.bfloat16
