@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from flipfast_kernels.jit.overlap_f1 import overlap_kernel, weights_kernel
 from flipfast_kernels.launch import (
     check_device,
-    check_integers,
     check_offsets,
     device_facts,
     power_of_two,
 )
-
-Mode = Literal["pairs", "matrix"]
-Out = tuple[torch.Tensor, torch.Tensor]
+from flipfast_kernels.overlap_f1_checks import Mode, Out, check_out, check_rows, longest_row
 
 _SHORT = 64  # ids; rows up to here share a program
 _LONGEST = 4096  # ids; above, sorting is faster than comparing all with all
@@ -87,11 +84,11 @@ def overlap_f1(
     """
     prediction = prediction_ids, prediction_offsets
     reference = reference_ids, reference_offsets
-    n_predictions, n_references = _check(*prediction, *reference, mode)
+    n_predictions, n_references = check_rows(*prediction, *reference, mode)
     n_each = n_predictions if mode == "matrix" else n_predictions // max(n_references, 1)
     shape = (n_predictions, n_references) if mode == "matrix" else (n_predictions,)
     out = _out(shape, prediction_ids.device) if out is None else out
-    _check_out(out, shape)
+    check_out(out, shape)
     check_device(
         overlap_kernel,
         prediction_ids=prediction_ids,
@@ -106,7 +103,7 @@ def overlap_f1(
         check_offsets("reference_offsets", reference_offsets, reference_ids.shape[0])
     if out[0].numel() == 0:
         return out
-    longest = _longest(prediction_offsets, reference_offsets, max_len, validate)
+    longest = longest_row(prediction_offsets, reference_offsets, max_len, validate)
     if longest > _LONGEST:
         for here, there in zip(
             out, overlap_f1_ref(*prediction, *reference, mode=mode), strict=True
@@ -133,7 +130,7 @@ def overlap_f1_ref(
     Time O(n log n) in the ids of the whole batch, in mode "matrix" once a reference. The host does
     not wait for the device.
     """
-    n_predictions, n_references = _check(
+    n_predictions, n_references = check_rows(
         prediction_ids, prediction_offsets, reference_ids, reference_offsets, mode
     )
     prediction_offsets, reference_offsets = prediction_offsets.long(), reference_offsets.long()
@@ -244,70 +241,3 @@ def _scores(
 def _out(shape: tuple[int, ...], device: torch.device) -> Out:
     counts = torch.empty(shape, dtype=torch.int32, device=device)
     return counts, torch.empty((*shape, 3), dtype=torch.float64, device=device)
-
-
-def _longest(
-    prediction_offsets: torch.Tensor,
-    reference_offsets: torch.Tensor,
-    max_len: int | None,
-    validate: bool,
-) -> int:
-    """The given bound, or the length of the longest row."""
-    if max_len is not None and not validate:
-        return max_len
-    longest = 0
-    for name, offsets in (
-        ("prediction_offsets", prediction_offsets),
-        ("reference_offsets", reference_offsets),
-    ):
-        length = int(offsets.diff().max())
-        if max_len is not None and length > max_len:
-            raise ValueError(f"{name} has a row of {length} ids: max_len is {max_len}")
-        longest = max(longest, length)
-    return longest
-
-
-def _check(
-    prediction_ids: torch.Tensor,
-    prediction_offsets: torch.Tensor,
-    reference_ids: torch.Tensor,
-    reference_offsets: torch.Tensor,
-    mode: Mode,
-) -> tuple[int, int]:
-    """Raise ValueError for what need not be read; the numbers of predictions and references."""
-    if mode not in ("pairs", "matrix"):
-        raise ValueError(f'mode is {mode!r}: pass "pairs" or "matrix"')
-    tensors = {
-        "prediction_ids": prediction_ids,
-        "prediction_offsets": prediction_offsets,
-        "reference_ids": reference_ids,
-        "reference_offsets": reference_offsets,
-    }
-    for name, tensor in tensors.items():
-        if tensor.dim() != 1 or (name.endswith("offsets") and tensor.shape[0] < 1):
-            wanted = "(rows + 1,)" if name.endswith("offsets") else "one dimension"
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {wanted}")
-        if tensor.device != prediction_ids.device:
-            raise ValueError(
-                f"{name} is on {tensor.device}, prediction_ids on {prediction_ids.device}"
-            )
-    check_integers(**tensors)
-    n_predictions, n_references = prediction_offsets.shape[0] - 1, reference_offsets.shape[0] - 1
-    if mode == "pairs" and (n_predictions % n_references if n_references else n_predictions):
-        raise ValueError(
-            f"{n_predictions} predictions for {n_references} references: expected a multiple, or "
-            'mode="matrix"'
-        )
-    return n_predictions, n_references
-
-
-def _check_out(out: Out, shape: tuple[int, ...]) -> None:
-    wanted = (("counts", torch.int32, shape), ("scores", torch.float64, (*shape, 3)))
-    for tensor, (name, dtype, its_shape) in zip(out, wanted, strict=True):
-        if tensor.dtype != dtype:
-            raise ValueError(f"{name} is {tensor.dtype}: expected {dtype}")
-        if tuple(tensor.shape) != its_shape or not tensor.is_contiguous():
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}: expected "
-                f"{its_shape}, contiguous"
-            )

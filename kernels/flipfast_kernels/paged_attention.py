@@ -6,16 +6,17 @@ import math
 
 import torch
 
+from flipfast_kernels.attention_checks import (
+    check_index,
+    check_longest,
+    check_numbers,
+    check_tensors,
+)
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs, configs_for
-from flipfast_kernels.jit.paged_attention import attend_kernel, combine_kernel
-from flipfast_kernels.kv_cache import check_pages
+from flipfast_kernels.jit.combine_splits import combine_kernel
+from flipfast_kernels.jit.paged_attention import attend_kernel
 from flipfast_kernels.launch import (
     check_device,
-    check_float,
-    check_last_stride,
-    check_offsets,
-    check_range,
-    check_shape,
     device_facts,
     kernel_runs_on,
     power_of_two,
@@ -23,7 +24,6 @@ from flipfast_kernels.launch import (
 
 __all__ = ["AttentionConfig", "attention_configs", "paged_attention", "paged_attention_ref"]
 
-MAX_HEAD_DIM = 256
 _LOG2_E = 1.0 / math.log(2.0)
 
 
@@ -95,8 +95,8 @@ def paged_attention(
     """
     if out is None:
         out = query.new_empty(query.shape[0], query.shape[1:].numel())
-    _check(query, key_pages, value_pages, out, cu_seqlens_q, seq_lens, block_tables)
-    _check_numbers(scale, window, softcap, max_seqlen_q, max_seq_len)
+    check_tensors(query, key_pages, value_pages, out, cu_seqlens_q, seq_lens, block_tables)
+    check_numbers(scale, window, softcap, max_seqlen_q, max_seq_len)
     check_device(
         attend_kernel,
         query=query,
@@ -108,8 +108,8 @@ def paged_attention(
         block_tables=block_tables,
     )
     if validate:
-        _check_index(cu_seqlens_q, seq_lens, block_tables, query.shape[0], key_pages.shape[:2])
-        _check_longest(cu_seqlens_q, seq_lens, max_seqlen_q, max_seq_len)
+        check_index(cu_seqlens_q, seq_lens, block_tables, query.shape[0], key_pages.shape[:2])
+        check_longest(cu_seqlens_q, seq_lens, max_seqlen_q, max_seq_len)
     if query.shape[0] == 0 or seq_lens.shape[0] == 0:
         return out
     _launch(
@@ -249,96 +249,3 @@ def _mode(n_splits: int, n_programs: int, n_processors: int) -> str:
     if n_splits <= 1:
         return "one"
     return "parallel" if n_programs < 2 * n_processors else "loop"
-
-
-def _check(
-    query: torch.Tensor,
-    key_pages: torch.Tensor,
-    value_pages: torch.Tensor,
-    out: torch.Tensor,
-    cu_seqlens_q: torch.Tensor,
-    seq_lens: torch.Tensor,
-    block_tables: torch.Tensor,
-) -> None:
-    check_pages(key_pages, value_pages)
-    check_float(query=query)
-    n_kv_heads, head_dim = key_pages.shape[2:]
-    if head_dim > MAX_HEAD_DIM:
-        raise ValueError(f"head_dim is {head_dim}: at most {MAX_HEAD_DIM} are served")
-    if query.dtype != key_pages.dtype or out.dtype != query.dtype:
-        raise ValueError(
-            f"query is {query.dtype}, out {out.dtype}, the pages {key_pages.dtype}: they must be "
-            "of one dtype"
-        )
-    if query.dim() != 3 or query.shape[2] != head_dim or query.shape[1] % n_kv_heads:
-        raise ValueError(
-            f"query has shape {tuple(query.shape)}: expected (tokens, heads, {head_dim}) with a "
-            f"multiple of {n_kv_heads} heads"
-        )
-    check_last_stride("query", query)
-    check_shape("out", out, (query.shape[0], query.shape[1] * head_dim))
-    if not out.is_contiguous():
-        raise ValueError(f"out has strides {out.stride()}: pass a contiguous tensor")
-    for name, tensor, n_dims in (
-        ("cu_seqlens_q", cu_seqlens_q, 1),
-        ("seq_lens", seq_lens, 1),
-        ("block_tables", block_tables, 2),
-    ):
-        if tensor.dtype != torch.int32 or tensor.dim() != n_dims:
-            raise ValueError(
-                f"{name} is {tensor.dtype} {tuple(tensor.shape)}: pass int32, {n_dims} dimensions"
-            )
-        check_last_stride(name, tensor)
-    n_seqs = seq_lens.shape[0]
-    check_shape("cu_seqlens_q", cu_seqlens_q, (n_seqs + 1,))
-    check_shape("block_tables", block_tables, (n_seqs, block_tables.shape[1]))
-
-
-def _check_numbers(
-    scale: float, window: int | None, softcap: float | None, max_seqlen_q: int, max_seq_len: int
-) -> None:
-    for name, value in (("scale", scale), ("window", window), ("softcap", softcap)):
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}: it must be above 0 and finite")
-    if not 0 <= max_seqlen_q <= max_seq_len:
-        raise ValueError(
-            f"max_seqlen_q is {max_seqlen_q}, max_seq_len {max_seq_len}: the first counts some of "
-            "the second's tokens"
-        )
-
-
-def _check_index(
-    cu_seqlens_q: torch.Tensor,
-    seq_lens: torch.Tensor,
-    block_tables: torch.Tensor,
-    n_tokens: int,
-    pages: tuple[int, ...],
-) -> None:
-    """Raise ValueError unless all tokens lie in the step and all keys in (n_pages, page_size)."""
-    n_pages, page_size = pages
-    width = block_tables.shape[1]
-    check_offsets("cu_seqlens_q", cu_seqlens_q, n_tokens)
-    check_range("seq_lens", seq_lens, 0, width * page_size + 1)
-    queries = cu_seqlens_q.diff()
-    longer = (queries > seq_lens).nonzero()
-    if len(longer):
-        i = int(longer[0])
-        raise ValueError(
-            f"seq_lens has {int(seq_lens[i])} at {i}, cu_seqlens_q gives that sequence "
-            f"{int(queries[i])} tokens: its length counts them"
-        )
-    first_keys = torch.arange(width, device=seq_lens.device) * page_size
-    held = first_keys < seq_lens[:, None]
-    check_range("block_tables", block_tables.where(held, 0), 0, n_pages)
-
-
-def _check_longest(
-    cu_seqlens_q: torch.Tensor, seq_lens: torch.Tensor, max_seqlen_q: int, max_seq_len: int
-) -> None:
-    for name, lengths, most in (
-        ("max_seqlen_q", cu_seqlens_q.diff(), max_seqlen_q),
-        ("max_seq_len", seq_lens, max_seq_len),
-    ):
-        longest = max(lengths.tolist(), default=0)
-        if longest > most:
-            raise ValueError(f"{name} is {most}, but a sequence has {longest}")

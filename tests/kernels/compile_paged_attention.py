@@ -3,8 +3,9 @@
 from compile_case import SMS, CompileCase, short
 from torch import bfloat16, float32
 
+from flipfast_kernels.jit.combine_splits import combine_kernel
 from flipfast_kernels.jit.kv_cache import write_kv_kernel
-from flipfast_kernels.jit.paged_attention import attend_kernel, combine_kernel
+from flipfast_kernels.jit.paged_attention import attend_kernel
 from flipfast_kernels.paged_attention import attention_configs
 
 

@@ -7,6 +7,7 @@ import torch
 from flipfast.engine.attention._pages import PagedBackend, check_served, cuda_capability
 from flipfast.engine.attention.base import AttentionMetadata, AttentionShape, LayerCache
 from flipfast_kernels import kv_cache, paged_attention
+from flipfast_kernels.attention_checks import MAX_HEAD_DIM
 from flipfast_kernels.launch import FLOATS
 
 
@@ -22,7 +23,7 @@ class Backend(PagedBackend):
             "triton_paged",
             shape,
             dtypes=FLOATS,
-            max_head_dim=paged_attention.MAX_HEAD_DIM,
+            max_head_dim=MAX_HEAD_DIM,
             head_dim_step=1,
             softcap=True,
         )
