@@ -193,5 +193,25 @@ def test_an_encoder_that_is_not_there():
         load_metric("encoder:/nowhere", None)
 
 
-def test_every_form_is_known():
-    assert {form.partition(":")[0] for form in FORMS} >= {"word_f1", "encoder", "idf_f1", "bleu"}
+@pytest.mark.parametrize("form", FORMS)
+def test_every_metric_is_its_pairs_own(form, tmp_path):
+    """What a metric of the registry must be, whoever adds it."""
+    name, _, value = form.partition(":")
+    if name == "encoder":
+        pytest.skip("needs an encoder's weights")
+    if value == "INSTRUCTIONS.txt":
+        (tmp_path / value).write_text("\n".join(TEXTS), "utf-8")
+        form = f"{name}:{tmp_path / value}"
+    metric = load_metric(form, Tokenizer())
+    found = metric(*COLUMNS)
+    assert found.dtype == np.float64
+    assert found.shape == (len(PAIRS),)
+    assert np.isfinite(found).all()
+    alone = [metric([x], [y])[0] for x, y in reversed(PAIRS)]
+    assert np.array_equal(found, alone[::-1])
+    text = TEXTS[0]
+    assert value_of(metric, text, text) >= max(value_of(metric, other, text) for other in TEXTS)
+
+
+def value_of(metric, prediction, reference):
+    return float(metric([prediction], [reference])[0])

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import flipfast.engine.attention as attention
 from flipfast.engine.attention import (
+    AttentionBackend,
     AttentionMetadata,
     AttentionShape,
     available_attention,
@@ -55,35 +56,57 @@ def expected_rows(
 @pytest.mark.parametrize("window", [None, 1, 20])
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (8, 1)])
 def test_against_torch(heads: tuple[int, int], window: int | None, softcap: float | None) -> None:
+    assert_right(Backend(shape_of(*heads, 12)), heads, 12, window, softcap)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("name", available_attention())
+def test_every_backend_that_runs_here(name: str, window: int | None) -> None:
+    """What a file of the folder must be, whoever adds it."""
+    try:
+        backend = load_attention(name, shape_of(4, 2, 16))
+    except (ConfigError, MissingDependencyError) as error:
+        pytest.skip(str(error))
+    assert_right(backend, (4, 2), 16, window, None)
+
+
+def assert_right(
+    backend: AttentionBackend,
+    heads: tuple[int, int],
+    head_dim: int,
+    window: int | None,
+    softcap: float | None,
+) -> None:
+    """Prefill, chunks and decode in one step, over scattered pages, against float64."""
     torch.manual_seed(0)
     n_heads, n_kv_heads = heads
-    backend = Backend(shape_of(n_heads, n_kv_heads, 12))
+    size = backend.page_size
     lengths, queries = [1, 16, 33, 300, 64], [1, 3, 33, 200, 1]
-    keys = [torch.randn(length, n_kv_heads, 12) for length in lengths]
-    values = [torch.randn(length, n_kv_heads, 12) for length in lengths]
+    keys = [torch.randn(length, n_kv_heads, head_dim) for length in lengths]
+    values = [torch.randn(length, n_kv_heads, head_dim) for length in lengths]
     cache = backend.allocate(64)
     for pages in cache:
         pages.fill_(float("nan"))
     free = iter((torch.randperm(63) + 1).tolist())
-    tables = torch.full((len(lengths), 25), 2**31 - 1, dtype=torch.int32)
+    tables = torch.full((len(lengths), -(-max(lengths) // size) + 6), 2**31 - 1, dtype=torch.int32)
     slots = []
     for seq, length in enumerate(lengths):
-        n_pages = -(-length // 16)
+        n_pages = -(-length // size)
         tables[seq, :n_pages] = torch.tensor([next(free) for _ in range(n_pages)])
         at = torch.arange(length)
-        slots.append(tables[seq, at // 16].long() * 16 + at % 16)
+        slots.append(tables[seq, at // size].long() * size + at % size)
     # A view whose rows lie apart, as in the decoder.
     fused = torch.cat([torch.cat(keys), torch.cat(values)], dim=1)
     backend.write(fused[:, :n_kv_heads], fused[:, n_kv_heads:], cache, torch.cat(slots))
 
-    query = torch.randn(sum(queries), n_heads + 2, 12)[:, :n_heads]
+    query = torch.randn(sum(queries), n_heads + 2, head_dim)[:, :n_heads]
     starts = torch.tensor([0, *queries]).cumsum(0).int()
     metadata = AttentionMetadata(
         starts, torch.tensor(lengths).int(), tables, torch.cat(slots), 200, 300
     )
-    out = torch.full((sum(queries), n_heads * 12), float("nan"))
-    options = {"scale": 0.3, "window": window, "softcap": softcap}
-    assert backend.attend(query, cache, metadata, out, **options) is out  # type: ignore[arg-type]
+    out = torch.full((sum(queries), n_heads * head_dim), float("nan"))
+    result = backend.attend(query, cache, metadata, out, scale=0.3, window=window, softcap=softcap)
+    assert result is out
     for seq, rows in enumerate(query.split(queries)):
         expected = expected_rows(rows, keys[seq], values[seq], 0.3, window, softcap)
         result = out[starts[seq] : starts[seq + 1]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from flipfast.engine.models.families import available_families
 from tests.engine.models.paged import SHAPE, Paged, load_decoder, random_model
 
 LENGTHS = [1, 5, 37, 600]
@@ -99,6 +100,10 @@ ONE_TABLE = "sliding_attention" not in (transformers.Olmo3Config().rope_paramete
 def config_of(case: str) -> Any:
     family, own = CASES[case]
     return getattr(transformers, f"{family}Config")(**{**SHAPE, **own})
+
+
+def test_each_family_has_a_case() -> None:
+    assert {name.split("-")[0] for name in CASES} == set(available_families())
 
 
 @pytest.mark.parametrize("case", CASES)
