@@ -139,7 +139,7 @@ class ChatRequest(_Lenient):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, description="0 takes all tokens.")
     seed: int | None = Field(None, description="Of the sampling; without one it is 0.")
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: Literal[False] | None = None
     logprobs: Literal[False] | None = None
     stop: Annotated[list[str], Field(max_length=0)] | None = None

@@ -65,6 +65,7 @@ def test_the_openai_client():
         ({"messages": [{"role": "user", "content": 7}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
         ({"n": 2}, "n"),
+        ({"n": True}, "n"),
         ({"stop": ["x"]}, "stop"),
         ({"tools": [{}]}, "tools"),
         ({"max_tokens": 0}, "max_tokens"),
