@@ -54,6 +54,7 @@ RESPONSES = [f"Here are {i} facts: rivers flow into the sea, for {i} reasons." f
 
 # Ray's own limits, which are seconds, on a machine that has other work.
 _PATIENT_RAY = {
+    "worker_niceness": 0,  # of 15 by itself: beside busy processes such a worker hardly runs
     "worker_register_timeout_seconds": int(PATIENCE_S),
     "gcs_server_request_timeout_seconds": int(PATIENCE_S),
     "health_check_timeout_ms": int(1000 * PATIENCE_S),

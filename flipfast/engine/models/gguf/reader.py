@@ -1,0 +1,187 @@
+"""GGUF files: opened, checked, and their tensors widened one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
+from gguf.quants import dequantize
+
+from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.errors import ModelLoadError
+
+# Stored as they are, and quantised: blocks of 32 or 256 numbers with scales.
+PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+QUANTISED_TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor of a file, still as it is stored.
+
+    Attributes:
+        name: as the file calls it.
+        kind: how it is stored, "F32" or "Q4_K".
+        shape: rows first, as torch has it.
+        data: the bytes, mapped from disk.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    data: npt.NDArray[Any] = field(repr=False)
+
+    def widened(self) -> torch.Tensor:
+        """The numbers: plain types as they are, quantised ones as float32 by gguf's own rule."""
+        dtype = PLAIN_TYPES.get(self.kind)
+        if dtype is None:
+            numbers = dequantize(self.data, GGMLQuantizationType[self.kind])
+            return torch.from_numpy(np.ascontiguousarray(numbers)).reshape(self.shape)
+        raw = np.ascontiguousarray(self.data).view(np.uint8).copy()
+        return torch.from_numpy(raw).view(dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A model in one file, or in several that were split.
+
+    Attributes:
+        path: of the first file, for messages.
+        fields: the metadata, by name.
+        tensors: of all files.
+    """
+
+    path: Path
+    fields: dict[str, Any]
+    tensors: tuple[GgufTensor, ...]
+
+    def field(self, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        """A field of the metadata.
+
+        Raises:
+            ModelLoadError: it is of another type, or missing and without a default.
+        """
+        value = self.fields.get(name, default)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ModelLoadError(f"{self.path}: the field {name!r} is {value!r:.80}")
+        return value
+
+
+def open_gguf(path: Path) -> GgufFile:
+    """Read the metadata of a file and, where it was split, of its siblings.
+
+    Raises:
+        ModelLoadError: a file that is missing, cut off, or no GGUF.
+        UnsupportedModelError: a tensor of a type that is not served.
+    """
+    fields: dict[str, Any] = {}
+    tensors: list[GgufTensor] = []
+    for part in shards_of(path):
+        own, found = _read(part)
+        fields = fields or own
+        tensors += found
+    return GgufFile(path, fields, tuple(tensors))
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files of a model of which one is named, in their order.
+
+    Raises:
+        ModelLoadError: one of them is missing.
+    """
+    named = _SHARD.fullmatch(path.name)
+    if named is None:
+        return [path]
+    stem, _, n = named.groups()
+    parts = [path.with_name(f"{stem}-{i:05d}-of-{n}.gguf") for i in range(1, int(n) + 1)]
+    for part in parts:
+        if not part.is_file():
+            raise ModelLoadError(f"{path} is one of {int(n)} files, and {part.name} is missing")
+    return parts or [path]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
+    try:
+        reader = _Reader(path)
+        fields = {name: _value(field) for name, field in reader.fields.items()}
+        found = [
+            GgufTensor(
+                tensor.name,
+                tensor.tensor_type.name,
+                tuple(int(n) for n in reversed(tensor.shape)),
+                np.asarray(tensor.data),
+            )
+            for tensor in reader.tensors
+        ]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise ModelLoadError(f"{path} is cut off, or no GGUF file: {reason}") from error
+    for tensor in found:
+        if tensor.kind not in PLAIN_TYPES and tensor.kind not in QUANTISED_TYPES:
+            served = ", ".join((*PLAIN_TYPES, *QUANTISED_TYPES))
+            raise UnsupportedModelError(
+                f"{path}: the tensor {tensor.name} is {tensor.kind}; served are {served}"
+            )
+    return fields, found
+
+
+def _value(field: Any) -> Any:
+    is_array = field.types[:1] == [GGUFValueType.ARRAY]
+    return field.parts[field.data[0]] if is_array else field.contents()
+
+
+class _Reader(GGUFReader):
+    """gguf's reader, which never looks past the end of the file.
+
+    The original returns what is there, however little, and goes on with it.
+    """
+
+    def _get(
+        self,
+        offset: int,
+        dtype: npt.DTypeLike,
+        count: int = 1,
+        override_order: Any = None,
+    ) -> npt.NDArray[Any]:
+        kind = np.dtype(dtype)
+        end = int(offset) + kind.itemsize * int(count)
+        if end > len(self.data):
+            raise ValueError(f"it has {len(self.data)} bytes, and an entry ends at {end}")
+        found: npt.NDArray[Any] = np.frombuffer(self.data, kind, int(count), int(offset))
+        return found.view(kind.newbyteorder(override_order or self.byte_order))
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+        """An array as one part, a list; the original makes a part of each of its entries."""
+        if raw_type != GGUFValueType.ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
+        kind = GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
+        length = int(self._get(orig_offs + 4, np.uint64)[0])
+        at = orig_offs + 12
+        values: list[Any]
+        if kind == GGUFValueType.STRING:
+            values, end = self._strings(at, length)
+        elif kind in self.gguf_scalar_to_np:
+            numbers = self._get(at, self.gguf_scalar_to_np[kind], length)
+            values, end = numbers.tolist(), at + numbers.nbytes
+        else:
+            raise ValueError(f"an array of {kind.name} at byte {orig_offs}")
+        return end - orig_offs, [values], [0], [GGUFValueType.ARRAY, kind]
+
+    def _strings(self, at: int, length: int) -> tuple[list[str], int]:
+        data, values = memoryview(self.data), []
+        for _ in range(length):
+            begin = at + 8
+            end = begin + int.from_bytes(data[at:begin], "little")
+            if end > len(data):
+                raise ValueError(f"it has {len(data)} bytes, and a string ends at {end}")
+            values.append(str(data[begin:end], "utf-8"))
+            at = end
+        return values, at
