@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S = 0.5  # before a restart; doubles after each failed start
 _LONGEST_DELAY_S = 60.0
-_NO_TOTALS = ("pages", "peak_pages")  # counters that a process takes with it
+_NO_TOTALS = ("pages", "peak_pages")  # levels, not totals: dropped with their process
 
 
 class Supervisor:
