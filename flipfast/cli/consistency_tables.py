@@ -21,7 +21,7 @@ _WIDTH = 100  # in characters, at most
 
 
 def print_matrix(console: Console, matrix: InstructionMatrix | str) -> None:
-    """Print whether a response's own instruction stands out; a string says why not known."""
+    """Print whether a response's own instruction stands out, or why that is not known."""
     title = "Instructions: does the true one fit best?"
     if isinstance(matrix, str):
         _print_reason(console, title, matrix)
@@ -60,7 +60,7 @@ def print_wordings(console: Console, found: Comparison) -> None:
 
 
 def print_seeds(console: Console, found: SeedNoise | str) -> None:
-    """Print how much of a sampled reward is chance; a string says why that is not known."""
+    """Print how much of a sampled reward is chance, or why that is not known."""
     title = "Seeds: how much of a sampled reward is chance?"
     if isinstance(found, str):
         _print_reason(console, title, found)

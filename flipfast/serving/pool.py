@@ -37,7 +37,7 @@ class EnginePool(ServedScorer):
 
     Args:
         config: of the reward. With CUDA, each process takes its own GPU. Otherwise they share the
-            CPU's threads and `memory`; a `memory` in bytes is not shared but allowed to each.
+            CPU's threads and `memory`; if that is a number of bytes, each process may take it.
         n_workers: number of processes.
         max_queue: maximum number of rows in the pool, waiting or running.
         start_timeout: seconds allowed for loading the model and the latest weights.

@@ -1,4 +1,4 @@
-"""Scores the rows of one request: each goes to the scorer by itself, the answer has them all."""
+"""Scores the rows of a request: submits them one by one and answers them together."""
 
 from __future__ import annotations
 

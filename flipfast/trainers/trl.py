@@ -28,7 +28,7 @@ class TrlReward:
     Args:
         target: a server's address, a model name, a FlipConfig, a FlipReward or an AsyncScorer.
             None means the server at FLIPFAST_URL if that is set, else the embedded model.
-        timeout: seconds that a batch may take on a server; late rows have no reward.
+        timeout: seconds that a batch may take, except with a FlipReward; late rows have no reward.
         options: options of AsyncFlipClient for a server, otherwise of FlipConfig. The first call
             raises ConfigError if one is invalid.
     """
@@ -72,7 +72,7 @@ class TrlReward:
 
         Raises:
             InputError: prompts and completions differ in length.
-            UnavailableError: the server cannot be reached; no reward is invented.
+            UnavailableError: the server or the engine cannot be reached; no reward is invented.
         """
         batch = self._score(prompts, completions)
         alike = batch.zero_variance(prompts)
