@@ -1,4 +1,4 @@
-"""`flipfast agree`: one set of groups, scored by several rewards, and how these agree."""
+"""`flipfast agree`: scores the same groups with several rewards and compares them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from flipfast.scoring.assembly import loading_options
 
 @dataclass(frozen=True)
 class Variant:
-    """What one reward gave.
+    """The results of one reward.
 
     Attributes:
-        name: its options as they were written.
+        name: its options as given.
         mean_reward: over the responses that have one.
         failed: share of responses without an inferred instruction.
-        output_tokens: mean a response.
-        rewards_per_s: of one run, in which no prompt but the template's start was known before.
+        output_tokens: mean per response.
+        rewards_per_s: of one run that starts with an empty prefix cache.
         rewards: of each group's responses, None for a failure.
     """
 
@@ -54,21 +54,21 @@ def show_agreement(
     json_out: str | None,
     options: dict[str, Any],
 ) -> None:
-    """Score groups under a base and its variants and print how their rewards agree.
+    """Score groups with a base reward and its variants, and print how the rewards agree.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None takes the groups in the
-            package.
+        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
         base: options of the first reward, "style=direct,parser=robust"; "" for none.
         variants: options of the others.
-        plot: an image to write, of the type that its suffix names; None for none.
+        plot: an image to write, in the format of its suffix; None for none.
         json_out: a file for the figures and all rewards; None for none.
         options: of FlipConfig, for all of them.
 
     Raises:
-        InputError: the input cannot be read or holds a broken row, or a file cannot be written.
-        ConfigError: an option that cannot be used.
-        MissingDependencyError: scipy is not installed, or with `plot` matplotlib.
+        InputError: the input cannot be read, has a malformed row or no responses, or a file cannot
+            be written.
+        ConfigError: an option is invalid.
+        MissingDependencyError: scipy or, with `plot`, matplotlib is not installed.
     """
     require_stats()
     if plot is not None:
@@ -95,13 +95,13 @@ def show_agreement(
 
 
 def check_writable(path: str) -> None:
-    """Make sure, before anything is scored, that a file can be written.
+    """Check, before anything is scored, that a file can be written.
 
     Raises:
         InputError: it cannot.
     """
     try:
-        Path(path).touch()  # rather now than after the run
+        Path(path).touch()  # better to fail now than after the run
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -109,7 +109,7 @@ def check_writable(path: str) -> None:
 def _score_all(
     names: Sequence[str], configs: Sequence[FlipConfig], rows: Sequence[list[InputRow]]
 ) -> list[Variant]:
-    """One result a configuration; those that can share a model do, and one is loaded at a time."""
+    """Return one result per configuration; loads one model at a time and shares it if possible."""
     results: dict[int, Variant] = {}
     for place, *others in _by_model(configs):
         with FlipReward(configs[place]) as reward:
@@ -120,7 +120,7 @@ def _score_all(
 
 
 def _by_model(configs: Sequence[FlipConfig]) -> list[list[int]]:
-    """Places of the configurations that one loaded model serves."""
+    """Group the indices of the configurations that can share a loaded model."""
     found: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
         found.setdefault(repr((config.model, loading_options(config))), []).append(i)
@@ -130,7 +130,7 @@ def _by_model(configs: Sequence[FlipConfig]) -> list[list[int]]:
 def _score(name: str, reward: FlipReward, rows: list[InputRow]) -> Variant:
     texts = [(row.instruction, text, row.context) for row in rows for text in row.responses]
     instructions, responses, contexts = zip(*texts, strict=True)
-    reward.score(instructions[:1], responses[:1], contexts[:1])  # what a first call sets up
+    reward.score(instructions[:1], responses[:1], contexts[:1])  # warm up
     forget = getattr(reward.inverter, "forget_prefixes", None)
     if forget is not None:
         forget()
@@ -148,7 +148,7 @@ def _score(name: str, reward: FlipReward, rows: list[InputRow]) -> Variant:
 
 
 def _table(first: Variant, others: Sequence[Variant], found: Sequence[Agreement]) -> Table:
-    """A column a reward: names are longer than figures."""
+    """Return a table with a column per reward, since names are longer than figures."""
     results = [first, *others]
     table = Table(title="Rewards, and how they agree with the first", title_justify="left")
     table.add_column("")

@@ -1,4 +1,4 @@
-"""The picture that `flipfast agree` draws."""
+"""The plot of `flipfast agree`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from flipfast.errors import ConfigError, MissingDependencyError
 from flipfast.quality.agreement import Agreement, Groups, best_places
 
-# How a response is drawn: neither's best, the first's best alone, the best of both. Blue and orange
-# are told apart with any kind of colour vision (Okabe and Ito 2008).
+# How a response is drawn: neither's best, the first's best only, the best of both. Blue and orange
+# are distinguishable with any kind of color vision (Okabe and Ito 2008).
 _KINDS = (
     ("other responses", {"c": "0.7", "s": 8, "alpha": 0.6}),
     ("best of the first alone", {"c": "#D55E00", "s": 16, "alpha": 0.6}),
     ("best of both", {"c": "#0072B2", "s": 16, "alpha": 0.6}),
 )
-_INCHES = 3.4  # a panel's side
+_INCHES = 3.4  # side of a panel
 
 
 def check_plot(path: str) -> None:
-    """Make sure, before anything is scored, that a plot can be drawn.
+    """Check, before anything is scored, that a plot can be drawn.
 
     Raises:
-        ConfigError: the path's suffix names no type of image.
+        ConfigError: the path's suffix is no known image format.
         MissingDependencyError: matplotlib is not installed.
     """
     known = _figure().canvas.get_supported_filetypes()
@@ -37,13 +37,13 @@ def save_plot(
     others: Sequence[tuple[str, Groups]],
     found: Sequence[Agreement],
 ) -> None:
-    """Draw a panel a variant: its rewards over those of the first, a point a response.
+    """Draw a panel per variant: its rewards over those of the first, one point per response.
 
     Args:
-        path: the file to write, its type by its suffix.
-        first: name of a reward, and its groups.
-        others: the same of the variants.
-        found: how each of these agrees with the first.
+        path: the file to write, in the format of its suffix.
+        first: name of the base reward, and its groups.
+        others: names and groups of the variants.
+        found: how each variant agrees with the first.
     """
     figure = _figure(figsize=(_INCHES * len(others), _INCHES + 0.6), layout="constrained")
     panels = figure.subplots(1, len(others), squeeze=False)[0]
@@ -57,7 +57,7 @@ def save_plot(
 
 
 def _points(first: Groups, second: Groups) -> list[list[tuple[float, float]]]:
-    """Both rewards of each response that has both, by kind."""
+    """Return both rewards of each response that has both, by kind."""
     kinds: list[list[tuple[float, float]]] = [[] for _ in _KINDS]
     for a, b in zip(first, second, strict=True):
         best, both = best_places(a), best_places(a) & best_places(b)

@@ -1,4 +1,4 @@
-"""`flipfast attack`: what tricks in a response do to the scores of raters."""
+"""`flipfast attack`: measures how tricks in a response change the scores of raters."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def show_attacks(
     json_out: str | None,
     options: dict[str, Any],
 ) -> None:
-    """Attack raters on one model and print how far that moves their scores.
+    """Attack raters on one model, and print how far that moves their scores.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`, whose responses are taken for
-            honest ones; None takes the groups in the package. Groups without responses are left
-            out and counted.
+        groups: path of a JSONL file, rows as for `flipfast score`, whose responses count as
+            honest; None uses the package's groups. Groups without responses are skipped and
+            counted.
         raters: see load_rater.
-        attacks: names of attacks or families; None takes all.
-        strings: a file with more of them, see read_strings; None for none.
-        limit: take only so many rows; None takes all.
-        climb: steps of an attacker that climbs each rater's score; 0 for none.
-        plot: an image to write, of the type that its suffix names; None for none.
+        attacks: names of attacks or families; None means all.
+        strings: a file with further attacks, see read_strings; None for none.
+        limit: only the first `limit` rows; None for all.
+        climb: steps of an attacker that hill-climbs each rater's score; 0 for none.
+        plot: an image to write, in the format of its suffix; None for none.
         json_out: a file for the figures, all texts and all scores; None for none.
         options: of FlipConfig.
 
     Raises:
-        InputError: a file cannot be read or written, or holds a broken row or nothing to attack.
-        ConfigError: an option that cannot be used, or an attack that there is not.
-        MissingDependencyError: matplotlib is not installed, with `plot`.
+        InputError: a file cannot be read or written, or has a malformed row or nothing to attack.
+        ConfigError: an option is invalid, or an attack does not exist.
+        MissingDependencyError: with `plot`, matplotlib is not installed.
     """
     _check_counts(limit, climb)
     chosen = load_attacks(attacks, read_strings(strings) if strings is not None else ())

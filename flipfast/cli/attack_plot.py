@@ -1,4 +1,4 @@
-"""The picture that `flipfast attack` draws."""
+"""The plot of `flipfast attack`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from flipfast.quality.attacks import Climb, Trial, figures
 
-# Told apart with any kind of colour vision (Okabe and Ito 2008).
+# Distinguishable with any kind of color vision (Okabe and Ito 2008).
 _BEATS, _TIES, _FAILED = "#D55E00", "#56B4E9", "0.85"
 _SCORE, _GOLD = "#D55E00", "#0072B2"
-_PANEL, _ROW = 2.6, 0.2  # inches: a panel's width, an attack's height
+_PANEL, _ROW = 2.6, 0.2  # inches: width of a panel, height of an attack's bar
 _CLIMB = 2.6  # inches: height of the curves
 
 
 def save_plot(
     path: str, raters: Sequence[str], trials: Sequence[Trial], climbs: Sequence[Climb]
 ) -> None:
-    """Draw a panel a rater, with a bar an attack: what share of the pairs it wins, and how.
+    """Draw a panel per rater with a bar per attack: the shares of pairs it wins, ties or fails.
 
-    Below them, where there are climbs, a panel a rater with its score and the gold score.
+    If there are climbs, a second row has a panel per rater with its score and the gold score.
 
     Args:
-        path: the file to write, its type by its suffix; see check_plot.
+        path: the file to write, in the format of its suffix; see check_plot.
         raters: names.
-        trials: with one outcome a rater.
-        climbs: one a rater, or none.
+        trials: with one outcome per rater.
+        climbs: one per rater, or none.
     """
     from matplotlib.figure import Figure
 
@@ -59,7 +59,7 @@ def _draw_attacks(part: Any, raters: Sequence[str], trials: Sequence[Trial]) -> 
 
 
 def _shares(trial: Trial, rater: int) -> tuple[float, float, float]:
-    """Shares of all pairs in which the attack scores higher, the same, or one has no score."""
+    """Return the shares of pairs where the attack scores higher, ties, or a score is missing."""
     outcome = trial.outcomes[rater]
     found = figures(outcome)
     both = [
@@ -71,7 +71,7 @@ def _shares(trial: Trial, rater: int) -> tuple[float, float, float]:
 
 
 def _draw_climbs(part: Any, raters: Sequence[str], climbs: Sequence[Climb]) -> None:
-    """The score on the axis at the left, and what is left of the answer on that at the right."""
+    """Draw the score on the left axis and the gold score on the right one."""
     panels = part.subplots(1, len(raters), squeeze=False)[0]
     for panel, rater, one in zip(panels, raters, climbs, strict=True):
         scores = [float("nan") if score is None else score for score in one.mean_rewards]

@@ -16,13 +16,13 @@ _SHOWN_STEPS = 8
 
 
 def attack_table(raters: Sequence[str], trials: Sequence[Trial]) -> Table:
-    """A row an attack, a column a rater: change of the mean score, and how often it wins.
+    """Return a row per attack and a column per rater: mean score change, and how often it wins.
 
-    Above them the mean score of the honest responses.
+    The first row has the mean score of the honest responses.
 
     Args:
         raters: names.
-        trials: with one outcome a rater.
+        trials: with one outcome per rater.
     """
     table = _table("Attacks", "attack", raters)
     pooled = zip(*(trial.outcomes for trial in trials), strict=True)
@@ -37,7 +37,7 @@ def attack_table(raters: Sequence[str], trials: Sequence[Trial]) -> Table:
 
 
 def climb_table(raters: Sequence[str], climbs: Sequence[Climb]) -> Table:
-    """A row a number of steps, a column a rater: mean score and mean gold score."""
+    """Return a row per number of steps, a column per rater: mean score and mean gold score."""
     table = _table("Climbing", "steps", raters)
     last = len(climbs[0].mean_golds) - 1
     for step in sorted({last * i // _SHOWN_STEPS for i in range(_SHOWN_STEPS + 1)}):
@@ -66,7 +66,7 @@ def _label(trial: Trial) -> str:
 
 
 def _honest_cell(outcomes: Sequence[Outcome]) -> str:
-    """Mean score of the honest responses of all attacks' pairs, which may depend on the pair."""
+    """Format the mean score of the honest responses in all pairs; it may depend on the pair."""
     scores = [score for outcome in outcomes for score in outcome.honest]
     if not scores:
         return "no pairs"

@@ -1,4 +1,4 @@
-"""`flipfast bench`: runs a checkout's benchmarks, keeps their figures, writes their report."""
+"""`flipfast bench`: runs a checkout's benchmarks, stores their figures, writes their report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flipfast.errors import ConfigError, FlipfastError, MissingDependencyError
 
-_FAILED = 1  # pytest's exit code where a benchmark failed and the others ran
+_FAILED = 1  # pytest's exit code if a benchmark failed and the others ran
 
 
 def run_benchmarks(
@@ -24,23 +24,23 @@ def run_benchmarks(
     run: str | None,
     out: str | None,
 ) -> None:
-    """Run the benchmarks and store their figures as those of this device.
+    """Run the benchmarks and store their figures for this device.
 
-    A run of some suites, or of the CUDA part, replaces these and keeps what else is stored.
+    Running some suites, or only the CUDA part, replaces their figures and keeps all others.
 
     Args:
-        quick: small sizes and few rounds, which are stored apart.
-        gpu: only those that need a CUDA device.
-        only: names of suites, as `text_core` for bench/bench_text_core.py; none runs all.
-        groups: a JSONL file with the workloads' rows; None takes those that the checkout has.
-        report: whether report.html and report.md are written beside the stored run.
-        run: the file of an earlier run whose report is written, and nothing run; None for none.
-        out: a folder for all that is written; None for bench/results/<device> of the checkout.
+        quick: use small sizes and few rounds; stored separately.
+        gpu: run only what needs a CUDA device.
+        only: names of suites, such as `text_core` for bench/bench_text_core.py; empty runs all.
+        groups: a JSONL file with the workloads' rows; None uses the checkout's.
+        report: whether to write report.html and report.md next to the stored run.
+        run: the file of an earlier run: write its report and run nothing; None for none.
+        out: a folder for all output; None for bench/results/<device> of the checkout.
 
     Raises:
-        ConfigError: there is no checkout, no CUDA device, no such suite.
-        MissingDependencyError: pytest-benchmark, or with `report` matplotlib, is not installed.
-        FlipfastError: a benchmark failed, after the figures of the others have been stored.
+        ConfigError: there is no checkout, CUDA device or such suite.
+        MissingDependencyError: pytest-benchmark or, with `report`, matplotlib is not installed.
+        FlipfastError: a benchmark failed; the figures of the others have been stored.
     """
     root = _checkout()
     _check_packages(report or run is not None)
@@ -62,7 +62,7 @@ def run_benchmarks(
 
 
 def _checkout() -> Path:
-    """The folder that holds this package and the benchmarks beside it."""
+    """Return the folder that holds this package and the benchmarks."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "bench" / "conftest.py").is_file():
         raise ConfigError(
@@ -87,7 +87,7 @@ def _report(root: Path, arguments: Sequence[str]) -> None:
 
 
 def _path(option: str, path: str | None) -> list[str]:
-    """An option for a command that runs in another folder."""
+    """Return an option with an absolute path, for a command that runs in another folder."""
     return [] if path is None else [f"{option}={Path(path).resolve()}"]
 
 
@@ -96,7 +96,7 @@ def _flag(option: str, given: bool) -> list[str]:
 
 
 def _selected(root: Path, only: Sequence[str], gpu: bool) -> list[str]:
-    """Arguments of pytest for what is to run."""
+    """Return pytest's arguments to select the benchmarks."""
     known = sorted(path.stem.removeprefix("bench_") for path in root.glob("bench/bench_*.py"))
     for name in only:
         if name not in known:
@@ -111,5 +111,5 @@ def _selected(root: Path, only: Sequence[str], gpu: bool) -> list[str]:
 
 
 def _python(root: Path, arguments: Sequence[str]) -> int:
-    """The exit code of this Python in the checkout, its output on this terminal."""
+    """Run this Python in the checkout, with output to this terminal; returns the exit code."""
     return subprocess.run([sys.executable, *arguments], cwd=root, check=False).returncode

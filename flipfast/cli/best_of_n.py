@@ -1,4 +1,4 @@
-"""`flipfast best-of-n`: a JSONL file in, the same rows with the best response of each out."""
+"""`flipfast best-of-n`: reads a JSONL file and writes its rows with their best responses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Totals:
     """Counts of a run.
 
     Attributes:
-        n_responses: rated ones, equal texts of a group counted each.
+        n_responses: rated responses, counting equal texts of a group separately.
         n_ties: groups with several different responses of the highest score.
         n_failed: responses without a score that were not pruned.
-        n_broken: lines that are no rows.
-        n_without: rows of which none is the best.
+        n_broken: malformed lines.
+        n_without: rows without a best response.
         n_tokens: of prompts and outputs.
-        seconds: of the rating alone.
+        seconds: spent on rating alone.
     """
 
     n_groups: int = 0
@@ -60,7 +60,7 @@ class Totals:
         self.n_spared_tokens += found.n_spared_tokens
 
     def summary(self, *, pruned: bool) -> str:
-        """One line."""
+        """Return a one-line summary."""
         rate = self.n_responses / self.seconds if self.seconds else 0.0
         ties = (
             f"{self.n_pruned} pruned, which spared at most {self.n_spared_tokens} tokens"
@@ -89,15 +89,15 @@ def write_best(
     Args:
         groups: path of a JSONL file, rows as for `flipfast score`, or "-".
         out: path of the file to write, or "-".
-        resume: keep the rows that `out` already holds and go on behind them.
+        resume: keep the rows that `out` already holds and continue after them.
         overwrite: replace `out`.
         rater: see `load_rater`.
-        prune: end outputs that cannot win; for the FLIP reward.
+        prune: stop outputs that cannot win; only for the FLIP reward.
         options: of FlipConfig.
 
     Raises:
-        InputError: `groups` cannot be read, or `out` does not go with it.
-        ConfigError: options that exclude each other, or that cannot be used.
+        InputError: `groups` cannot be read, or `out` was not written for it.
+        ConfigError: options exclude each other or are invalid.
     """
     console = Console(stderr=True, highlight=False)
     totals = Totals()
@@ -115,7 +115,7 @@ def write_best(
 def _chosen(
     rater: Rater, seed: int, prune: bool, totals: Totals, chunk: Sequence[InputRow]
 ) -> list[dict[str, Any]]:
-    """The output lines of some rows."""
+    """Return the output lines of some rows."""
     good = [row for row in chunk if row.error is None]
     groups = [Group(row.instruction, row.responses, row.context) for row in good]
     if prune and isinstance(rater, FlipRater):

@@ -1,4 +1,4 @@
-"""`flipfast consistency`: one set of groups, scored in ways that should make no difference."""
+"""`flipfast consistency`: scores the same groups in ways that should make no difference."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Findings:
-    """The answer to each question; a string where the reward has none, which says why.
+    """The result of each comparison; a string says why the reward has none.
 
     Attributes:
         matrix: whether a response's own instruction stands out.
-        wordings: other prompts.
-        seeds: sampled inversions.
-        formats: of the model's numbers.
+        wordings: rewards under other prompts.
+        seeds: rewards of sampled inversions.
+        formats: rewards under other number formats of the model.
     """
 
     matrix: InstructionMatrix | str
@@ -60,22 +60,21 @@ def show_consistency(
     json_out: str | None,
     options: dict[str, Any],
 ) -> None:
-    """Score groups under other prompts, seeds and number formats and print what that changes.
+    """Score groups with other prompts, seeds and number formats, and print what that changes.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None takes the groups in the
-            package.
-        limit: only so many groups, the first ones; None for all.
-        seeds: sampled runs to compare, at least 2.
-        plot: an image to write, of the type that its suffix names; None for none.
+        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        limit: only the first `limit` groups; None for all.
+        seeds: number of sampled runs to compare, at least 2.
+        plot: an image to write, in the format of its suffix; None for none.
         json_out: a file for the figures and all rewards; None for none.
         options: of FlipConfig.
 
     Raises:
-        InputError: the input cannot be read, holds a broken row or no responses, or a file cannot
+        InputError: the input cannot be read, has a malformed row or no responses, or a file cannot
             be written.
-        ConfigError: an option that cannot be used.
-        MissingDependencyError: scipy is not installed, or with `plot` matplotlib.
+        ConfigError: an option is invalid.
+        MissingDependencyError: scipy or, with `plot`, matplotlib is not installed.
     """
     require_stats()
     if plot is not None:
@@ -106,14 +105,14 @@ def _findings(config: FlipConfig, groups: Sequence[Group], seeds: int) -> Findin
         matrix = _answer(lambda: instruction_matrix(reward, groups))
         wordings = compare_wordings(reward, groups)
         sampled = _answer(lambda: compare_seeds(reward, groups, seeds))
-    # Now that its memory is free: a format loads the model again.
+    # Only now that its memory is free, because each format loads the model again.
     return Findings(matrix, wordings, sampled, compare_formats(config, groups))
 
 
 def _answer(ask: Callable[[], Answer]) -> Answer | str:
     try:
         return ask()
-    except ConfigError as error:  # the likelihood reward writes nothing and samples nothing
+    except ConfigError as error:  # the likelihood reward neither generates nor samples
         return str(error)
 
 

@@ -1,4 +1,4 @@
-"""The picture that `flipfast consistency` draws."""
+"""The plot of `flipfast consistency`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from flipfast.quality.consistency import Comparison, InstructionMatrix, SeedNoise
 from flipfast.quality.consistency.seeds import rewards_by_response
 
-# Told apart with any kind of colour vision (Okabe and Ito 2008).
+# Distinguishable with any kind of color vision (Okabe and Ito 2008).
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
-_INCHES = 4.2  # a panel's side
+_INCHES = 4.2  # side of a panel
 
 Bars = Sequence[tuple[str, Sequence["float | None"]]]  # a label, and a height for each group
 
@@ -23,11 +23,11 @@ def save_plot(
     seeds: SeedNoise | str,
     formats: Comparison,
 ) -> None:
-    """Draw a panel a question; one without an answer says why.
+    """Draw a panel per comparison; one without a result says why.
 
     Args:
-        path: the file to write, its type by its suffix; see check_plot.
-        matrix, wordings, seeds, formats: the answers, or why there is none.
+        path: the file to write, in the format of its suffix; see check_plot.
+        matrix, wordings, seeds, formats: the results, or why there is none.
     """
     from matplotlib.figure import Figure
 
@@ -51,7 +51,7 @@ def _draw(panel: Any, title: str, answer: Any, draw: Any) -> None:
 
 def _matrix(panel: Any, matrix: InstructionMatrix) -> None:
     panel.set(xlabel="group whose response is inverted", ylabel="group of the instruction")
-    panel.set_facecolor("0.8")  # what a failed inversion, which has no values, shows
+    panel.set_facecolor("0.8")  # shown for a failed inversion, which has no values
     if matrix.values.size:
         image = panel.imshow(matrix.values, cmap="viridis", interpolation="nearest")
         panel.figure.colorbar(image, ax=panel, shrink=0.8)
@@ -70,7 +70,7 @@ def _wordings(panel: Any, found: Comparison) -> None:
 
 
 def _seeds(panel: Any, found: SeedNoise) -> None:
-    """A point a response."""
+    """Draw a point per response."""
     sampled = [rewards for group in rewards_by_response(found.runs) for rewards in group]
     points = [(fmean(rewards), stdev(rewards)) for rewards in sampled if len(rewards) > 1]
     blue, orange, _ = _COLORS
@@ -103,7 +103,7 @@ def _bars(panel: Any, groups: Sequence[str], bars: Bars) -> None:
 
 
 def _legend(panel: Any) -> None:
-    """Below the panel, where it hides nothing."""
+    """Put the legend below the panel, where it hides nothing."""
     handles, labels = panel.get_legend_handles_labels()
     if handles:
         panel.legend(

@@ -21,7 +21,7 @@ _WIDTH = 100  # in characters, at most
 
 
 def print_matrix(console: Console, matrix: InstructionMatrix | str) -> None:
-    """Whether a response's own instruction stands out; a string says why that is not known."""
+    """Print whether a response's own instruction stands out, or why that is not known."""
     title = "Instructions: does the true one fit best?"
     if isinstance(matrix, str):
         _print_reason(console, title, matrix)
@@ -45,7 +45,7 @@ def print_matrix(console: Console, matrix: InstructionMatrix | str) -> None:
 
 
 def print_wordings(console: Console, found: Comparison) -> None:
-    """How far the rewards of several prompts agree."""
+    """Print how far the rewards of several prompts agree."""
     named = {run.name: run for run in found.runs}
     rows = [_wordings_row(named[one.first], named[one.second], one) for one in found.changes]
     _print(
@@ -60,7 +60,7 @@ def print_wordings(console: Console, found: Comparison) -> None:
 
 
 def print_seeds(console: Console, found: SeedNoise | str) -> None:
-    """How much of sampled rewards is chance; a string says why that is not known."""
+    """Print how much of a sampled reward is chance, or why that is not known."""
     title = "Seeds: how much of a sampled reward is chance?"
     if isinstance(found, str):
         _print_reason(console, title, found)
@@ -86,7 +86,7 @@ def print_seeds(console: Console, found: SeedNoise | str) -> None:
 
 
 def print_formats(console: Console, found: Comparison) -> None:
-    """What number formats do to rewards."""
+    """Print how number formats change rewards."""
     against = f"against {found.runs[0].name}" if found.runs else ""
     rows = [
         [

@@ -1,4 +1,4 @@
-"""`flipfast demo`: groups of responses, scored and shown as a table."""
+"""`flipfast demo`: scores groups of responses and shows them as tables."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _SHOWN_CHARACTERS = 160
 
 
 def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
-    """Score groups and print a table with the best and the worst response of each.
+    """Score groups and print a table for each, with its best and worst response marked.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None takes the groups in the
-            package.
+        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
         options: of FlipConfig.
 
     Raises:
-        InputError: the file cannot be read, or holds a broken row.
+        InputError: the file cannot be read or has a malformed row.
     """
     console = Console(highlight=False)
     reward = FlipReward(**options)
@@ -47,10 +46,10 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
 
 
 def read_groups(path: str | None, target: str) -> list[InputRow]:
-    """The rows of a JSONL file, or of the package's where there is no path.
+    """Read the rows of a JSONL file; None reads the package's groups.
 
     Raises:
-        InputError: the file cannot be read, or holds a broken row.
+        InputError: the file cannot be read or has a malformed row.
     """
     source = Path(path) if path else resources.files("flipfast") / "assets" / "demo_groups.jsonl"
     try:

@@ -1,4 +1,4 @@
-"""`flipfast eval`: accuracy on preferences, one rater beside the other."""
+"""`flipfast eval`: compares the accuracy of raters on preferences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from flipfast.quality.evaluation import (
 from flipfast.quality.raters import Rater, load_rater
 from flipfast.reward import FlipReward
 
-_WIDTH = 100  # where there is no terminal
+_WIDTH = 100  # without a terminal
 _NOTES = (
     "Strict: every chosen response scores above every rejected one. Tie-split: k responses with "
     "the top score get 1/k of the credit each. A response without a score ranks lowest. "
@@ -51,23 +51,23 @@ def show_evaluation(
     json_out: str | None,
     options: dict[str, Any],
 ) -> None:
-    """Let raters score preferences and print how often each is right, and what it took.
+    """Let raters score preferences, and print each one's accuracy and cost.
 
     Args:
-        preferences: path of a file as read_preferences takes it.
-        raters: as load_rater takes them; they share one model.
-        seeds: runs of a rater that leaves something to chance; the first has the options' seed,
-            the others those behind it.
-        limit: only the first so many items of each subset; None for all.
-        plot: an image to write, of the type that its suffix names; None for none.
+        preferences: path of a file in the format of read_preferences.
+        raters: names as for load_rater; they share one model.
+        seeds: number of runs of a rater that samples: the first uses the options' seed, the
+            others the seeds after it.
+        limit: only the first `limit` items of each subset; None for all.
+        plot: an image to write, in the format of its suffix; None for none.
         json_out: a file for the figures and all scores; None for none.
         options: of FlipConfig, for all raters.
 
     Raises:
-        InputError: the input cannot be read or holds a broken row, or a file cannot be written.
-        ConfigError: an option or a rater that cannot be used.
-        MissingDependencyError: with several seeds scipy is not installed, or with `plot`
-            matplotlib.
+        InputError: the input cannot be read or has a malformed row, or a file cannot be written.
+        ConfigError: an option or a rater is invalid.
+        MissingDependencyError: scipy (with several seeds) or matplotlib (with `plot`) is not
+            installed.
     """
     config = FlipConfig(**options)
     _check(seeds, limit, plot, json_out)
@@ -85,7 +85,7 @@ def show_evaluation(
 
 
 def _check(seeds: int, limit: int | None, plot: str | None, json_out: str | None) -> None:
-    """Whatever can be seen before anything is read or run."""
+    """Check everything that can be checked before anything is read or run."""
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, not {seeds}")
     if limit is not None and limit < 1:
@@ -101,14 +101,14 @@ def _check(seeds: int, limit: int | None, plot: str | None, json_out: str | None
 def _evaluate_all(
     items: Sequence[Preference], raters: Sequence[Rater], seeds: Sequence[int], reward: FlipReward
 ) -> list[RaterReport]:
-    """One report a rater, none of which finds what an earlier one has left in the caches."""
+    """Return one report per rater, each started without what earlier ones left in the caches."""
     forget: Callable[[], None] = getattr(reward.inverter, "forget_prefixes", lambda: None)
     reports = []
     with progress_bar(Console(stderr=True)) as bar:
         for rater in raters:
             n_runs = len(seeds) if rater.uses_seed else 1
             task = bar.add_task(escape(rater.name), total=n_runs * len(items))
-            rater.rate([items[0].group])  # what a first call sets up
+            rater.rate([items[0].group])  # warm up
             forget()
 
             def advance(n_done: int, task: Any = task) -> None:
@@ -147,7 +147,7 @@ def _summary(found: Preferences, model: str, report: RaterReport) -> str:
 def _content(
     preferences: str, options: dict[str, Any], found: Preferences, reports: Sequence[RaterReport]
 ) -> dict[str, Any]:
-    """Enough to make the tables again."""
+    """Return enough data to rebuild the tables."""
     return {
         "preferences": preferences,
         "options": asdict(FlipConfig(**options)),

@@ -1,4 +1,4 @@
-"""The picture that `flipfast eval` draws."""
+"""The plot of `flipfast eval`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from flipfast.quality.evaluation import Figures, RaterReport
 
-# Told apart with any kind of colour vision (Okabe and Ito 2008).
+# Distinguishable with any kind of color vision (Okabe and Ito 2008).
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "0.4")
 _BAR_INCHES = 0.22
-_SHARE = 0.8  # of the room between subsets that bars fill
+_SHARE = 0.8  # of a subset's width that bars fill
 
 
 def save_bars(path: str, reports: Sequence[RaterReport]) -> None:
-    """Draw a bar a subset and rater: tie-split accuracy, its interval over items, and chance.
+    """Draw a bar per subset and rater: tie-split accuracy, its interval over items, and chance.
 
     Args:
-        path: the file to write, its type by its suffix (see agree_plot.check_plot).
-        reports: of the same items, at least one.
+        path: the file to write, in the format of its suffix (see agree_plot.check_plot).
+        reports: at least one, all of the same items.
     """
     from matplotlib.figure import Figure
 
     groups = [*reports[0].subsets, "mean"]
-    labels = [name.replace("$", r"\$") for name in groups]  # no formulas
+    labels = [name.replace("$", r"\$") for name in groups]  # not as formulas
     width = max(5.0, 1.5 + _BAR_INCHES * len(groups) * (len(reports) + 1))
     figure = Figure(figsize=(width, 4), layout="constrained")
     axes = figure.subplots()

@@ -15,7 +15,7 @@ from flipfast.quality.evaluation.intervals import Interval
 
 
 def by_subset(reports: Sequence[RaterReport]) -> Table:
-    """A row a subset, a column a rater."""
+    """Return the accuracies, with a row per subset and a column per rater."""
     table = _table("Accuracy in %: strict/tie-split", ["", "items"], reports)
     first = reports[0]
     for subset in first.subsets:
@@ -28,7 +28,7 @@ def by_subset(reports: Sequence[RaterReport]) -> Table:
 
 
 def by_rater(reports: Sequence[RaterReport]) -> Table:
-    """All figures, as means over subsets, and what they took."""
+    """Return all figures per rater, as means over subsets, and their cost."""
     table = _table("Means over subsets in %", [""], reports)
     seeds = any(len(report.seeds) > 1 for report in reports)
     for cells in zip(*(_column(report, seeds) for report in reports), strict=True):
@@ -37,7 +37,7 @@ def by_rater(reports: Sequence[RaterReport]) -> Table:
 
 
 def failures(report: RaterReport) -> str:
-    """A line about responses without a score; "" where all have one."""
+    """Return a line about responses without a score; "" if all have one."""
     without: Counter[str] = Counter()
     first_error = None
     for run in report.runs:
@@ -54,7 +54,7 @@ def failures(report: RaterReport) -> str:
 
 
 def counts(report: RaterReport) -> str:
-    """A line with what the rater counts besides; "" where that is nothing."""
+    """Return a line with the rater's additional counts; "" if it has none."""
     shown = ", ".join(f"{name} {n}" for name, n in report.counts.items())
     return shown and f"{report.name}: {shown}"
 
@@ -70,7 +70,7 @@ def _table(title: str, labels: Sequence[str], reports: Sequence[RaterReport]) ->
             min_width=5 if label else 12 if len(labels) > 1 else 17,
         )
     for report in reports:
-        # The options of a rater below its name: columns are narrower than they are long.
+        # Put a rater's options below its name: they are too long for one line of a column.
         header = Text(report.name.replace(":", ":\n", 1).replace(",", ",\n"))
         table.add_column(header, justify="right", overflow="fold")
     return table
@@ -82,7 +82,7 @@ def _add_figures(table: Table, name: str, figures: Sequence[Figures]) -> None:
 
 
 def _column(report: RaterReport, seeds: bool) -> Iterator[tuple[str, str]]:
-    """A rater's cells with their rows' labels."""
+    """Yield a rater's cells with the labels of their rows."""
     found, cost = report.mean, report.cost
     for label, figure in (
         ("strict", found.strict),

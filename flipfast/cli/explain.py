@@ -1,4 +1,4 @@
-"""`flipfast explain`: which words of an inferred instruction matched the true one."""
+"""`flipfast explain`: shows which words of an inferred instruction matched the true one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flipfast.quality.explain import MarkedText, explain, visible
 from flipfast.reward import FlipReward
 from flipfast.scores import EXTRA_KEYS, failed
 
-# As wdiff marks words, which tells them apart without colours, too.
+# The marks of wdiff, which are clear without colors too.
 _MISSING = ("[-", "-]", "red underline")
 _EXTRA = ("{+", "+}", "yellow underline")
 
@@ -29,18 +29,18 @@ def show_explanation(
     html: str | None,
     options: dict[str, Any],
 ) -> None:
-    """Print both instructions with their words marked, and what was counted.
+    """Print both instructions with their words marked, and the word counts.
 
     Args:
-        instruction: the true one.
-        response: is inverted by the reward; or None.
-        inferred: an inferred instruction, with which no model is run; or None.
+        instruction: the true instruction.
+        response: a response for the reward to invert, or None.
+        inferred: an inferred instruction, so that no model is run, or None.
         context: what came before the response, or None.
-        html: a page to write, too; None for none.
+        html: an HTML page to write too; None for none.
         options: of FlipConfig.
 
     Raises:
-        ConfigError: not one of response and inferred, or an option that cannot be used.
+        ConfigError: not exactly one of response and inferred is given, or an option is invalid.
         InputError: the page cannot be written.
     """
     config = FlipConfig().with_options(options)
@@ -69,7 +69,7 @@ def show_explanation(
 def _inverted(
     config: FlipConfig, instruction: str, response: str, context: str | None
 ) -> tuple[str, dict[str, str]]:
-    """What the reward infers, and what else it tells."""
+    """Return the inferred instruction and further results of the reward."""
     with FlipReward(config) as reward:
         (row,) = reward.score([instruction], [response], [context]).to_dicts()
     status = row["status"]
@@ -86,7 +86,7 @@ def _inverted(
 def _measured(
     config: FlipConfig, instruction: str, inferred: str, context: str | None
 ) -> dict[str, str]:
-    """The value of the configured metric, where that is not word F1."""
+    """Return the value of the configured metric if that is not word F1."""
     if context is not None or config.scoring != "generate":
         raise ConfigError("--context and --scoring go with a response, not with --inferred")
     if config.metric == WORD_F1:
@@ -98,7 +98,7 @@ def _measured(
 
 
 def _meaning(config: FlipConfig) -> str:
-    """What the reward is, where it is not the word F1 of the texts that are shown."""
+    """Describe the reward if it is not the word F1 of the texts shown."""
     if config.scoring == "likelihood":
         less = ", less that without the response" if config.likelihood_baseline else ""
         return (
@@ -132,7 +132,7 @@ def _marked(text: MarkedText, before: str, behind: str, style: str) -> Text:
 
 
 def _print(console: Console, text: Text) -> None:
-    """Print a text; where nobody looks at a terminal, lines are left as long as they are."""
+    """Print a text, without wrapping its lines if the output is not a terminal."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 

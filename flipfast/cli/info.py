@@ -1,4 +1,4 @@
-"""`flipfast info`: versions, devices, and what each optional part would need."""
+"""`flipfast info`: shows versions, devices, and what each optional part needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 _REQUIRED = ("flipfast", "torch", "transformers", "tokenizers", "safetensors", "numpy")
-# Package, what it is for, what to install.
+# Package, its purpose, what to install.
 _OPTIONAL = (
     ("triton", "GPU kernels; comes with torch's CUDA builds", "triton"),
     ("flash-attn", "FlashAttention on CUDA", "flipfast[flash]"),

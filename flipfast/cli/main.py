@@ -1,4 +1,4 @@
-"""Reads the command line and calls one command; each is a module of this package."""
+"""Parses the command line and runs one command; each command is a module of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0, 2 for wrong use (with one line on standard error), 130 when interrupted.
+        The exit code: 0, 2 after an error (with one line on standard error), 130 if interrupted.
     """
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("flipfast: interrupted; finished rows are kept", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader of standard output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of standard output is gone, as with `| head`
         sys.stderr.close()
         return 0
     return 0

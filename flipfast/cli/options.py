@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options of FlipConfig; what is not given keeps its default there."""
+    """Add the options of FlipConfig; those not given keep FlipConfig's defaults."""
     from flipfast.prompts.templates import STYLES, TARGETS
 
     def option(name: str, help_text: str, **how: Any) -> None:
@@ -65,7 +65,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_out_options(parser: argparse.ArgumentParser, what: str) -> None:
-    """Options of commands that write a line for each line they read."""
+    """Add the output options of commands that write one line for each line they read."""
     parser.add_argument("--out", default="-", help=f"{what}; - (default) for standard output")
     parser.add_argument(
         "--resume", action="store_true", help="go on where an interrupted run left OUT"
@@ -74,7 +74,7 @@ def add_out_options(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_agree_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `flipfast agree`."""
+    """Add the options of `flipfast agree`."""
     parser.add_argument(
         "groups", nargs="?", metavar="GROUPS.jsonl", help="rows; default: the package's groups"
     )
@@ -93,7 +93,7 @@ def add_agree_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `flipfast serve`, besides the model's."""
+    """Add the options of `flipfast serve`, besides the model's."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="engines: one a GPU, or on a CPU")
@@ -111,7 +111,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tune_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `flipfast tune`."""
+    """Add the options of `flipfast tune`."""
     parser.add_argument("--model", help="measure the shapes of this folder or hub name")
     parser.add_argument(
         "--shapes",
@@ -128,7 +128,7 @@ def add_tune_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bench_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `flipfast bench`."""
+    """Add the options of `flipfast bench`."""
     parser.add_argument("--quick", action="store_true", help="small sizes: three minutes at most")
     parser.add_argument("--gpu", action="store_true", help="only what needs a CUDA device")
     parser.add_argument("--only", nargs="+", default=(), metavar="SUITE", help="only these suites")

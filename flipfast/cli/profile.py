@@ -1,4 +1,4 @@
-"""`flipfast profile`: where the time of a run goes, stage by stage."""
+"""`flipfast profile`: shows where the time of a run goes, stage by stage."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from flipfast.rows import InputRow, score_rows
 
 
 def show_profile(source: str | None, out: str | None, *, options: dict[str, Any]) -> None:
-    """Score rows once to warm up and once to be timed, and print a table of stages.
+    """Score rows once as warm-up and once timed, and print a table of stages.
 
     Args:
-        source: path of a JSONL file, rows as for `flipfast score`; None takes the groups in the
-            package.
-        out: where a trace of one more run goes, for chrome://tracing or ui.perfetto.dev; None for
-            no trace.
+        source: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        out: file for a trace of another run, for chrome://tracing or ui.perfetto.dev; None for no
+            trace.
         options: of FlipConfig.
 
     Raises:
-        InputError: the file cannot be read, or holds a broken row, or the trace cannot be written.
-        ConfigError: an option that cannot be used.
+        InputError: the file cannot be read or has a malformed row, or the trace cannot be written.
+        ConfigError: an option is invalid.
     """
     console = Console(highlight=False)
     with FlipReward(**options) as reward:
@@ -51,7 +50,7 @@ def _trace(reward: FlipReward, rows: list[InputRow], path: Path, device: torch.d
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     try:
-        path.touch()  # rather now than after the run
+        path.touch()  # better to fail now than after the run
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     with torch.profiler.profile(activities=activities) as profiler:

@@ -1,4 +1,4 @@
-"""The commands that tell what a reward is worth: their options, and what each of them calls."""
+"""The commands that assess the quality of a reward: their options and what each calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _USUAL_RATERS = ("flip", "pointwise", "pairwise", "listwise", "p_true")
 
 
 def add_commands(commands: Any) -> None:
-    """Add them to the parser's commands."""
+    """Add these commands to the parser's."""
     _add(commands, "eval", "accuracy on preferences, beside judges", _eval_options, _eval)
     _add(commands, "best-of-n", "the best response of each group", _best_of_n_options, _best_of_n)
     _add(commands, "attack", "what tricks in a response do to scores", _attack_options, _attack)
@@ -153,7 +153,7 @@ def _explain(**arguments: Any) -> None:
 
 
 def _call(show: Callable[..., None], arguments: dict[str, Any], *own: str) -> None:
-    """Call a command with its own arguments, the raters if it has such, and the model's options."""
+    """Call a command with its own arguments, its raters if any, and the model's options."""
     named = {name: arguments.pop(name) for name in own}
     if "usual" in arguments:
         usual = arguments.pop("usual")

@@ -1,4 +1,4 @@
-"""From one JSONL file to another: rows are read, worked on in chunks, and written in order."""
+"""Streams rows from one JSONL file to another, in chunks and in order."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Work = Callable[[Sequence[InputRow]], list[dict[str, Any]]]
 
 
 class RowStream:
-    """The files of a run; a context, in which the input is open.
+    """The input and output of a run; a context manager that keeps the input open.
 
     Args:
         source: path of a JSONL file, or "-".
         out: path of the file to write, or "-".
-        resume: keep the rows that `out` already holds and go on behind them.
+        resume: keep the rows that `out` already holds and continue after them.
         overwrite: replace `out`.
-        console: for the progress, and for lines that are broken.
+        console: for progress and for errors in malformed lines.
 
     Raises:
-        InputError: `source` cannot be read, or `out` does not go with it.
-        ConfigError: options that exclude each other, or an `out` that holds something.
+        InputError: `source` cannot be read, or `out` was not written by flipfast.
+        ConfigError: options exclude each other, or `out` is not empty.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class RowStream:
         self._stack.close()
 
     def run(self, target: str, work: Work) -> Iterator[dict[str, Any]]:
-        """Write what `work` makes of the rows, chunk by chunk, and yield it, too.
+        """Process the rows chunk by chunk with `work`; write and yield its results.
 
         Args:
-            target: of FlipConfig: says what of `messages` is the instruction.
-            work: gives a line for each row of a chunk, broken ones included.
+            target: of FlipConfig: which part of `messages` is the instruction.
+            work: returns the fields to write for each row of a chunk, including malformed ones.
 
         Raises:
             InputError: `out` cannot be written, or belongs to another input.
@@ -82,7 +82,7 @@ class RowStream:
 
 
 def _last_row(out: str, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """The last finished row of `out`; what was written of an unfinished one is cut off."""
+    """Return the last finished row of `out`, and truncate a partly written one after it."""
     if resume and (overwrite or out == _STDIO):
         raise ConfigError("--resume goes with a file as --out, and without --overwrite")
     path = Path(out)
@@ -110,7 +110,7 @@ def _last_row(out: str, *, resume: bool, overwrite: bool) -> dict[str, Any] | No
 def _unfinished(
     rows: Iterator[InputRow], last_row: dict[str, Any] | None, out: str
 ) -> Iterator[InputRow]:
-    """Skip what `out` holds, and make sure that it belongs to this input."""
+    """Skip the rows that `out` holds, and check that it belongs to this input."""
     for row in rows:
         if last_row is None or row.line > last_row["line"]:
             yield row
@@ -129,7 +129,7 @@ def _chunks(rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
     n_responses = 0
     for row in rows:
         chunk.append(row)
-        n_responses += max(1, len(row.responses))  # broken lines fill a chunk, too
+        n_responses += max(1, len(row.responses))  # malformed lines fill a chunk too
         if n_responses >= _RESPONSES_A_CHUNK:
             yield chunk
             chunk, n_responses = [], 0
@@ -147,7 +147,7 @@ def _open_input(source: str) -> AbstractContextManager[IO[bytes]]:
 
 
 def _count_lines(source: str) -> int | None:
-    if not Path(source).is_file():  # standard input, or a pipe: it can be read only once
+    if not Path(source).is_file():  # standard input or a pipe can be read only once
         return None
     with open(source, "rb") as file:
         return sum(1 for _ in file)
@@ -163,7 +163,7 @@ def _open_output(out: str, *, resume: bool) -> AbstractContextManager[IO[str]]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar on a terminal; nothing elsewhere."""
+    """Return a progress bar, shown only on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal

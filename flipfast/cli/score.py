@@ -1,4 +1,4 @@
-"""`flipfast score`: a JSONL file in, the same rows with their scores out."""
+"""`flipfast score`: reads a JSONL file and writes the same rows with their scores."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flipfast.rows import InputRow, score_rows, scored_fields
 def score_file(
     source: str, out: str, *, resume: bool, overwrite: bool, options: dict[str, Any]
 ) -> None:
-    """Score the rows of `source` and write them to `out`, in order, as they are finished.
+    """Score the rows of `source` and write them to `out`, in order, as they finish.
 
     Args:
         source: path of a JSONL file, or "-".
         out: path of the file to write, or "-".
-        resume: keep the rows that `out` already holds and go on behind them.
+        resume: keep the rows that `out` already holds and continue after them.
         overwrite: replace `out`.
         options: of FlipConfig.
 
     Raises:
-        InputError: `source` cannot be read, or `out` does not go with it.
-        ConfigError: options that exclude each other, or that the reward refuses.
+        InputError: `source` cannot be read, or `out` was not written for it.
+        ConfigError: options exclude each other or are invalid.
     """
     console = Console(stderr=True, highlight=False)
     statuses: Counter[str] = Counter()

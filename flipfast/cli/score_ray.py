@@ -1,4 +1,4 @@
-"""`flipfast score --ray`: files in, a folder with their scored rows out, on a Ray cluster."""
+"""`flipfast score --ray`: scores files on a Ray cluster into a folder of scored rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from flipfast.serving.ray.folder import PartReport
 def score_on_ray(
     source: str, out: str, *, overwrite: bool, actors: int | None, options: dict[str, Any]
 ) -> None:
-    """Score a file or a folder; goes on where an earlier run of the same has ended.
+    """Score a file or a folder; resumes an earlier run of the same input.
 
     Args:
         source: a file, or a folder of .jsonl and .parquet files.
         out: a folder.
-        overwrite: begin anew.
-        actors: engines; None takes as many as the cluster has room for.
+        overwrite: start over.
+        actors: number of engines; None takes as many as the cluster has room for.
         options: of FlipConfig.
 
     Raises:
-        FlipfastError: as `score_folder`.
+        FlipfastError: as for `score_folder`.
     """
     if "-" in (source, out):
         raise ConfigError("--ray takes a file or a folder, and a folder as --out; not -")

@@ -27,16 +27,16 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 def run_server(
     *, host: str, port: int, workers: int, limits: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
         host, port: where to listen.
-        workers: engine processes.
+        workers: number of engine processes.
         limits: of ServerOptions; a missing API key is taken from the environment.
         options: of FlipConfig.
 
     Raises:
-        ConfigError: options that cannot be used, or admin routes that anybody could call.
+        ConfigError: an option is invalid, or anybody could call the admin routes.
         ModelLoadError: the model cannot be loaded.
         MissingDependencyError: the server's packages are not installed.
     """
@@ -60,7 +60,7 @@ async def _serve(
 
 
 def _run(main: Any) -> None:
-    """On uvloop where it is installed: half the time a request."""
+    """Run on uvloop if it is installed, which halves the time per request."""
     try:
         import uvloop
     except ImportError:
@@ -70,7 +70,7 @@ def _run(main: Any) -> None:
 
 
 def _allow_many_connections() -> None:
-    """As many open files as the system lets this process have; usually it starts with fewer."""
+    """Raise the soft limit on open files to the hard limit; it usually starts lower."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

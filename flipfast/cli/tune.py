@@ -1,4 +1,4 @@
-"""`flipfast tune`: launch configurations measured on the GPU at hand."""
+"""`flipfast tune`: measures the kernels' launch configurations on this machine's GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flipfast_kernels.search import Problem, Result
 
 _QUICK_SECONDS = 90.0
-# (n_out, n_in) of qkv, output, gate and up, down of Qwen 3, 0.6B to 8B.
+# (n_out, n_in) of qkv, output, gate-and-up and down projections of Qwen 3, 0.6B to 8B.
 _USUAL_SHAPES = (
     *((4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)),
     *((4096, 2048), (2048, 2048), (12288, 2048), (2048, 6144)),
@@ -30,7 +30,7 @@ _USUAL_HEADS = (16, 8, 128)
 
 
 class Shapes(NamedTuple):
-    """What to measure: weights as (n_out, n_in), and heads, key heads and head size."""
+    """What to measure: weights as (n_out, n_in), and (query heads, KV heads, head size)."""
 
     weights: Sequence[tuple[int, int]]
     heads: tuple[int, int, int]
@@ -46,19 +46,19 @@ def tune(
     out: str | None = None,
     packaged: bool = False,
 ) -> None:
-    """Measure, print a table, write the file.
+    """Measure launch configurations, print a table, and write the tuning file.
 
     Args:
-        model: a folder or hub name whose shapes are measured; None takes Qwen 3's.
+        model: a folder or hub name whose shapes are measured; None uses those of Qwen 3.
         shapes: of weights, "4096x1024" for 4096 outputs and 1024 inputs, instead of a model's.
         dtype: "bfloat16", "float16" or "float32".
-        device: a CUDA device; None takes the first.
-        quick: fewer candidates, and at most a minute and a half.
-        out: the file to write; None takes the user's own, entries for other shapes are kept.
+        device: a CUDA device; None uses the first.
+        quick: try fewer candidates, for at most 90 seconds.
+        out: the file to write; None uses the user's own. Entries for other shapes are kept.
         packaged: write into the package instead.
 
     Raises:
-        ConfigError: no CUDA device, options that exclude each other, or a shape that is none.
+        ConfigError: there is no CUDA device, options exclude each other, or a shape is invalid.
         MissingDependencyError: triton is not installed.
         ModelLoadError: there is no such model.
     """
@@ -154,7 +154,7 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def _merged(old: dict[str, list[Any]], found: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """The old entries of other shapes, and the new ones."""
+    """Merge the old entries of other shapes with the new ones."""
     merged: dict[str, list[dict[str, Any]]] = {kernel: list(rows) for kernel, rows in old.items()}
     for result in found:
         rows = merged.setdefault(result.problem.kernel, [])

@@ -1,7 +1,7 @@
 """The client of a flipfast server: needs neither torch nor triton nor transformers.
 
-`FlipClient` blocks, `AsyncFlipClient` is for asyncio code. Both take the server's address and key
-from FLIPFAST_URL and FLIPFAST_API_KEY where they are given none.
+`FlipClient` blocks; `AsyncFlipClient` is for asyncio code. Both default to the server's address and
+key in FLIPFAST_URL and FLIPFAST_API_KEY.
 """
 
 from flipfast.client.aio import AsyncFlipClient

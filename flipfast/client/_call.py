@@ -1,4 +1,4 @@
-"""One call to a server: its requests, their attempts, and the deadline over all of them."""
+"""One call to a server: its requests, their attempts, and the deadline for all of them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from flipfast.errors import QueueFullError, UnavailableError
 from flipfast.scores import ScoredRow, failed_row
 from flipfast.scoring.async_scoring import drop
 
-_MAX_REQUESTS = 8  # of one call, at a time
+_MAX_REQUESTS = 8  # concurrent ones per call
 
 
 class Call:
-    """Sends encoded items and brings their rows.
+    """Sends encoded items and returns their rows.
 
     Args:
         transport: to the server.
         seconds: until the deadline.
-        patience: with a server that cannot answer now.
-        headers: of each request.
+        patience: how to retry when the server cannot answer now.
+        headers: sent with each request.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Call:
         self._end = time.monotonic() + seconds
 
     async def rows(self, items: Sequence[str]) -> list[ScoredRow]:
-        """The rows of all items, in order; the first request that fails ends the others."""
+        """Return the rows of all items, in order; the first failing request cancels the others."""
         slots = asyncio.Semaphore(_MAX_REQUESTS)
 
         async def in_turn(places: range) -> list[ScoredRow]:
@@ -58,7 +58,7 @@ class Call:
         return [row for part in parts for row in part]
 
     async def _request(self, items: Sequence[str]) -> list[ScoredRow]:
-        """The rows of one request; halves of it where it is too large for the server."""
+        """Return the rows of one request, split in halves if it is too large for the server."""
         try:
             return read_rows(await self._answer(items), len(items))
         except asyncio.TimeoutError:

@@ -1,4 +1,4 @@
-"""What goes over the wire to a server and back; sends nothing itself."""
+"""Encoding and decoding of the messages to and from a server; does no I/O."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from flipfast.errors import FlipfastError, InputError, QueueFullError, Unavailab
 from flipfast.scores import ScoredRow
 
 PATH = "/v1/rewards"
-# One request of a batch. The engine behind the server takes rows in as they come, so that small
-# requests cost it nothing, and a request that has to be sent again does not cost much.
+# Per request. The server's engine takes rows as they arrive, so small requests cost it nothing,
+# and resending one is cheap.
 _MAX_ROWS = 64
 _MAX_CHARS = 1 << 20
 
 
 class TooLargeError(FlipfastError):
-    """The server does not take a request of this size."""
+    """The server does not accept a request of this size."""
 
 
 def encode(item: Mapping[str, Any]) -> str:
-    """Return an item of a request as JSON.
+    """Encode an item of a request as JSON.
 
-    What JSON cannot express, like an image inside a message, is replaced by an object that says
-    so: the server ignores it where it does not matter, and names it in the row's error where it
-    does.
+    A value that JSON cannot express, such as an image in a message, becomes a placeholder object:
+    the server ignores it where it does not matter, and names it in the row's error where it does.
 
     Raises:
-        InputError: it has a number that is not finite, keys of a wrong type, or contains itself.
+        InputError: the item has a non-finite number or keys of a wrong type, or contains itself.
     """
     try:
         return json.dumps(item, allow_nan=False, default=_shown)
@@ -41,7 +40,7 @@ def _shown(value: object) -> dict[str, str]:
 
 
 def split(items: Sequence[str]) -> Iterator[range]:
-    """Yield the places of the encoded items that go into one request, in order."""
+    """Yield the index ranges of the encoded items that make up each request, in order."""
     start = size = 0
     for place, item in enumerate(items):
         full = place - start == _MAX_ROWS or size + len(item) > _MAX_CHARS
@@ -54,19 +53,19 @@ def split(items: Sequence[str]) -> Iterator[range]:
 
 
 def request_body(items: Sequence[str], seconds: float) -> bytes:
-    """Return the body that asks for the rewards of encoded items within so many seconds.
+    """Return the request body for encoded items, with a timeout in seconds.
 
-    The server is told a little less: its answer needs time to come back.
+    The server gets a slightly shorter timeout, to leave time for its answer to arrive.
     """
     timeout = seconds - min(1.0, 0.1 * seconds)
     return f'{{"items":[{",".join(items)}],"timeout":{timeout:.3f}}}'.encode()
 
 
 def read_rows(body: bytes, n_items: int) -> list[ScoredRow]:
-    """Return the rows of an answer.
+    """Parse the rows of an answer.
 
     Raises:
-        FlipfastError: it is no answer to so many items.
+        FlipfastError: it is not an answer with `n_items` rows.
     """
     try:
         rows: list[ScoredRow] = json.loads(body)["rows"]
@@ -78,7 +77,7 @@ def read_rows(body: bytes, n_items: int) -> list[ScoredRow]:
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> FlipfastError:
-    """Return the exception that stands for an answer which is no 200."""
+    """Return the exception for an answer with a status other than 200."""
     message = f"{_message(body)} (HTTP {status})"
     if status == 401:
         return FlipfastError(f"{message}: give api_key, or set FLIPFAST_API_KEY")
@@ -101,7 +100,7 @@ def _message(body: bytes) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds; a date, which proxies may send, counts as one second."""
+    """Return the Retry-After seconds; a date, which proxies may send, counts as one second."""
     try:
         return max(0.0, float(headers.get("retry-after", "")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""When a failed request is sent again."""
+"""When to send a failed request again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FIRST, _LONGEST = 0.25, 10.0  # seconds
 
 
 class Patience(NamedTuple):
-    """How long to go on with a server that cannot answer now.
+    """How long to keep trying a server that cannot answer now.
 
     Attributes:
-        max_retries: attempts after the first where it is unavailable.
-        wait_when_full: whether to try again, until the deadline, where its queue is full.
+        max_retries: attempts after the first while it is unavailable.
+        wait_when_full: whether to retry until the deadline while its queue is full.
     """
 
     max_retries: int
@@ -27,8 +27,8 @@ class Retry:
     """The attempts of one request: exponential back-off with full jitter, under a deadline.
 
     Args:
-        end: the deadline, on time.monotonic()'s clock.
-        patience: with the server.
+        end: the deadline, in time.monotonic() seconds.
+        patience: how long to keep trying.
     """
 
     def __init__(self, end: float, patience: Patience) -> None:
@@ -45,11 +45,11 @@ class Retry:
     def delay(self, error: QueueFullError | UnavailableError) -> float:
         """Return the seconds to wait before the next attempt.
 
-        The wait is what the server asked for and a random share of the back-off: callers that
-        failed together do not come back together.
+        The wait is what the server asked for plus a random share of the back-off, so that callers
+        that failed together do not all retry at once.
 
         Raises:
-            QueueFullError, UnavailableError: the error that was given: there is no next attempt.
+            QueueFullError, UnavailableError: the given error, if there is no next attempt.
         """
         if isinstance(error, UnavailableError):
             self._n_unavailable += 1

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flipfast.errors import MissingDependencyError, UnavailableError
 
-if TYPE_CHECKING:  # imported with the first request, so that importing the client stays quick
+if TYPE_CHECKING:  # imported on the first request, so that importing the client stays fast
     import httpx
 
 _CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 128
-# Below the 5 seconds after which uvicorn hangs up: a request rarely meets it doing so.
+# Less than the 5 seconds after which uvicorn closes a connection, so requests rarely race with it.
 _KEEPALIVE_SECONDS = 4.0
 
 
 class Answer(NamedTuple):
-    """What a server sent back."""
+    """A server's HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -27,10 +27,10 @@ class Answer(NamedTuple):
 
 
 class Transport:
-    """Posts to one server over connections that are used again.
+    """Posts to one server over reused connections.
 
-    Connections belong to one process and one event loop, as sockets and asyncio demand. A pickled
-    transport arrives without any.
+    Each process and event loop has its own connections, as sockets and asyncio require. Pickling
+    drops them.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -44,7 +44,7 @@ class Transport:
         """Make one attempt.
 
         Raises:
-            UnavailableError: no connection, or it broke.
+            UnavailableError: the connection failed or broke.
             asyncio.TimeoutError: no answer within `seconds`.
         """
         http = self._connections()

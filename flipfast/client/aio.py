@@ -20,24 +20,25 @@ from flipfast.scoring.async_scoring import AsyncScorer
 class AsyncFlipClient(AsyncScorer):
     """Scores on a flipfast server.
 
-    Connections are kept and used again. A request is sent again after a 503 answer or a failed
-    connection, with exponential back-off and as the server's Retry-After asks, and after nothing
-    else; scoring twice does no harm. It may be pickled, used after a fork, and used from several
-    event loops: each has connections of its own.
+    Connections are reused. A request is retried only after a 503 answer or a failed connection
+    (and a full queue with `wait_when_full`), with exponential back-off on top of the server's
+    Retry-After; scoring twice is harmless. The client may be pickled, used after a fork, and used
+    from several event loops, each with its own connections.
 
     Args:
-        url: the server's address; None takes FLIPFAST_URL.
-        api_key: its bearer key; None takes FLIPFAST_API_KEY, which may be unset.
+        url: the server's address; None uses FLIPFAST_URL.
+        api_key: its bearer key; None uses FLIPFAST_API_KEY, which may be unset.
         timeout: seconds that a call may take, all attempts together. Rows that are not done by
             then have the status "error".
-        caller: whom rows are for, unless a call says otherwise; the server lets callers take
-            turns. "" leaves it to the server, which goes by the address.
+        caller: default for whom rows are scored; the server lets callers take turns. "" lets the
+            server go by the client's address.
         max_retries: attempts after the first, per request.
-        wait_when_full: wait within `timeout` where the server's queue is full, instead of raising
+        wait_when_full: when the server's queue is full, wait within `timeout` instead of raising
             QueueFullError.
 
     Raises:
-        ConfigError: there is no address, or it is none of http:// or https://.
+        ConfigError: there is no address, it does not start with http:// or https://, or `timeout`
+            is not above 0.
     """
 
     def __init__(
@@ -69,19 +70,20 @@ class AsyncFlipClient(AsyncScorer):
     async def score_row(
         self, instruction: str, response: str, context: str | None = None, *, caller: str = ""
     ) -> ScoredRow:
-        """See `AsyncScorer.score_row`.
+        """Score one response; see `AsyncScorer.score_row`.
 
         Raises:
-            QueueFullError: the server's queue is full, and `wait_when_full` is off.
-            UnavailableError: the server could not be reached, or answered 503, to the last.
-            InputError: the server does not know the request's shape: it is of another version.
-            FlipfastError: it answered another error, which the message has.
+            QueueFullError: the server's queue is full, and `wait_when_full` is off or the deadline
+                too close.
+            UnavailableError: the server was unreachable or answered 503 on every attempt.
+            InputError: the server rejects the request's format: it runs another version.
+            FlipfastError: the server answered with another error, given in the message.
         """
         item = {"instruction": instruction, "response": response, "context": context}
         return (await self._score([item], caller, None))[0]
 
     async def score_chat(self, prompt: Any, completion: Any, *, caller: str = "") -> ScoredRow:
-        """See `AsyncScorer.score_chat`; raises as `score_row` does."""
+        """Score one completion; see `AsyncScorer.score_chat`. Raises as `score_row` does."""
         item = {"prompt": prompt, "completion": completion}
         return (await self._score([item], caller, None))[0]
 
@@ -96,10 +98,10 @@ class AsyncFlipClient(AsyncScorer):
     ) -> ScoreBatch:
         """Score a batch of texts; see `FlipReward.score`.
 
-        A large batch goes out in several requests, a few at a time.
+        A large batch is split into several requests, a few of them sent at a time.
 
         Args:
-            timeout: seconds, instead of the client's.
+            timeout: seconds; overrides the client's.
 
         Raises:
             InputError: the sequences differ in length, and as for `score_row`.
@@ -122,7 +124,7 @@ class AsyncFlipClient(AsyncScorer):
         caller: str = "",
         timeout: float | None = None,
     ) -> ScoreBatch:
-        """Score a batch of completions as trainers have them; see `score`."""
+        """Score a batch of completions in the trainers' format; see `score`."""
         started = time.perf_counter()
         check_lengths(prompts=prompts, completions=completions)
         pairs = zip(prompts, completions, strict=True)
@@ -133,7 +135,7 @@ class AsyncFlipClient(AsyncScorer):
     async def flip_reward(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
     ) -> list[float | None]:
-        """Score a batch as TRL's trainers ask for it; see `FlipReward.__call__`."""
+        """Score a batch for TRL's trainers; see `FlipReward.__call__`."""
         return trainer_rewards(await self.score_chats(prompts, completions))
 
     async def compute_score(
@@ -144,19 +146,19 @@ class AsyncFlipClient(AsyncScorer):
         extra_info: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Score one response as verl's reward loop asks for it.
+        """Score one response for verl's reward loop.
 
         Args:
-            data_source: not used.
+            data_source: unused.
             solution_str: the response.
-            ground_truth: the true instruction. Where it is no text, or an empty one, it is
-                `extra_info["prompt"]`, a string or messages.
-            extra_info: with "prompt" where that is needed.
-            kwargs: not used.
+            ground_truth: the true instruction. If it is not a string, or is blank,
+                `extra_info["prompt"]`, a string or messages, takes its place.
+            extra_info: holds "prompt" if that is needed.
+            kwargs: unused.
 
         Returns:
-            "score" (0.0 where there is no reward: verl has no room for one that is missing),
-            "inferred" and "status", always these three.
+            Always "score" (0.0 if there is no reward: verl cannot represent a missing one),
+            "inferred" and "status".
         """
         named = isinstance(ground_truth, str) and ground_truth.strip()
         prompt = ground_truth if named else (extra_info or {}).get("prompt")
@@ -165,7 +167,7 @@ class AsyncFlipClient(AsyncScorer):
         return {"score": score, "inferred": row["inferred"], "status": row["status"]}
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; they are made again when needed."""
+        """Close the connections of the running event loop; they reopen when needed."""
         await self._transport.aclose()
 
     def __repr__(self) -> str:
@@ -174,7 +176,7 @@ class AsyncFlipClient(AsyncScorer):
     async def _score(
         self, items: Sequence[Mapping[str, Any]], caller: str, timeout: float | None
     ) -> list[ScoredRow]:
-        """The rows of any number of items; what cannot be sent becomes its row's error."""
+        """Return the rows of any number of items; an item that cannot be sent has an error row."""
         seconds = self.timeout if timeout is None else timeout
         name = caller or self.caller
         headers = {"x-flipfast-caller": quote(name)} if name else {}

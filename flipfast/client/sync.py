@@ -1,4 +1,4 @@
-"""The client for code that blocks: the one for asyncio, on this process's background loop."""
+"""The blocking client: runs the asyncio client on this process's background event loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flipfast.scoring import background
 class FlipClient:
     """Scores on a flipfast server; callable as a TRL reward function.
 
-    May be used from many threads at a time, which then share its connections, and be pickled and
-    used after a fork. All calls raise as `AsyncFlipClient.score_row` does.
+    Safe to use from many threads at once, which share its connections; may be pickled and used
+    after a fork. All calls raise as `AsyncFlipClient.score_row` does.
 
     Args:
         url, api_key, timeout, caller, max_retries, wait_when_full: see AsyncFlipClient.
@@ -23,7 +23,7 @@ class FlipClient:
         ConfigError: see AsyncFlipClient.
     """
 
-    __name__ = "flip_reward"  # TRL names the reward's metrics by it
+    __name__ = "flip_reward"  # TRL names the reward's metrics after it
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FlipClient:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
     ) -> list[float | None]:
-        """Score a batch as TRL's trainers ask for it; see `FlipReward.__call__`."""
+        """Score a batch for TRL's trainers; see `FlipReward.__call__`."""
         return trainer_rewards(self.score_chats(prompts, completions))
 
     def score(
@@ -72,7 +72,7 @@ class FlipClient:
         caller: str = "",
         timeout: float | None = None,
     ) -> ScoreBatch:
-        """Score a batch of completions as trainers have them; see `FlipReward.__call__`."""
+        """Score a batch of completions in the trainers' format; see `FlipReward.__call__`."""
         return background.run(
             self._client.score_chats(prompts, completions, caller=caller, timeout=timeout)
         )
@@ -95,7 +95,7 @@ class FlipClient:
         extra_info: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Score one response as verl asks for it; see `AsyncFlipClient.compute_score`."""
+        """Score one response for verl; see `AsyncFlipClient.compute_score`."""
         return background.run(
             self._client.compute_score(data_source, solution_str, ground_truth, extra_info)
         )
@@ -107,7 +107,7 @@ class FlipClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; they are made again when needed."""
+        """Close the connections; they reopen when needed."""
         background.run(self._client.aclose())
 
     def __repr__(self) -> str:

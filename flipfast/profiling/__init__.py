@@ -1,1 +1,1 @@
-"""Where the time of a run goes: stages, their work, and what the device could do at best."""
+"""Measures where the time of a run goes, against the best that the device could do."""

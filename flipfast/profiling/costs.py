@@ -1,7 +1,7 @@
-"""Bytes and operations of what the decoder is made of, from the shapes of a call.
+"""Bytes moved and operations of the decoder's parts, computed from the shapes of a call.
 
-Bytes count each number that must be read or written once; operations count an addition, a product,
-a root or an exponential as one.
+Bytes count once each number that must be read or written; an addition, a multiplication, a root or
+an exponential counts as one operation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Formula = Callable[..., LazyCost]
 
 
 def product(linear: Linear, x: torch.Tensor, out: torch.Tensor) -> Cost:
-    """x @ weight.T + bias."""
+    """Return the cost of x @ weight.T + bias."""
     return Cost(_weight_bytes(linear, x) + x.nbytes + out.nbytes, 2.0 * x.numel() * linear.n_out)
 
 
@@ -33,7 +33,7 @@ def attend(
     window: int | None = None,
     **_: Any,
 ) -> Callable[[], Cost]:
-    """Every sequence's visible keys and values once; scores and weighted values."""
+    """Return the cost of attention: visible keys and values once, scores, weighted values."""
     moved = query.nbytes + out.nbytes
     shape, size = backend.shape, cache[0].element_size()
 
@@ -58,7 +58,7 @@ def write(
     cache: LayerCache,
     slot_mapping: torch.Tensor,
 ) -> Cost:
-    """Keys and values read, and written to their pages."""
+    """Return the cost of reading keys and values and writing them to their pages."""
     stored = 2 * key.numel() * cache[0].element_size()
     return Cost(key.nbytes + value.nbytes + slot_mapping.nbytes + stored, 0)
 
@@ -145,12 +145,12 @@ def _fused_argmax(_: Any, head: Linear, x: torch.Tensor, softcap: float | None) 
 def _fused_log_prob(
     _: Any, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
 ) -> Cost:
-    # Of the exponentials, three operations a logit.
+    # The log-sum-exp takes three operations per logit.
     n_bytes = _weight_bytes(head, x) + x.nbytes + targets.nbytes + 12 * len(x)
     return Cost(n_bytes, (2.0 * x.shape[1] + 3.0) * len(x) * head.n_out)
 
 
-# By the operation's name; one that is not here is timed, and its work is left open.
+# By the operation's name. One that is missing here is timed, but its work stays unknown.
 OPS: dict[str, Formula] = {
     "embed": _embed,
     "rms_norm": _rms_norm,
@@ -177,12 +177,12 @@ def _weight_bytes(linear: Linear, x: torch.Tensor) -> float:
 
 
 def _norm_work(x: torch.Tensor, weight: torch.Tensor | None) -> Cost:
-    """Besides reading and writing x."""
+    """Return the cost of the norm, without reading and writing x."""
     return Cost(0, 0) if weight is None else Cost(weight.nbytes, 4.0 * x.numel())
 
 
 def _rope_work(positions: torch.Tensor, rope: RopeTable | None) -> Cost:
-    """Of one head of each token, besides reading and writing it."""
+    """Return the cost of rotating one head of each token, without reading and writing it."""
     if rope is None:
         return Cost(0, 0)
     pairs = len(positions) * rope.cos.shape[1]
@@ -190,7 +190,7 @@ def _rope_work(positions: torch.Tensor, rope: RopeTable | None) -> Cost:
 
 
 def _seen(length: int, queries: int, window: int | None) -> tuple[int, int]:
-    """Pairs of a query and a key that it sees, and keys that any of them sees."""
+    """Return the number of (query, visible key) pairs, and of keys visible to any query."""
     if not queries:
         return 0, 0
     first = length - queries  # the first query's position

@@ -1,4 +1,4 @@
-"""What a device can do at best, measured right before a run is judged by it."""
+"""Measures a device's peak rates, right before a run is compared with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _REPEATS = 7
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Bandwidth of a copy within the device, and rate of a square product; medians.
+    """Measure the bandwidth of a copy within the device and the rate of a square matrix product.
+
+    Both are medians over several repeats.
 
     Args:
         device: CPU or CUDA.

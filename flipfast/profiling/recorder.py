@@ -1,4 +1,4 @@
-"""Times nested stages on the host and on the device, and keeps the work that each call did."""
+"""Times nested stages on host and device, and records the work of each call."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import torch
 
 @dataclass(frozen=True)
 class Cost:
-    """Work of a call: bytes that must be read or written at least once, operations on numbers."""
+    """Work of a call: bytes that must be read or written at least once, and operations."""
 
     n_bytes: float
     flops: float
 
 
-# What a call did; a call of its own where that is known only when the device is done.
+# The work of a call; a function if that is known only once the device is done.
 LazyCost = Cost | Callable[[], Cost] | None
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the device can do: bytes moved and operations in products, a second."""
+    """What the device can do: bytes moved and operations in matrix products, per second."""
 
     bytes_a_s: float
     flops_a_s: float
 
     def floor(self, cost: Cost) -> float:
-        """The least seconds for such work."""
+        """Return the minimum time for this work, in seconds."""
         return max(cost.n_bytes / self.bytes_a_s, cost.flops / self.flops_a_s)
 
 
@@ -40,12 +40,12 @@ class Stage:
     """Totals of a stage.
 
     Attributes:
-        name: of it.
+        name: of the stage.
         calls: how often it was entered.
-        host_s: seconds on the host, without the stages inside it.
-        device_s: seconds on the device between its start and its end, waiting included, without the
-            device stages inside it; None for a stage of the host, or where both are one.
-        n_bytes, flops, floor_s: of all calls; None where the work is not known.
+        host_s: seconds on the host, without nested stages.
+        device_s: seconds on the device from its start to its end, including waiting, without
+            nested device stages; None for a host stage, or if the host is the device.
+        n_bytes, flops, floor_s: totals of all calls; None if the work is unknown.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """On the device where it works there, else on the host."""
+        """Seconds on the device if it runs there, else on the host."""
         return self.host_s if self.device_s is None else self.device_s
 
     @property
     def share_of_floor(self) -> float | None:
-        """The least time for the work over the time it took; None where the work is not known."""
+        """Minimum time for the work divided by the time taken; None if the work is unknown."""
         return None if self.floor_s is None else self.floor_s / max(self.seconds, 1e-12)
 
 
@@ -71,14 +71,14 @@ class Clock(Protocol):
     """Marks points in the work of a device."""
 
     def mark(self) -> object:
-        """The point that the device has reached when it comes to this call."""
+        """Return a mark for the device's current position in its queue of work."""
 
     def between(self, first: object, last: object) -> float:
-        """Seconds from one mark to another."""
+        """Return the seconds from one mark to another."""
 
 
 class CudaClock:
-    """Events in the current stream."""
+    """Marks with CUDA events in the current stream."""
 
     def mark(self) -> object:
         event = torch.cuda.Event(enable_timing=True)
@@ -107,12 +107,12 @@ class _Call:
 
 
 class Recorder:
-    """Collects the calls of one thread.
+    """Records the stages of one thread.
 
     Args:
-        clock: of the device; None where it is the host.
-        ranges: whether the stages are named ranges of torch's profiler too.
-        now: seconds of the host.
+        clock: of the device; None if the host is the device.
+        ranges: whether stages are also named ranges of torch's profiler.
+        now: the host's clock, in seconds.
     """
 
     def __init__(
@@ -130,19 +130,19 @@ class Recorder:
 
     @property
     def in_leaf(self) -> bool:
-        """Whether the innermost open stage takes its own parts for itself."""
+        """Whether the innermost open stage is a leaf, which absorbs the calls inside it."""
         return self._top is not None and self._top.leaf
 
     @contextmanager
     def stage(
         self, name: str, *, on_device: bool = False, leaf: bool = False
     ) -> Iterator[Callable[[LazyCost], None]]:
-        """A stage; call what it gives with the work done, or with None if nothing was done.
+        """Record a stage; call the yielded function with its work, or None to discard it.
 
         Args:
             name: of the stage.
-            on_device: whether its time is the device's.
-            leaf: whether calls inside it are none of their own.
+            on_device: whether to time it on the device.
+            leaf: whether calls inside it are part of it instead of nested stages.
         """
         parent = self._top
         device_parent = parent
@@ -170,9 +170,9 @@ class Recorder:
             self._calls.append(call)
 
     def totals(self, rates: Rates) -> list[Stage]:
-        """All stages, in the order of their first call's end; the device must be done."""
+        """Return all stages, in the order of their first call's end; the device must be done."""
         stages: dict[str, Stage] = {}
-        for call in self._calls:  # a call ends after all that is inside it
+        for call in self._calls:  # a call ends after all calls nested in it
             device_s = None
             if call.marks is not None and self._clock is not None:
                 device_s = self._clock.between(*call.marks)

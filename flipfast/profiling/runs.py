@@ -1,4 +1,4 @@
-"""One run of a reward, stage by stage, beside what the device can do."""
+"""Profiles one run of a reward, stage by stage, against the device's peak rates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Profile:
     """Where the time of a run went.
 
     Attributes:
-        stages: of the run, each without those inside it.
-        seconds: of the whole run, timing included.
-        rates: of the device, measured right before.
-        device, dtype: where the model ran, and the numbers that its products took.
+        stages: of the run, each without nested stages.
+        seconds: of the whole run, including the overhead of timing.
+        rates: of the device, measured right before the run.
+        device, dtype: where the model ran, and the dtype of its matrix products.
     """
 
     stages: list[Stage]
@@ -34,20 +34,20 @@ class Profile:
     dtype: torch.dtype
 
     def share(self, stage: Stage) -> float:
-        """Of the run's time, from 0 to 1; stages of host and device may lie side by side."""
+        """Return a stage's share of the run's time, 0 to 1; host and device stages may overlap."""
         return stage.seconds / self.seconds
 
     @property
     def largest_first(self) -> list[Stage]:
-        """The stages by their time."""
+        """The stages by decreasing time."""
         return sorted(self.stages, key=lambda stage: -stage.seconds)
 
 
 def profile_run(reward: FlipReward, score: Callable[[], object]) -> Profile:
-    """Time the stages of one run in which no prompt is known, but for the template's start.
+    """Time the stages of one run that starts with an empty prefix cache.
 
     Args:
-        reward: what scores; its model is loaded and warm.
+        reward: the reward, with its model loaded and warmed up.
         score: the run.
     """
     device, dtype = device_and_dtype(reward.config)
@@ -58,7 +58,7 @@ def profile_run(reward: FlipReward, score: Callable[[], object]) -> Profile:
 
 
 def recorded_run(reward: FlipReward, score: Callable[[], object], recorder: Recorder) -> float:
-    """Seconds of such a run, whose stages a recorder gets."""
+    """Record such a run's stages; returns its duration in seconds."""
     device = resolve_device(reward.config.device)
     forget = getattr(reward.inverter, "forget_prefixes", None)
     if forget is not None:
@@ -72,7 +72,7 @@ def recorded_run(reward: FlipReward, score: Callable[[], object], recorder: Reco
 
 
 def device_and_dtype(config: FlipConfig) -> tuple[torch.device, torch.dtype]:
-    """Where the model runs, and the numbers that its products take."""
+    """Return where the model runs, and the dtype of its matrix products."""
     device = resolve_device(config.device)
     if config.dtype is not None:
         return device, DTYPES[config.dtype]

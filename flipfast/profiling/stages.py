@@ -1,7 +1,7 @@
-"""Opens a stage around every part of a run, for as long as it is being profiled.
+"""Records a stage around every part of a run while it is profiled.
 
-Functions and methods are exchanged for ones that open a stage and call the old ones, and put back
-at the end: a run that is not profiled takes no other way than ever.
+Functions and methods are replaced by wrappers that record a stage, and restored at the end: a run
+that is not profiled has no overhead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flipfast.engine.ops.base import Linear, Ops
 from flipfast.profiling import costs
 from flipfast.profiling.recorder import LazyCost, Recorder
 
-# Module, name in it, stage, whether it is the device that works.
+# Module, name in it, stage, whether the work is on the device.
 PARTS = (
     ("flipfast.reward", "FlipReward.score", "rest", False),
     ("flipfast.prompts.rendering", "PromptRenderer.render", "prompts", False),
@@ -32,13 +32,13 @@ PARTS = (
     ("flipfast.scoring.reading", "extract_instruction", "parsing", False),
     ("flipfast.scoring.samples", "overlap_f1", "word F1", False),
 )
-# The same, of modules that not every run loads.
+# The same, for modules that not every run loads.
 DEVICE_PARTS = (
     ("flipfast.scoring.device_scoring", "reference_words", "reference words", False),
     ("flipfast.scoring.device_scoring", "find_spans", "find spans", True),
     ("flipfast.scoring.device_scoring", "word_f1", "word F1 from ids", True),
 )
-# Method and stage of an inverter, whichever it is.
+# Method and stage, for any inverter.
 INVERTER_PARTS = (
     ("generate", "inverter, rest"),
     ("generate_into", "inverter, rest"),
@@ -49,9 +49,9 @@ _MAKERS = ("linear",)  # of Ops, called when a model is built
 
 @contextmanager
 def instrumented(recorder: Recorder) -> Iterator[None]:
-    """Record every stage until the end; CUDA graphs rest meanwhile, as stages inside do not show.
+    """Record every stage inside the context, without CUDA graphs, which would hide stages.
 
-    Classes are taken as they are at the start: load the model first.
+    Only classes that exist at the start are instrumented: load the model first.
     """
     with ExitStack() as stack:
         for module, name, stage, on_device in (*PARTS, *DEVICE_PARTS):
@@ -89,7 +89,7 @@ def _timed(recorder: Recorder, stage: str, on_device: bool) -> Wrapper:
 
 
 def _operation(recorder: Recorder, stage: str, formula: costs.Formula | None) -> Wrapper:
-    """A stage with its work; what it calls of its own kind is part of it."""
+    """Record an operation with its work; operations that it calls are part of it."""
 
     def wrap(old: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(old)
@@ -99,7 +99,7 @@ def _operation(recorder: Recorder, stage: str, formula: costs.Formula | None) ->
             with recorder.stage(stage, on_device=True, leaf=True) as note:
                 result = old(*args, **kwargs)
                 if formula is not None:
-                    # An operation that may be missing says so with None where it has a result.
+                    # An unsupported fused operation returns None.
                     missing = stage.startswith("fused_") and result is None
                     note(None if missing else formula(*args, **kwargs))
             return result
@@ -126,7 +126,7 @@ def _product(recorder: Recorder) -> Wrapper:
 
 
 def _family(kind: type) -> list[type]:
-    """A class and all that is derived from it, so far."""
+    """Return a class and all its subclasses defined so far."""
     children: list[type] = kind.__subclasses__()
     return [kind, *(found for child in children for found in _family(child))]
 
@@ -140,7 +140,7 @@ def _public_methods(kind: type) -> list[str]:
 
 
 def _owner(module: str, name: str) -> tuple[Any, str]:
-    """What holds a name such as "Scheduler.plan" of a module, and the last part of the name."""
+    """Return the owner of a dotted name such as "Scheduler.plan", and the name's last part."""
     *path, last = name.split(".")
     owner: Any = import_module(module)
     for part in path:
@@ -149,7 +149,7 @@ def _owner(module: str, name: str) -> tuple[Any, str]:
 
 
 def _patch_own(stack: ExitStack, kind: type, name: str, wrapper: Wrapper) -> None:
-    """Exchange a method where it is the class's own, and not one that has no body."""
+    """Replace a method if the class itself defines it and it is not abstract."""
     method = vars(kind).get(name)
     if method is not None and not getattr(method, "__isabstractmethod__", False):
         _patch(stack, kind, name, wrapper)

@@ -1,1 +1,1 @@
-"""One engine for many callers: in this process, behind HTTP, over several processes."""
+"""One engine for many callers: in this process, over HTTP, or across several processes."""

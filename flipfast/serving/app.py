@@ -31,15 +31,15 @@ PATHS = ADMIN_PATHS | {
 
 
 def create_app(scorer: ServedScorer, options: ServerOptions | None = None) -> FastAPI:
-    """Make the application.
+    """Create the application.
 
     Args:
-        scorer: scores the rows. It stays the caller's, who closes it.
-        options: limits and switches; None takes the usual ones.
+        scorer: scores the rows. The caller owns and closes it.
+        options: limits and switches; None uses the defaults.
 
     Returns:
-        The application. Its `state.traffic` says what is in flight, and refuses new work where
-        `draining` is set.
+        The application. Its `state.traffic` says what is in flight; set its `draining` to refuse
+        new work.
     """
     options = options or ServerOptions()
     traffic = Traffic()

@@ -1,4 +1,4 @@
-"""The engine in this process, for many callers of asyncio code."""
+"""The in-process engine for many concurrent asyncio callers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from flipfast.scoring.streaming import RewardLoop, Ticket
 from flipfast.serving.engine_thread import EngineThread
 from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 
-_AHEAD = 2  # times as many rows as run at a time are in the engine: it never waits for the next
+_AHEAD = 2  # the engine holds this many times the rows that can run, so it never runs dry
 
 
 class AsyncFlipEngine(ServedScorer):
-    """The FLIP reward for asyncio code: calls of many tasks run in the same engine steps.
+    """The FLIP reward for asyncio code: calls from many tasks share the same engine steps.
 
-    A thread of its own steps the engine; a row joins those under way at the next step. Callers
-    take turns. Methods may be called from any event loop, of any thread.
+    A dedicated thread steps the engine (continuous batching): a new row joins the running batch
+    at the next step. Callers take turns. Methods may be called from any event loop in any thread.
 
     Args:
         model, config, options: as for FlipReward.
         inverter: a loaded inverter to share; it is not closed with the engine.
-        max_queue: most rows that may wait, those in the engine aside.
+        max_queue: maximum number of waiting rows, not counting those in the engine.
 
     Raises:
         ConfigError, ModelLoadError: as for FlipReward.
@@ -54,7 +54,7 @@ class AsyncFlipEngine(ServedScorer):
 
     @property
     def inverter(self) -> Inverter:
-        """What runs the model."""
+        """The inverter that runs the model."""
         return self._loop.inverter
 
     async def score_row(
@@ -88,7 +88,7 @@ class AsyncFlipEngine(ServedScorer):
         return Completion(inversion.text or "", inversion.finish_reason, n_prompt, n_output)
 
     def status(self) -> EngineStatus:
-        """How the engine is doing."""
+        """Return the engine's state, queue lengths and counters."""
         counters = getattr(self.inverter, "counters", None)
         totals = {"rewards": self._rewards, "failed_rewards": self._failed}
         return EngineStatus(
@@ -100,7 +100,7 @@ class AsyncFlipEngine(ServedScorer):
         )
 
     async def sleep(self, *, drop_weights: bool = False) -> None:
-        """Let what has come in end, then give its memory back; see `ServedScorer.sleep`."""
+        """Finish all accepted rows, then release memory; see `ServedScorer.sleep`."""
         put_to_sleep = partial(self._native("sleep"), drop_weights=drop_weights)
         with self._thread.lock:
             self._thread.require_open()
@@ -113,21 +113,21 @@ class AsyncFlipEngine(ServedScorer):
             raise
 
     async def wake(self) -> None:
-        """Be usable again after `sleep`; does nothing if awake."""
+        """Make the engine usable again after `sleep`; does nothing if awake."""
         if self._asleep:
             await self._thread.when_idle(self._native("wake"))
             self._open()
 
     async def update_weights(self, folder: str) -> None:
-        """Let what is in the engine end, then take the weights of a folder with safetensors."""
+        """Finish the rows in the engine, then load the weights from a folder of safetensors."""
         await self._thread.when_idle(partial(self._native("update_weights"), folder))
 
     async def close(self) -> None:
-        """Stop at once; what has not ended raises UnavailableError."""
+        """Stop immediately; unfinished calls raise UnavailableError."""
         await asyncio.get_running_loop().run_in_executor(None, self.shut_down)
 
     def shut_down(self) -> None:
-        """What `close` does, from code that is not asynchronous."""
+        """Blocking version of `close`."""
         self._thread.stop()
         if self._owns_inverter:
             self.inverter.close()

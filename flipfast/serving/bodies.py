@@ -1,4 +1,4 @@
-"""How the body of a request becomes the model that its route declares."""
+"""Parses the body of a request into the model that its route declares."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LONGEST_NAME = 100  # characters; a name may come from the body
 
 
 class BodyRoute(APIRoute):
-    """A route with an endpoint (request, body), or one without parameters.
+    """A route whose endpoint takes (request, body), or no parameters.
 
-    FastAPI documents it from its annotations. Its own way from a request to the endpoint knows
-    many more kinds of parameters, and takes twice as long.
+    FastAPI still documents it from its annotations, but FastAPI's own request handling, which
+    supports many more kinds of parameters, takes twice as long.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What is called for a request."""
+        """Return the function that handles a request."""
         endpoint, kind = self.endpoint, get_type_hints(self.endpoint).get("body")
         if kind is None:
             return super().get_route_handler()
@@ -42,7 +42,7 @@ class BodyRoute(APIRoute):
 def _parsed(content_type: str, body: bytes) -> Any:
     if not body:
         return None
-    # A page in a browser may post anything to any address, but JSON only where it is welcome.
+    # A web page may post anything to any address, but JSON only where the server allows it (CORS).
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InputError(f"send JSON with Content-Type: application/json, not {brief(kind)}")
@@ -61,6 +61,6 @@ def _checked(adapter: TypeAdapter[Any], body: Any) -> Any:
     if not param:
         got = "nothing" if body is None else brief(body)
         raise InputError(f"the body must be a JSON object, got {got}")
-    # Of a missing field, the input is what it is missing from.
+    # For a missing field, the input is the object that it is missing from.
     got = "" if first["type"] == "missing" else f", got {brief(first['input'])}"
     raise FieldError(param, f"{param}: {first['msg']}{got}")

@@ -1,7 +1,7 @@
-"""An engine in a process of its own: what runs there.
+"""The child's side of an engine process.
 
-The parent sends pickled lists of calls and gets pickled lists of answers, over a socket that only
-the two of them have. A process whose parent is gone, or whose engine has failed, ends.
+The parent sends pickled lists of calls and receives pickled lists of answers over a private
+socket pair. The process exits when its parent is gone or its engine has failed.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from flipfast.env import show_one_gpu
 from flipfast.errors import ConfigError, FlipfastError, UnavailableError
 from flipfast.serving.scorer import ServedScorer
 
-Call = tuple[int, str, tuple[Any, ...], dict[str, Any]]  # its number, a method, arguments
+Call = tuple[int, str, tuple[Any, ...], dict[str, Any]]  # call number, method, args, kwargs
 
-HEADER = struct.Struct("!Q")  # ahead of the answers' pickle: its length
-CANCEL = "cancel"  # for a method: drop the call of this number
-STARTED = 0  # for a number: that of the answer that says that calls can come
-LAST_WORDS = -1  # for a number: that of the error that ends the process
+HEADER = struct.Struct("!Q")  # length of the pickled answers that follow
+CANCEL = "cancel"  # in place of a method: cancel the call with this number
+STARTED = 0  # number of the answer that says the engine accepts calls
+LAST_WORDS = -1  # number of the error that ends the process
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What one process of several is to run.
+    """What one of several engine processes runs.
 
     Attributes:
-        config: of the reward, the same in all of them.
-        max_queue: most rows that will wait in it.
-        worker: which one it is, from 0.
-        n_workers: how many there are.
+        config: of the reward, the same in every process.
+        max_queue: maximum number of rows waiting in it.
+        worker: index of the process, from 0.
+        n_workers: number of processes.
     """
 
     config: FlipConfig
@@ -55,10 +55,10 @@ EngineFactory = Callable[[EngineSpec], ServedScorer]
 
 
 def native_engine(spec: EngineSpec) -> ServedScorer:
-    """An engine on a GPU of its own, or on its share of the CPU's threads and memory.
+    """Create an engine on its own GPU, or on its share of the CPU's threads and memory.
 
     Raises:
-        ConfigError: there are fewer GPUs than processes, or another option that cannot be used.
+        ConfigError: there are fewer GPUs than processes, or another option is invalid.
         ModelLoadError: the model cannot be loaded.
     """
     import torch
@@ -67,7 +67,7 @@ def native_engine(spec: EngineSpec) -> ServedScorer:
     from flipfast.serving.async_engine import AsyncFlipEngine
 
     config, n = spec.config, spec.n_workers
-    # The count leaves CUDA alone, which reads only once which GPUs it may see.
+    # CUDA reads the list of visible GPUs only once; counting them does not initialize it.
     n_gpus = torch.cuda.device_count() if config.device in (None, "cuda") else 0
     if n_gpus:
         if n > n_gpus:
@@ -81,11 +81,11 @@ def native_engine(spec: EngineSpec) -> ServedScorer:
 
 
 def main(pipe: socket.socket, stream: IO[bytes]) -> None:
-    """Serve the parent for as long as it is there.
+    """Serve the parent until it goes away.
 
     Args:
-        pipe: to the parent.
-        stream: what comes from it. First a factory and its spec, then lists of calls.
+        pipe: socket to the parent.
+        stream: input from the parent: first a factory and its spec, then lists of calls.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent ends this process, once it has drained
@@ -104,7 +104,7 @@ class _Server:
         self._loop = asyncio.get_running_loop()
         try:
             factory, spec = pickle.load(self._stream)
-            # A thread: it has to notice the parent's end while the model is being loaded, too.
+            # A thread, because the parent's exit must be noticed even while the model loads.
             threading.Thread(target=self._read, name="flipfast-calls", daemon=True).start()
             self._scorer = factory(spec)
         except Exception as error:
@@ -142,7 +142,7 @@ class _Server:
             self._answer(number, await getattr(self._scorer, method)(*args, **kwargs))
         except FlipfastError as error:
             self._answer(number, _portable(error))
-        except Exception as error:  # no telling what state it has left behind
+        except Exception as error:  # the engine's state is unknown now
             self._fail(error)
 
     def _answer(self, number: int, value: object) -> None:
@@ -151,7 +151,7 @@ class _Server:
         self._answers.append((number, value))
 
     def _send(self) -> None:
-        """Send all answers of one turn of the event loop together."""
+        """Send all answers of one event loop iteration together."""
         answers, self._answers = self._answers, []
         status = self._scorer.status() if self._scorer is not None else None
         frame = pickle.dumps((answers, status))
@@ -169,7 +169,7 @@ class _Server:
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that the parent can read without the packages that are loaded here."""
+    """Convert an error to one that the parent can unpickle without the packages loaded here."""
     if type(error).__module__ == errors.__name__:
         return error
     for kind in type(error).__mro__:

@@ -1,4 +1,4 @@
-"""The thread that steps an engine for callers on other threads' event loops."""
+"""The thread that steps an engine on behalf of callers on other threads' event loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Begin = Callable[[Callable[[Any], None]], Ticket]
 
 @dataclass(eq=False)
 class _Job:
-    """Something for the engine, and who waits for it."""
+    """Work for the engine, and the future that waits for its result."""
 
     begin: Begin
     caller: str
@@ -34,7 +34,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Task:
-    """A call to be made while the engine is idle; `last`: once the queue is empty, too."""
+    """A call to make while the engine is idle; if `last`, only once the queue is empty too."""
 
     call: Callable[[], object]
     last: bool
@@ -43,20 +43,19 @@ class _Task:
 
 
 class EngineThread:
-    """Takes jobs from any event loop, and hands back what became of them there.
+    """Takes jobs from any event loop and delivers each result to the loop it came from.
 
-    A job waits in a fair queue until the engine has room for it, and joins those in the engine at
-    the next step.
+    A job waits in a fair queue until the engine has room, and joins the engine at the next step.
 
     Attributes:
-        closed_for: why no jobs are taken, or None; set it under `lock`.
-        failed: whether the engine has raised what nobody expected; it is of no use any more.
+        closed_for: why no jobs are accepted, or None; set it under `lock`.
+        failed: whether the engine raised an unexpected error and can no longer be used.
         lock: held while the thread looks for work.
 
     Args:
-        loop: is used on the thread alone.
-        max_queue: most jobs that wait.
-        max_open: most jobs in the engine.
+        loop: used only on the thread.
+        max_queue: maximum number of waiting jobs.
+        max_open: maximum number of jobs in the engine.
     """
 
     def __init__(self, loop: RewardLoop, *, max_queue: int, max_open: int) -> None:
@@ -78,24 +77,24 @@ class EngineThread:
 
     @property
     def n_queued(self) -> int:
-        """Jobs that wait."""
+        """Number of waiting jobs."""
         return len(self._queue)
 
     @property
     def n_running(self) -> int:
-        """Jobs in the engine."""
+        """Number of jobs in the engine."""
         return len(self._running)
 
     async def do(self, begin: Begin, caller: str) -> Any:
-        """Have a job done.
+        """Run a job and return its result.
 
         Args:
-            begin: called on the thread with what takes the result; returns the job's ticket.
-            caller: who takes turns with others.
+            begin: called on the thread with a callback for the result; returns the job's ticket.
+            caller: whom the job is for; callers take turns.
 
         Raises:
-            QueueFullError: too many jobs wait.
-            UnavailableError: no jobs are taken, or the engine stopped meanwhile.
+            QueueFullError: too many jobs are waiting.
+            UnavailableError: no jobs are accepted, or the engine stopped meanwhile.
             FlipfastError: whatever `begin` raises.
         """
         loop = asyncio.get_running_loop()
@@ -116,11 +115,11 @@ class EngineThread:
             raise
 
     async def when_idle(self, call: Callable[[], object], *, last: bool = False) -> Any:
-        """Make a call on the thread while no job is in the engine; those that wait go on waiting.
+        """Make a call on the thread while no job is in the engine; waiting jobs keep waiting.
 
         Args:
-            call: may raise, which is raised here.
-            last: let those that wait have their turn first.
+            call: its exceptions are raised here.
+            last: run all waiting jobs first.
         """
         loop = asyncio.get_running_loop()
         task = _Task(call, last, loop, loop.create_future())
@@ -132,12 +131,12 @@ class EngineThread:
         return await task.future
 
     def require_open(self) -> None:
-        """Raise UnavailableError if no jobs are taken."""
+        """Raise UnavailableError if no jobs are accepted."""
         if self.closed_for is not None:
             raise UnavailableError(self.closed_for)
 
     def stop(self) -> None:
-        """End the thread; what has not ended raises UnavailableError."""
+        """End the thread; unfinished jobs raise UnavailableError."""
         with self.lock:
             self._stopping = True
             self.closed_for = "the engine is closed"
@@ -170,7 +169,7 @@ class EngineThread:
         self._hand_out()
 
     def _turn(self) -> bool:
-        """Take what has come, run a step, hand out what has ended; False for the end."""
+        """Admit new jobs, run a step, deliver results; returns False when stopping."""
         with self.lock:
             while not (self._stopping or self._dropped or self._tasks or self._busy()):
                 self.lock.wait()
@@ -196,7 +195,7 @@ class EngineThread:
         return bool(len(self._queue) or self._running)
 
     def _next_jobs(self) -> list[_Job]:
-        """Those that may enter the engine now; none while a task waits for it to be empty."""
+        """Take the jobs that may enter the engine now; none while a task waits for it to empty."""
         if self._tasks and not self._tasks[0].last:
             return []
         room = min(self._max_open - len(self._running), len(self._queue))
@@ -221,23 +220,23 @@ class EngineThread:
     def _make(self, task: _Task) -> None:
         try:
             self._answer(task, task.call())
-        except Exception as error:  # the caller's to handle
+        except Exception as error:  # for the caller to handle
             self._answer(task, error)
 
     def _answer(self, one: _Job | _Task, result: Any) -> None:
         self._answers.setdefault(one.loop, []).append(partial(_settle, one.future, result))
 
     def _hand_out(self) -> None:
-        """Wake each event loop once for all that has ended."""
+        """Deliver results, waking each event loop once."""
         for loop, answers in self._answers.items():
             try:
                 loop.call_soon_threadsafe(_call_all, answers)
-            except RuntimeError:  # that event loop is closed: nobody waits any more
+            except RuntimeError:  # the event loop is closed: nobody is waiting
                 _log.debug("%d results have come too late", len(answers))
         self._answers = {}
 
     def _seconds_to_go(self) -> float:
-        """An estimate, from how fast the last jobs ended, for those that wait now."""
+        """Estimate when the waiting jobs will be done, from the rate of the last ones."""
         if len(self._ends) < 2 or self._ends[-1] == self._ends[0]:
             return 1.0
         rate = (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])

@@ -9,13 +9,13 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """First come, first served within a caller; between callers, one item each in turn.
+    """First in, first out per caller; round robin, one item each, between callers.
 
-    A caller with a thousand items so delays another one's single item by one, not by a thousand.
+    A caller with a thousand items thus delays another's single item by one, not by a thousand.
     """
 
     def __init__(self) -> None:
-        # The first caller is the next to be served; items are in order of arrival.
+        # The first caller is served next; items are in order of arrival.
         self._callers: OrderedDict[str, OrderedDict[Item, None]] = OrderedDict()
         self._n = 0
 
@@ -23,21 +23,21 @@ class FairQueue(Generic[Item]):
         return self._n
 
     def push(self, caller: str, item: Item) -> None:
-        """Add an item behind the caller's others."""
+        """Add an item after the caller's others."""
         self._callers.setdefault(caller, OrderedDict())[item] = None
         self._n += 1
 
     def pop(self) -> Item:
-        """Take the next item; KeyError where there is none."""
+        """Remove and return the next item; raises KeyError if there is none."""
         caller, items = self._callers.popitem(last=False)
         item, _ = items.popitem(last=False)
         self._n -= 1
         if items:
-            self._callers[caller] = items  # behind the others
+            self._callers[caller] = items  # after the others
         return item
 
     def remove(self, caller: str, item: Item) -> bool:
-        """Take an item out, wherever it is; whether it was there."""
+        """Remove an item from anywhere in the queue; returns whether it was there."""
         items = self._callers.get(caller, OrderedDict())
         if item not in items:
             return False

@@ -1,4 +1,4 @@
-"""What a request must pass before anything of it is parsed, and how one ends early."""
+"""Checks that a request must pass before it is parsed, and cancellation of abandoned requests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flipfast.serving.replies import Reply, error_reply
 from flipfast.serving.scorer import ServedScorer
 
 _OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}  # no key needed
-_BODY_SECONDS = 60.0  # for a body to arrive, and for a reply to be taken
-_PART = 2**16  # bytes of a reply
-_BODIES = 16  # of the largest size that may be in memory together
+_BODY_SECONDS = 60.0  # for a body to arrive, and for the client to receive a reply
+_PART = 2**16  # bytes of a reply sent at a time
+_BODIES = 16  # bodies of the largest size that may be in memory together
 
 
 @dataclass
 class Traffic:
-    """What is going on in a server.
+    """A server's current load.
 
     Attributes:
-        in_flight: requests that are being worked on.
-        body_bytes: of their bodies.
-        draining: whether new work is refused, because the server is going to stop.
+        in_flight: number of requests being processed.
+        body_bytes: total size of their bodies.
+        draining: whether new work is refused because the server is about to stop.
     """
 
     in_flight: int = 0
@@ -35,18 +35,18 @@ class Traffic:
 
 
 class Limits:
-    """Middleware that refuses early and cheaply, and ends work that nobody waits for.
+    """Middleware that refuses requests early and cheaply, and cancels abandoned work.
 
-    A request with work (POST) is refused for a wrong key (401), while the server drains or the
-    engine is not ready (503), with a full queue or too much in flight (429), for a body that is
-    too large (413) or too slow (408). Where the client goes, the work is cancelled.
+    A POST request is refused for a wrong key (401), while the server drains or the engine is not
+    ready (503), when the queue is full or too much is in flight (429), and for a body that is too
+    large (413) or too slow (408). If the client disconnects, its work is cancelled.
 
     Args:
-        app: the application behind it.
-        scorer: whose state counts.
+        app: the wrapped application.
+        scorer: the scorer whose status is checked.
         options: limits.
         traffic: where requests are counted.
-        unhurried: paths whose work goes on while the engine is not ready, without a deadline.
+        unhurried: paths that are allowed while the engine is not ready and have no deadline.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Limits:
             self._traffic.body_bytes -= len(body)
 
     async def _read(self, receive: Receive, body: bytearray) -> Reply | None:
-        """Read the body; a reply where it is not to be read on."""
+        """Read the body; returns a reply if the request is refused meanwhile."""
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -139,11 +139,11 @@ class Limits:
                 return None
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Hand the request on, and cancel it where the client goes or the reply is not taken."""
-        gone = asyncio.ensure_future(receive())  # after the body, all that can come is the end
+        """Run the application, and cancel it if the client disconnects or stops receiving."""
+        gone = asyncio.ensure_future(receive())  # after the body, only a disconnect can come
 
         async def reply(message: Message) -> None:
-            gone.cancel()  # the work is done: there is nothing to save
+            gone.cancel()  # the work is done: cancelling it saves nothing
             for part in _parts(message):
                 await send(part)
 
@@ -167,11 +167,11 @@ class Limits:
 
 
 class _ClientGone(Exception):
-    """Nobody is there to read an answer."""
+    """The client has disconnected."""
 
 
 def _replay(body: bytes, end: asyncio.Future[Message]) -> Receive:
-    """The `receive` of a request whose body has been read."""
+    """Return a `receive` for a request whose body has already been read."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
@@ -181,7 +181,7 @@ def _replay(body: bytes, end: asyncio.Future[Message]) -> Receive:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """A message of a reply, cut up: a server holds back the next part until one is taken."""
+    """Split a reply message into parts: the server sends the next only when one is received."""
     body = message.get("body", b"")
     while len(body) > _PART:
         yield {"type": "http.response.body", "body": body[:_PART], "more_body": True}

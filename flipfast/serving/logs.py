@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line. Texts of prompts and responses stay out unless asked for."""
+"""Logs as one JSON object per line, without prompts and responses unless asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 
 class JsonFormatter(logging.Formatter):
-    """Time in UTC, level, logger, message, and what the record has in its `fields`."""
+    """Formats UTC time, level, logger, message, and the entries of the record's `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Write everything from level "info" to a stream; None takes standard error."""
+    """Log everything from level "info" up to a stream; None means standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -37,13 +37,13 @@ def configure_logging(stream: TextIO | None = None) -> None:
 def log_failure(
     log: logging.Logger, message: str, error: BaseException, *, with_message: bool
 ) -> None:
-    """Log where an unexpected error arose.
+    """Log where an unexpected error was raised.
 
     Args:
         log: the logger.
         message: what failed.
         error: the error.
-        with_message: its own message too, which may quote texts.
+        with_message: whether to log the error's own message, which may quote texts.
     """
     shown = "".join(traceback.format_tb(error.__traceback__))
     fields = {"error": type(error).__name__, "traceback": shown}

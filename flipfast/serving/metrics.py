@@ -1,4 +1,4 @@
-"""What a server has done and is doing, for Prometheus."""
+"""A server's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from flipfast.serving.scorer import ServedScorer
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-_LEVELS = {"pages", "peak_pages"}  # of the engine's counters those that can fall
+_LEVELS = {"pages", "peak_pages"}  # those of the engine's counters that can decrease
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own.
+    """The metrics of one server, in their own registry.
 
     Args:
-        scorer: asked for its state when the metrics are read.
-        traffic: of the server.
+        scorer: its status is read when the metrics are.
+        traffic: the server's.
     """
 
     def __init__(self, scorer: ServedScorer, traffic: Traffic) -> None:
@@ -56,30 +56,30 @@ class Metrics:
             registry=registry,
         )
         rewards = Counter("flipfast_rewards", "Rows answered.", ("status",), registry=registry)
-        # There are few values of labels, and the way to a metric by them is long.
+        # Looking up a metric by its labels is slow, and there are few label values.
         self._requests = cache(requests.labels)
         self._seconds = cache(seconds.labels)
         self._rows = cache(rows.labels)
         self._rewards = cache(rewards.labels)
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
-        """Count an answer; code 499 stands for a client that had gone."""
+        """Count a reply; code 499 means that the client had disconnected."""
         self._requests(route, code).inc()
         self._seconds(route).observe(seconds)
 
     def count_rows(self, route: str, rows: Sequence[ScoredRow]) -> None:
-        """Count the rows of an answer by their statuses."""
+        """Count the rows of a reply by status."""
         for row in rows:
             self._rewards(row["status"]).inc()
         self._rows(route).observe(len(rows))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class _EngineCollector(Collector):
-    """The engine's own state and totals, read only when somebody asks."""
+    """Collects the engine's state and totals when the metrics are read."""
 
     def __init__(self, scorer: ServedScorer, traffic: Traffic) -> None:
         self._scorer = scorer

@@ -1,4 +1,4 @@
-"""Middleware that counts and logs every request, and answers where the application failed."""
+"""Middleware that counts and logs every request, and replies when the application fails."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from flipfast.serving.options import ServerOptions
 from flipfast.serving.replies import Reply, error_reply
 
 _log = logging.getLogger("flipfast.serving.requests")
-_CLIENT_GONE = 499  # nobody sees this code but logs and metrics
+_CLIENT_GONE = 499  # appears only in logs and metrics
 _LONGEST_CALLER = 200
 _RECORD = "flipfast.record"
 
 
 @dataclass
 class RequestRecord:
-    """What there is to say about a request.
+    """What is counted and logged of a request.
 
     Attributes:
         caller: the header X-Flipfast-Caller, else the peer's address.
-        route: its path, where it is one of ours.
-        code: of the answer.
+        route: its path if it is a known route, else "other".
+        code: HTTP status of the reply.
         rows: how many it had.
-        texts: what they said, where logs may hold it.
+        texts: their contents, if they may be logged.
     """
 
     caller: str
@@ -41,7 +41,7 @@ class RequestRecord:
 
     @classmethod
     def of(cls, scope: Scope) -> RequestRecord:
-        """The record of a request that is under way."""
+        """Return the record of a request in progress."""
         record: RequestRecord = scope[_RECORD]
         return record
 
@@ -50,10 +50,10 @@ class Observe:
     """Counts and logs requests.
 
     Args:
-        app: the application behind it.
+        app: the wrapped application.
         metrics: where they are counted.
-        options: whether texts may be logged.
-        routes: the paths that are known; others are counted together.
+        options: says whether texts may be logged.
+        routes: the known paths; all others are counted together.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Observe:
 
         try:
             await self._app(scope, receive, noting)
-        except asyncio.CancelledError:  # the server stops at once
+        except asyncio.CancelledError:  # the server stops immediately
             await _answer(record, error_reply(503, "the server has stopped", retry_after=5), noting)
         except Exception as error:
             log_failure(_log, "a request failed", error, with_message=self._options.log_texts)
@@ -103,7 +103,7 @@ class Observe:
 
 
 async def _answer(record: RequestRecord, reply: Reply, send: Send) -> None:
-    """Send a reply, unless another is under way: that one is cut off."""
+    """Send a reply, unless another one has started: that one is cut off."""
     if record.code != _CLIENT_GONE:
         return
     await send(

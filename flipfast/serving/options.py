@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""Limits and switches of a server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ class ServerOptions:
     """Limits and switches of the HTTP server.
 
     Attributes:
-        max_queue: rows that may wait for the engine, of all callers together; also the most rows
-            of one request.
-        max_requests: requests that may be in flight.
-        max_body: of one request, in bytes. All bodies in flight together may be 16 times that.
-        timeout: the longest that rows may take, in seconds; a request may ask for less.
-        api_key: what a caller must bring as bearer token; None asks for nothing.
+        max_queue: maximum number of rows waiting for the engine, over all callers; also the
+            maximum number of rows in one request.
+        max_requests: maximum number of requests in flight.
+        max_body: maximum size of one request's body, in bytes. All bodies in flight together may
+            have 16 times that.
+        timeout: maximum time for rows, in seconds; a request may ask for less.
+        api_key: the bearer token that callers must send; None requires none.
         admin: whether there are routes for sleep, wake and new weights.
-        on_failure: FlipConfig's, for rows that the engine never saw or did not end in time. Where
-            a trainer's route must give a number and there is none, it is 0.0.
-        log_texts: whether prompts and responses may stand in the log.
+        on_failure: FlipConfig's, for rows that never reached the engine or were not done in time.
+            A trainer's route, which must return a number, uses 0.0 if it is None.
+        log_texts: whether prompts and responses may be logged.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value is out of range.
     """
 
     max_queue: int = 4096

@@ -1,4 +1,4 @@
-"""Engine processes behind one scorer: one a GPU, or several that share a CPU."""
+"""A pool of engine processes behind one scorer: one per GPU, or several sharing the CPU."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ Texts = tuple[str, str, str | None]
 
 
 class EnginePool(ServedScorer):
-    """The FLIP reward from several engine processes, for the asyncio code of one event loop.
+    """The FLIP reward from several engine processes, for asyncio code on one event loop.
 
-    A row goes to the process with the fewest rows. A process that ends is started again: its rows
-    raise UnavailableError, new ones go to the others meanwhile. All processes have the same
-    weights, and none answers with older ones: one that is started again takes the last that
-    `update_weights` was given. They end with this one, however it ends.
+    A row goes to the process with the fewest rows. A process that dies is restarted: its rows
+    raise UnavailableError, and new rows go to the others meanwhile. All processes have the same
+    weights and none answers with stale ones: a restarted process loads those of the last
+    `update_weights`. However the parent process ends, they end with it.
 
     Imports neither torch nor transformers. Call `start` before anything else, and `close` last.
 
     Args:
-        config: of the reward. Each process takes a GPU of its own where CUDA is; else they share
-            the CPU's threads and `memory`, unless that is a number of bytes, which each may take.
-        n_workers: how many processes.
-        max_queue: most rows that may be in the pool, waiting or running.
-        start_timeout: seconds that loading the model, and the last weights, may take.
-        factory: what a process runs, a function of a module; it is called there.
+        config: of the reward. With CUDA, each process takes its own GPU. Otherwise they share the
+            CPU's threads and `memory`; if that is a number of bytes, each process may take it.
+        n_workers: number of processes.
+        max_queue: maximum number of rows in the pool, waiting or running.
+        start_timeout: seconds allowed for loading the model and the latest weights.
+        factory: a module-level function, called in each process to create its engine.
 
     Raises:
-        ConfigError: a value outside its range, or a device that several processes cannot have.
+        ConfigError: a value is out of range, or several processes cannot share the device.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class EnginePool(ServedScorer):
         self._processes = Supervisor(factory, specs, start_timeout)
         self._n_rows = 0
         self._ends: deque[float] = deque(maxlen=64)  # when the last rows ended
-        self._refused = 0  # rows of wrong types, which no process has seen
+        self._refused = 0  # rows of wrong types, which reach no process
 
     async def start(self) -> None:
-        """Start all processes, and wait until they can score.
+        """Start all processes and wait until they can score.
 
         Raises:
-            ConfigError: an option that cannot be used.
-            ModelLoadError: the model cannot be loaded, or a process ended or took too long over
-                it. No process is left behind.
+            ConfigError: an option is invalid.
+            ModelLoadError: the model cannot be loaded, or a process ended or timed out while
+                loading it. No process is left running.
         """
         await self._processes.start()
 
@@ -104,7 +104,7 @@ class EnginePool(ServedScorer):
         return answer
 
     def status(self) -> EngineStatus:
-        """How all of it is doing; counters are sums, and outlive a process."""
+        """Return the pool's status; counters are sums that include processes that have ended."""
         workers = self._processes.ready
         running = sum(min(w.n_open, w.status.running) for w in workers if w.status is not None)
         counters = self._processes.counters
@@ -119,30 +119,30 @@ class EnginePool(ServedScorer):
         )
 
     async def sleep(self, *, drop_weights: bool = False) -> None:
-        """Let what is in the engines end, then give their memory back; see `ServedScorer.sleep`.
+        """Finish the rows in the engines, then release memory; see `ServedScorer.sleep`.
 
-        A process that cannot, or is just being started, is ended, and started again after `wake`.
+        A process that fails to, or is still starting, is killed and restarted after `wake`.
         """
         await asyncio.shield(self._processes.sleep(drop_weights=drop_weights))
 
     async def wake(self) -> None:
-        """Be usable again after `sleep`; does nothing if awake."""
+        """Make the engines usable again after `sleep`; does nothing if awake."""
         await asyncio.shield(self._processes.wake())
 
     async def update_weights(self, folder: str) -> None:
-        """Let what is in the engines end, then take the weights of a folder with safetensors.
+        """Finish the rows in the engines, then load the weights from a folder of safetensors.
 
-        Rows that come meanwhile wait, and get the new weights. The folder has to stay, for
-        processes that are started again.
+        Rows that arrive meanwhile wait and use the new weights. Keep the folder: restarted
+        processes load it again.
 
         Raises:
-            FlipfastError: no process could take them; all keep what they have.
+            FlipfastError: no process could load the weights; all keep their current ones.
             UnavailableError: the engines are asleep, or none is ready.
         """
         await asyncio.shield(self._processes.update_weights(str(Path(folder).absolute())))
 
     async def close(self) -> None:
-        """End all processes at once; what has not ended raises UnavailableError."""
+        """End all processes immediately; unfinished calls raise UnavailableError."""
         await self._processes.close()
 
     async def _score(self, read: Callable[..., Texts], *entries: Any, caller: str) -> ScoredRow:
@@ -151,7 +151,7 @@ class EnginePool(ServedScorer):
         except InputError as error:
             self._refused += 1
             return failed_row(str(error), self.config.on_failure)
-        # What derives from str may not be known to the process.
+        # The process may not be able to unpickle a subclass of str.
         plain = [None if text is None else str.__str__(text) for text in texts]
         row: ScoredRow = await self._call("score_row", *plain, caller=caller)
         return row
@@ -174,7 +174,7 @@ class EnginePool(ServedScorer):
             self._ends.append(time.monotonic())
 
     def _seconds_to_go(self) -> float:
-        """An estimate, from how fast the last rows ended, for those there are now."""
+        """Estimate when the current rows will be done, from the rate of the last ones."""
         if len(self._ends) < 2 or self._ends[-1] == self._ends[0]:
             return 1.0
         rate = (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])

@@ -1,4 +1,4 @@
-"""JSON replies, and which error has which code."""
+"""JSON replies, and the HTTP status of each error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES = {
     503: "unavailable_error",
     504: "timeout_error",
 }
-# What the OpenAPI page says of every route that scores.
+# What the OpenAPI page says about every route that scores.
 ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorReply, "description": "The body is too large."},
     422: {"model": ErrorReply, "description": "A field is missing or wrong."},
@@ -36,14 +36,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class Reply(JSONResponse):
-    """JSON in ASCII: half of a surrogate pair has no UTF-8, but an escape."""
+    """An ASCII JSON reply: a lone surrogate cannot be UTF-8, but it can be escaped."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class FieldError(InputError):
-    """A field that cannot be used.
+    """An invalid field.
 
     Attributes:
         param: its name.
@@ -55,19 +55,19 @@ class FieldError(InputError):
 
 
 class DeadlineError(FlipfastError):
-    """The request took longer than it may."""
+    """The request took longer than allowed."""
 
 
 def error_reply(
     code: int, message: str, *, param: str | None = None, retry_after: float | None = None
 ) -> Reply:
-    """The reply of an error.
+    """Return the reply for an error.
 
     Args:
-        code: of HTTP.
+        code: HTTP status.
         message: what was wrong, and what to do.
-        param: the field that is meant.
-        retry_after: seconds.
+        param: the field concerned.
+        retry_after: seconds, rounded up to at least 1.
     """
     usual = "invalid_request_error" if code < 500 else "server_error"
     problem = {"message": message, "type": _TYPES.get(code, usual), "param": param}
@@ -78,7 +78,7 @@ def error_reply(
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have the application answer every error that it knows in the same shape."""
+    """Make the application answer all known errors in the same format."""
 
     @app.exception_handler(QueueFullError)
     async def full(_: Request, error: QueueFullError) -> Reply:

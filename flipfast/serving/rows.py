@@ -1,4 +1,4 @@
-"""The rows of one request: handed to the scorer one by one, answered together."""
+"""Scores the rows of a request: submits them one by one and answers them together."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FIELDS = "an item has instruction, response and maybe context, or prompt and co
 
 
 class RowScorer:
-    """Scores the items of requests, each by itself, so that the engine takes them as it has room.
+    """Scores the items of requests one by one, so that the engine takes each when it has room.
 
     Args:
-        scorer: what does it.
+        scorer: what scores them.
         options: limits.
         metrics: where rows are counted.
     """
@@ -49,14 +49,14 @@ class RowScorer:
 
         Args:
             record: of the request that they belong to.
-            field: what they are called there.
-            items: see schema.TextItem and schema.ChatItem; a wrong one is its row's error, and so
-                is an InputError in an item's place.
-            timeout: seconds; the server's own limit holds too.
+            field: their field name in the request.
+            items: see schema.TextItem and schema.ChatItem. An invalid item, or an InputError in
+                an item's place, becomes an error row.
+            timeout: seconds; the server's own limit applies too.
 
         Raises:
-            FieldError: more than can ever wait.
-            QueueFullError, UnavailableError: the request has to come again.
+            FieldError: there are more items than the queue can ever hold.
+            QueueFullError, UnavailableError: the request must be sent again.
         """
         seconds = min(timeout or math.inf, self._options.timeout)
         done = await self._run(record, field, items, seconds)
@@ -68,7 +68,7 @@ class RowScorer:
     async def score_all(
         self, record: RequestRecord, field: str, items: Sequence[Any]
     ) -> list[ScoredRow]:
-        """As `score`, for callers to whom a late row would look like a bad one.
+        """Score like `score`, for callers that cannot tell a late row from a bad one.
 
         Raises:
             DeadlineError: a row was not done in time.
@@ -83,7 +83,7 @@ class RowScorer:
     async def _run(
         self, record: RequestRecord, field: str, items: Sequence[Any], seconds: float
     ) -> list[ScoredRow | None]:
-        """Rows, and None for those that are not done by then."""
+        """Return the rows, with None for those that are not done within `seconds`."""
         record.rows = len(items)
         if self._options.log_texts:
             record.texts = items
@@ -111,7 +111,7 @@ class RowScorer:
             raise
         except FlipfastError as error:
             return failed_row(str(error), self._options.on_failure)
-        except Exception as error:  # the other rows of the request are none the worse for it
+        except Exception as error:  # the request's other rows are unaffected
             log_failure(_log, "a row failed", error, with_message=self._options.log_texts)
             return failed_row("the server failed on this row", self._options.on_failure)
 
@@ -125,7 +125,7 @@ class RowScorer:
 
 
 def _check_item(item: Any) -> None:
-    """See that an item has the fields of one of the two kinds; the scorer looks at the values."""
+    """Check that an item has the fields of one of the two kinds; the scorer checks the values."""
     if isinstance(item, InputError):
         raise item
     if not isinstance(item, dict):
@@ -141,7 +141,7 @@ def _check_item(item: Any) -> None:
 
 
 def _finite(row: ScoredRow) -> ScoredRow:
-    """The row; with null and an error where it has a number that JSON has no word for."""
+    """Return the row, with None and an error in place of numbers that JSON cannot represent."""
     odd = [name for name, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
     if not odd:
         return row
@@ -150,7 +150,7 @@ def _finite(row: ScoredRow) -> ScoredRow:
 
 
 async def _drop(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel those that are not done, and take notice of how all have ended."""
+    """Cancel unfinished tasks and retrieve the outcome of all."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,7 +11,7 @@ Message = dict[str, Any]
 
 
 def _check_chat(value: Any) -> Any:
-    """Say what may stand here in one message, where pydantic has one for each type."""
+    """Validate with a single error message, where pydantic would give one per type."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(message, dict) for message in value):
@@ -23,19 +23,19 @@ Chat = Annotated[str | list[Message], BeforeValidator(_check_chat)]
 
 
 class _Strict(BaseModel):
-    """A misspelt field is an error, and no string is taken for a number."""
+    """Rejects unknown fields and does not convert strings to numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class _Lenient(BaseModel):
-    """Frameworks send more fields than are needed here."""
+    """Ignores unknown fields: frameworks send more than is needed here."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class TextItem(BaseModel):
-    """A response, and the instruction that it should be about."""
+    """A response and the instruction that it should follow."""
 
     instruction: str = Field(description="The true instruction.")
     response: str = Field(description="The response to score.")
@@ -43,7 +43,7 @@ class TextItem(BaseModel):
 
 
 class ChatItem(BaseModel):
-    """A prompt and a completion as trainers have them."""
+    """A prompt and a completion in the trainers' format."""
 
     prompt: Chat = Field(
         description="A string, or messages: the last user turn is the instruction, the turns "
@@ -57,9 +57,9 @@ class ChatItem(BaseModel):
 
 
 class RewardsRequest(_Strict):
-    """Rows to score. They share the engine with those of all other requests."""
+    """Rows to score. They share the engine with the rows of all other requests."""
 
-    # A wrong item is the error of its row, so the schema must not refuse the others with it.
+    # An invalid item must only fail its own row, so the schema must not reject the request.
     items: list[SkipValidation[TextItem | ChatItem]] = Field(
         description="One item a row. A wrong item gives a row with the status `error`; the others "
         "get their rewards."
@@ -91,14 +91,14 @@ class Row(BaseModel):
 
 
 class RewardsReply(BaseModel):
-    """One row an item, in the order of the items."""
+    """One row per item, in the order of the items."""
 
     rows: list[Row]
     model: str = Field(description="The model that inferred the instructions.")
 
 
 class GetRewardRequest(_Lenient):
-    """OpenRLHF's call: all lists have one entry a row."""
+    """OpenRLHF's request: all lists have one entry per row."""
 
     query: list[str] = Field(description="Prompt and response in one text.")
     prompts: list[str] = Field(description="The prompt, with which the query begins.")
@@ -108,7 +108,7 @@ class GetRewardRequest(_Lenient):
 
 
 class GetRewardReply(BaseModel):
-    """Numbers, one a row."""
+    """Numbers, one per row."""
 
     rewards: list[float]
     scores: list[float] = Field(description="The rewards once more.")
@@ -118,7 +118,7 @@ class GetRewardReply(BaseModel):
 
 
 class RemoteRmRequest(_Lenient):
-    """slime's call: one sample."""
+    """slime's request: one sample."""
 
     prompt: Chat = Field(description="The prompt: a string or messages.")
     response: str = Field(description="The response to score.")
@@ -126,7 +126,7 @@ class RemoteRmRequest(_Lenient):
 
 
 class ChatRequest(_Lenient):
-    """OpenAI's call, as far as it makes sense here: no tools, no streaming, one choice.
+    """The useful subset of OpenAI's request: no tools, no streaming, one choice.
 
     The default temperature is 0, not 1.
     """
@@ -148,7 +148,7 @@ class ChatRequest(_Lenient):
 
 
 class SleepRequest(_Strict):
-    """How deep to sleep."""
+    """What to keep while the engine sleeps."""
 
     drop_weights: bool = Field(
         False, description="Keep no copy of the weights: they must be given again."
@@ -176,6 +176,6 @@ class Problem(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """The body of every reply that is no success."""
+    """The body of every error reply."""
 
     error: Problem

@@ -1,4 +1,4 @@
-"""What a server needs of an engine, in this process or in others."""
+"""The interface between a server and its engine, in this process or in others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flipfast.scoring.async_scoring import AsyncScorer
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote.
+    """The model's answer to a conversation.
 
     Attributes:
-        text: special tokens left out.
+        text: without special tokens.
         finish_reason: "stop" or "length".
-        n_prompt_tokens, n_output_tokens: of the two.
+        n_prompt_tokens, n_output_tokens: token counts.
     """
 
     text: str
@@ -28,15 +28,15 @@ class Completion:
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """How an engine is doing.
+    """The state of an engine.
 
     Attributes:
-        state: "ready", "asleep", "starting", where nothing can be scored yet, or "failed".
+        state: "ready", "asleep", "starting" (nothing can be scored yet) or "failed".
         model: its name.
-        queued: rows that wait to enter the engine.
-        running: rows in it.
-        counters: totals so far; those of EngineCounters where the engine is the native one, and
-            "rewards" and "failed_rewards".
+        queued: rows waiting to enter the engine.
+        running: rows in the engine.
+        counters: totals so far: those of EngineCounters for the native engine, plus "rewards" and
+            "failed_rewards".
     """
 
     state: str
@@ -47,7 +47,7 @@ class EngineStatus:
 
 
 class ServedScorer(AsyncScorer):
-    """A scorer that a server can stand before."""
+    """A scorer that a server can expose."""
 
     @abstractmethod
     async def complete(
@@ -61,9 +61,9 @@ class ServedScorer(AsyncScorer):
         """Have the model answer a conversation, through its own chat template.
 
         Args:
-            messages: with "role" and "content", both strings.
-            sampling: how tokens are chosen, and how many there may be.
-            seed: of the random choices.
+            messages: dicts with "role" and "content", both strings.
+            sampling: how tokens are sampled, and at most how many.
+            seed: of the sampling.
             caller: as for `score_row`.
 
         Raises:
@@ -73,23 +73,23 @@ class ServedScorer(AsyncScorer):
 
     @abstractmethod
     def status(self) -> EngineStatus:
-        """How the engine is doing, from what is known here: asks nobody."""
+        """Return the engine's status as known in this process, without communication."""
 
     @abstractmethod
     async def sleep(self, *, drop_weights: bool = False) -> None:
-        """Let what is in the engine end, then give its memory back; see `LoadedModel.sleep`.
+        """Finish the rows in the engine, then release its memory; see `LoadedModel.sleep`.
 
-        Until `wake` all calls that need the engine raise UnavailableError.
+        Until `wake`, all calls that need the engine raise UnavailableError.
         """
 
     @abstractmethod
     async def wake(self) -> None:
-        """Be usable again after `sleep`."""
+        """Make the engine usable again after `sleep`."""
 
     @abstractmethod
     async def update_weights(self, folder: str) -> None:
-        """Let what is in the engine end, then take the weights of a folder with safetensors."""
+        """Finish the rows in the engine, then load the weights from a folder of safetensors."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop at once; what has not ended raises UnavailableError."""
+        """Stop immediately; unfinished calls raise UnavailableError."""

@@ -1,4 +1,4 @@
-"""Runs the application until a signal ends it."""
+"""Runs the application until a signal stops it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _BACKLOG = 2048
 
 
 class DrainingServer(uvicorn.Server):
-    """The first signal lets what is in flight end, the second one stops at once.
+    """A server that drains on the first signal and stops immediately on the second.
 
-    While it drains the server still listens: new work is answered with 503, and `/ready` says so.
+    While draining it finishes the requests in flight and still listens: new work gets a 503, and
+    `/ready` says "draining".
 
     Args:
-        config: of uvicorn.
-        traffic: of the application.
+        config: uvicorn's.
+        traffic: the application's.
     """
 
     def __init__(self, config: uvicorn.Config, traffic: Traffic) -> None:
@@ -35,13 +36,13 @@ class DrainingServer(uvicorn.Server):
         self._traffic = traffic
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         if self._traffic.draining:
             self.should_exit = self.force_exit = True
         self._traffic.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to stop now; uvicorn asks ten times a second."""
+        """Return whether to stop now; uvicorn calls this ten times a second."""
         if self._traffic.draining and not self._traffic.in_flight:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -61,12 +62,12 @@ async def serve(
         scorer: scores the rows.
         options: limits and switches.
         host: the address to listen on.
-        port: 0 takes a free one; the log says which.
-        start: what the scorer needs before it is ready; the server answers meanwhile.
+        port: the port; 0 picks a free one, which is logged.
+        start: makes the scorer ready; the server already answers meanwhile.
 
     Raises:
         ConfigError: the address cannot be used.
-        FlipfastError: what `start` raised.
+        FlipfastError: raised by `start`.
     """
     starting = asyncio.ensure_future(_nothing() if start is None else start)
     try:

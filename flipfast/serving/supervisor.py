@@ -1,4 +1,4 @@
-"""Keeps engine processes running, and all of them in the same state."""
+"""Keeps engine processes running and in the same state."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from flipfast.serving.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-_FIRST_DELAY_S = 0.5  # before a process is started again; twice as long each time it fails to start
+_FIRST_DELAY_S = 0.5  # before a restart; doubles after each failed start
 _LONGEST_DELAY_S = 60.0
-_NO_TOTALS = ("pages", "peak_pages")  # counters that go with the process they are of
+_NO_TOTALS = ("pages", "peak_pages")  # levels, not totals: dropped with their process
 
 
 class Supervisor:
-    """Starts engine processes, starts those again that end, and has all change together.
+    """Starts and restarts engine processes, and changes their state together.
 
     Rows may go to a process only while it is `ready`; it then has the weights of the last
     `update_weights`, whenever it was started.
 
     Attributes:
-        workers: the processes there are, those that start included.
-        asleep: whether `sleep` was called, and `wake` not yet.
-        settled: not set while weights are being taken: rows should wait.
+        workers: the existing processes, including those that are starting.
+        asleep: whether `sleep` was called and `wake` not yet.
+        settled: cleared while weights are being updated: rows should wait.
 
     Args:
-        factory: makes an engine.
-        specs: what for, one a process.
-        start_timeout: seconds that a process may take until it is ready.
+        factory: creates an engine.
+        specs: one per process.
+        start_timeout: seconds that a process may take to become ready.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class Supervisor:
         self._specs = specs
         self._start_timeout = start_timeout
         self._keepers: list[asyncio.Task[None]] = []
-        self._past: Counter[str] = Counter()  # totals of processes that are gone
+        self._past: Counter[str] = Counter()  # totals of processes that have ended
         self._weights: str | None = None  # the folder of the last update
         self._closed = False
-        self._changing = asyncio.Lock()  # held while all change, or one joins the others
+        self._changing = asyncio.Lock()  # held while all processes change, or one joins
         self._awake = asyncio.Event()
         self._awake.set()
 
     @property
     def ready(self) -> list[Worker]:
-        """Those that rows may go to, once they are awake."""
+        """The processes that rows may go to when awake."""
         return [worker for worker in self.workers if worker.ready]
 
     @property
     def counters(self) -> Counter[str]:
-        """Sums over all processes, those that are gone included."""
+        """Sums over all processes, including those that have ended."""
         counters = Counter(self._past)
         for worker in self.workers:
             if worker.status is not None:
@@ -69,17 +69,17 @@ class Supervisor:
         return counters
 
     def require_ready(self) -> None:
-        """Raise UnavailableError, saying why, if there is no process that rows may go to."""
+        """Raise UnavailableError with the reason if there is no process that rows may go to."""
         self._require_awake()
         if not self.ready:
             raise UnavailableError("no engine is ready yet: try again later")
 
     async def start(self) -> None:
-        """Start all processes, and wait until they are ready.
+        """Start all processes and wait until they are ready.
 
         Raises:
-            FlipfastError: what a factory raised; ModelLoadError if it was something else, or if a
-                process ended or took too long over it. None is left behind.
+            FlipfastError: raised by a factory; ModelLoadError if it raised another exception, or
+                if a process ended or timed out. No process is left running.
         """
         launches = [asyncio.create_task(self._launch(spec)) for spec in self._specs]
         try:
@@ -96,7 +96,7 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in pairs]
 
     async def sleep(self, *, drop_weights: bool) -> None:
-        """Put all to sleep; those that cannot, or are starting, are ended until `wake`."""
+        """Put all processes to sleep; kill those that fail or are starting, until `wake`."""
         async with self._changing:
             if self.asleep:
                 return
@@ -113,7 +113,7 @@ class Supervisor:
             await asyncio.gather(*(worker.ended() for worker in (*rest, *errors)))
 
     async def wake(self) -> None:
-        """Wake all, and start those that are not there; does nothing if awake."""
+        """Wake all processes and start the missing ones; does nothing if awake."""
         async with self._changing:
             if self.asleep:
                 await self._change("wake")
@@ -121,10 +121,10 @@ class Supervisor:
                 self._awake.set()
 
     async def update_weights(self, folder: str) -> None:
-        """Have all take the weights of a folder.
+        """Have all processes load the weights from a folder.
 
         Raises:
-            FlipfastError: none could; they have the weights that they had.
+            FlipfastError: none could; all keep their current weights.
         """
         async with self._changing:
             self.require_ready()
@@ -136,7 +136,7 @@ class Supervisor:
                 self.settled.set()
 
     async def close(self) -> None:
-        """End all processes at once."""
+        """End all processes immediately."""
         self._closed = True
         for keeper in self._keepers:
             keeper.cancel()
@@ -147,13 +147,13 @@ class Supervisor:
         await asyncio.gather(*(worker.ended() for worker in workers))
 
     async def _launch(self, spec: EngineSpec) -> Worker:
-        """Start a process, and bring it to where the others are."""
+        """Start a process and give it the weights that the others have."""
         worker = await Worker.spawn(self._factory, spec)
         self.workers.add(worker)
         late = f"it did not start in {self._start_timeout:g} s"
         timer = asyncio.get_running_loop().call_later(self._start_timeout, worker.kill, late)
         try:
-            self._require_awake()  # both may have changed while the process was being started
+            self._require_awake()  # this may have changed while the process was spawned
             await worker.started()
             async with self._changing:
                 self._require_awake()
@@ -169,14 +169,14 @@ class Supervisor:
         return worker
 
     async def _keep(self, spec: EngineSpec, worker: Worker) -> None:
-        """Have one process running, for good."""
+        """Keep one process running, restarting it whenever it ends."""
         while True:
             reason = await self._bury(worker)
             _log.error("engine process %d has to be started again: %s", spec.worker, reason)
             worker = await self._relaunch(spec)
 
     async def _bury(self, worker: Worker) -> str:
-        """Wait for the end of a process, and keep its totals; returns why it ended."""
+        """Wait until a process has ended and keep its totals; returns why it ended."""
         reason = await worker.ended()
         self.workers.discard(worker)
         if worker.status is not None:
@@ -188,7 +188,7 @@ class Supervisor:
         delay = _FIRST_DELAY_S
         while True:
             await asyncio.sleep(delay)
-            await self._awake.wait()  # until then its memory is somebody else's
+            await self._awake.wait()  # until then its memory is in use elsewhere
             try:
                 return await self._launch(spec)
             except Exception as error:
@@ -196,7 +196,7 @@ class Supervisor:
             delay = min(2 * delay, _LONGEST_DELAY_S)
 
     async def _change(self, method: str, *args: Any) -> None:
-        """Make a call to all that are ready; raises if all fail, else ends those that do."""
+        """Call a method of all ready processes; raises if all fail, else kills those that do."""
         workers = self.ready
         errors = await _call_all(workers, method, *args)
         if workers and len(errors) == len(workers):
@@ -214,7 +214,7 @@ class Supervisor:
 async def _call_all(
     workers: Sequence[Worker], method: str, *args: Any, **kwargs: Any
 ) -> dict[Worker, BaseException]:
-    """Make a call to processes; returns the errors of those that failed."""
+    """Call a method of several processes; returns the errors of those that failed."""
     calls = (worker.call(method, *args, **kwargs) for worker in workers)
     results = await asyncio.gather(*calls, return_exceptions=True)
     pairs = zip(workers, results, strict=True)

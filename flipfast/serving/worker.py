@@ -1,4 +1,4 @@
-"""An engine in a process of its own: its parent's side."""
+"""The parent's side of an engine process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from flipfast.serving.scorer import EngineStatus
 
 _log = logging.getLogger(__name__)
 
-# A fresh interpreter, which has none of the parent's threads, locks and CUDA state, and does not
-# run the parent's script again. It finds modules where the parent does.
+# A fresh interpreter has none of the parent's threads, locks and CUDA state, and does not rerun
+# the parent's script. It gets the parent's sys.path.
 _PROGRAM = """
 import pickle, socket, sys
 pipe = socket.socket(fileno=int(sys.argv[1]))
@@ -40,11 +40,11 @@ _READ_AHEAD = 2**20  # bytes
 
 
 class Worker:
-    """One engine process. Calls of one turn of the event loop travel together.
+    """One engine process; calls made in one event loop iteration are sent together.
 
     Attributes:
-        status: of its engine, as of the last answers; None before the first.
-        ready: whether rows may be sent to it: its owner sets it, and it is False after the end.
+        status: its engine's, as of the last answers; None before the first.
+        ready: whether rows may be sent to it. Set by its owner; False once the process has ended.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Worker:
         self._started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open = {STARTED: self._started}
         self._calls: list[Call] = []
-        self._reason: str | None = None  # why it has ended, or is about to
+        self._reason: str | None = None  # why it ended, or is about to
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
@@ -70,8 +70,8 @@ class Worker:
         """Start a process.
 
         Args:
-            factory: makes the engine; it is found there by its name.
-            spec: what for.
+            factory: creates the engine; the process imports it by name.
+            spec: what to pass to it.
         """
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_AHEAD)
@@ -87,28 +87,28 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended, and is not about to."""
+        """Whether the process has neither ended nor is about to."""
         return self._reason is None
 
     @property
     def n_open(self) -> int:
-        """Calls that have not been answered."""
+        """Number of unanswered calls."""
         return len(self._open)
 
     async def started(self) -> None:
         """Wait until the engine can take calls.
 
         Raises:
-            FlipfastError: what the factory raised; UnavailableError if it was something else, or
-                if the process has ended.
+            FlipfastError: raised by the factory; UnavailableError if it raised another exception
+                or the process has ended.
         """
         await self._started
 
     async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the engine; cancelling this cancels it there.
+        """Call a method of the engine; cancelling this call cancels it there too.
 
         Raises:
-            FlipfastError: what the method raised.
+            FlipfastError: raised by the method.
             UnavailableError: the process has ended.
         """
         if self._reason is not None:
@@ -123,7 +123,7 @@ class Worker:
                 self._post((number, CANCEL, (), {}))
 
     def kill(self, why: str) -> None:
-        """End the process at once; open calls raise UnavailableError with this reason."""
+        """Kill the process; open calls raise UnavailableError with this reason."""
         self._end(why)
 
     async def ended(self) -> str:
@@ -151,7 +151,7 @@ class Worker:
                     self._settle(number, value)
         except (asyncio.IncompleteReadError, OSError):
             pass  # the process has ended
-        except Exception:  # not to be left without an end
+        except Exception:  # the process must still be ended below
             _log.exception("an engine process has sent what cannot be read")
         finally:
             self.ready = False
@@ -174,7 +174,7 @@ class Worker:
             answer.set_result(value)
 
     def _end(self, reason: str) -> None:
-        """Take no more calls, and have the open ones raise the first reason there was."""
+        """Accept no more calls, and fail the open ones with the first reason given."""
         self._reason = self._reason or reason
         self.ready = False
         self._process.kill()

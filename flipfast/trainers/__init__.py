@@ -1,1 +1,1 @@
-"""One file a trainer: the reward in the shape in which that trainer calls one."""
+"""One module per trainer: the reward, with the signature that the trainer calls."""

@@ -1,4 +1,4 @@
-"""What every trainer's file is made of: an engine or a client, on any thread, with a time limit."""
+"""What all trainer modules share: an engine or a client, on any thread, with a time limit."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _scorers: dict[FlipConfig | _Server, AsyncScorer] = {}
 
 
 def scorer_of(target: Target = None, **options: Any) -> AsyncScorer:
-    """Return what scores for a target: one engine or client a process for each configuration.
+    """Return the scorer for a target: one engine or client per process and configuration.
 
     Args:
-        target: a server's address, which begins with http:// or https://; a FlipConfig, the name
-            of a model or a folder, for an engine in this process; an AsyncScorer, which is
-            returned as it is. None is the server at FLIPFAST_URL where that is set, else the
-            embedded model.
-        options: those of AsyncFlipClient for a server, else of FlipConfig.
+        target: a server's address, starting with http:// or https://; a FlipConfig, a model name
+            or a folder, for an engine in this process; or an AsyncScorer, which is returned
+            unchanged. None means the server at FLIPFAST_URL if that is set, else the embedded
+            model.
+        options: options of AsyncFlipClient for a server, otherwise of FlipConfig.
 
     Raises:
-        ConfigError: an option that cannot be used.
+        ConfigError: an option is invalid.
         ModelLoadError: the model cannot be loaded.
     """
     if isinstance(target, AsyncScorer):
@@ -52,16 +52,16 @@ def scorer_of(target: Target = None, **options: Any) -> AsyncScorer:
 
 
 class TrainerScorer:
-    """Scores for a trainer: from coroutines or threads, with a reward for every row.
+    """Scores for a trainer, from coroutines or threads, with a reward for every row.
 
-    Holds no engine and no connection, so that it can be pickled and survives a fork: these are
-    made in the process that scores, with the first row.
+    Holds no engine and no connection, so it can be pickled and survives a fork; the scoring
+    process creates them for its first row.
 
     Args:
         target: see `scorer_of`.
-        timeout: seconds that a call may take. Rows that are not done by then have the status
-            "error": a stuck row does not stop the training.
-        on_failure: the reward of a row that has none; None leaves it None.
+        timeout: seconds that a call may take. Rows that are not done by then get the status
+            "error", so a stuck row does not stop the training.
+        on_failure: the reward of a row without one; None leaves it None.
         options: see `scorer_of`.
     """
 
@@ -79,10 +79,10 @@ class TrainerScorer:
         self._options = options
 
     async def chats(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[ScoredRow]:
-        """Score completions as trainers have them; see `FlipReward.__call__`.
+        """Score completions in the trainers' format; see `FlipReward.__call__`.
 
         Raises:
-            UnavailableError: the server or the engine cannot be reached. No reward is made up.
+            UnavailableError: the server or the engine cannot be reached; no reward is invented.
         """
         scorer = await self._scorer()
         batch = await scorer.score_chats(prompts, completions, timeout=self._timeout)
@@ -94,13 +94,13 @@ class TrainerScorer:
         responses: Sequence[str],
         contexts: Sequence[str | None],
     ) -> list[ScoredRow]:
-        """Score texts; see `FlipReward.score`, and `chats` for what it raises."""
+        """Score texts; see `FlipReward.score`. Raises the same errors as `chats`."""
         scorer = await self._scorer()
         batch = await scorer.score(instructions, responses, contexts, timeout=self._timeout)
         return self._rows(batch)
 
     def chats_now(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[ScoredRow]:
-        """`chats` for code that blocks, from any thread."""
+        """Blocking version of `chats`, callable from any thread."""
         return background.run(self.chats(prompts, completions))
 
     async def _scorer(self) -> AsyncScorer:
@@ -109,7 +109,7 @@ class TrainerScorer:
         ready = _scorers.get(_key(self._target, self._options))
         if ready is not None:
             return ready
-        # Loading a model takes long: the caller's event loop has other things to do.
+        # Loading a model takes long and must not block the caller's event loop.
         return await asyncio.to_thread(scorer_of, self._target, **self._options)
 
     def _rows(self, batch: ScoreBatch) -> list[ScoredRow]:
@@ -123,7 +123,7 @@ class TrainerScorer:
 
 
 def figures(row: ScoredRow) -> dict[str, float]:
-    """What a trainer can log of a row: numbers, the same keys for every row."""
+    """Return the numbers that a trainer can log for a row; every row has the same keys."""
     return {
         "flip_failed": float(failed(row["status"])),
         "flip_precision": row["precision"] or 0.0,
@@ -143,10 +143,10 @@ def _key(target: Target, options: dict[str, Any]) -> FlipConfig | _Server:
 def _make(key: FlipConfig | _Server) -> AsyncScorer:
     if isinstance(key, FlipConfig):
         from flipfast.serving.async_engine import (
-            AsyncFlipEngine,  # torch, which a client goes without
+            AsyncFlipEngine,  # imports torch, which a client does without
         )
 
-        return AsyncFlipEngine(key, max_queue=sys.maxsize)  # who asks waits in this very process
+        return AsyncFlipEngine(key, max_queue=sys.maxsize)  # callers wait in this process anyway
     from flipfast.client import AsyncFlipClient
 
     url, options = key
@@ -154,7 +154,7 @@ def _make(key: FlipConfig | _Server) -> AsyncScorer:
 
 
 def _forget() -> None:
-    """A fork's child has the parent's engines, but not the threads that step them."""
+    """Drop all scorers: a forked child has the engines, but not the threads that step them."""
     global _lock
     _lock = threading.Lock()
     _scorers.clear()

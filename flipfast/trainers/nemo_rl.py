@@ -1,7 +1,7 @@
-"""NeMo-RL: an environment of one turn, as a Ray actor.
+"""NeMo-RL: a single-turn environment, as a Ray actor.
 
-Call `register()` before the trainer sets up its data; `env.flip` in its configuration has the
-options, and a dataset's `env_name` is `flip`.
+Call `register()` before the trainer sets up its data. Options go under `env.flip` in its
+configuration, and a dataset's `env_name` is `flip`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ except ImportError as error:
 
 
 class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is untyped
-    """Rewards an answer with how well the instruction can be inferred from it.
+    """Rewards an answer by how well the instruction can be inferred from it.
 
     Args:
-        cfg: options of TrainerScorer, and `instruction_key`, the key of a sample's metadata that
-            has the true instruction, a string or messages: "ground_truth" where it is not given.
-            NeMo-RL has no missing reward: a row that has none gets `on_failure`, 0.0.
+        cfg: options of TrainerScorer, plus `instruction_key`, the key in a sample's metadata that
+            holds the true instruction, a string or messages ("ground_truth" by default). NeMo-RL
+            has no missing reward: a row without one gets `on_failure`, 0.0 by default.
     """
 
     def __init__(self, cfg: dict[str, Any]) -> None:
@@ -40,16 +40,16 @@ class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is
     def step(
         self, message_log_batch: Sequence[list[dict[str, Any]]], metadata: Sequence[dict[str, Any]]
     ) -> EnvironmentReturn:
-        """Score the last assistant turn of each conversation; every episode ends with it.
+        """Score the last assistant turn of each conversation, which ends every episode.
 
         Args:
-            message_log_batch: conversations. The texts of their user turns have a chat template
-                around them, so that the instruction is taken from the metadata.
-            metadata: the `extra_env_info` of each. Without the instruction a row is a failure.
+            message_log_batch: conversations. Their user turns are wrapped in a chat template, so
+                the instruction comes from the metadata instead.
+            metadata: the `extra_env_info` of each. A row without the instruction is a failure.
 
         Returns:
-            NeMo-RL's tuple; rewards float32 [n], terminateds bool [n], as answers the inferred
-            instructions.
+            NeMo-RL's tuple: rewards float32 [n], terminateds bool [n], and the inferred
+            instructions as answers.
 
         Raises:
             UnavailableError: the server or the engine cannot be reached.
@@ -68,7 +68,7 @@ class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is
         )
 
     def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
-        """Return the batch as it is, and means over the rows since the last call."""
+        """Return the batch unchanged, with the mean metrics of the rows since the last call."""
         logged, self._logged = self._logged, []
         means = {key: sum(log[key] for log in logged) / len(logged) for key in (logged or [{}])[0]}
         return batch, {"flip_rows": float(len(logged)), **means}
@@ -78,7 +78,7 @@ FlipActor = ray.remote(max_restarts=-1, max_task_retries=-1)(FlipEnvironment)
 
 
 def register(name: str = "flip") -> None:
-    """Make the environment known to NeMo-RL under a name."""
+    """Register the environment with NeMo-RL under a name."""
     from nemo_rl.distributed.ray_actor_environment_registry import ACTOR_ENVIRONMENT_REGISTRY
     from nemo_rl.distributed.virtual_cluster import PY_EXECUTABLES
     from nemo_rl.environments.utils import register_env

@@ -1,6 +1,6 @@
 """open-instruct: the verifier `general-flip`.
 
-Import this module before open-instruct builds its verifiers: it finds them by their base class.
+Import this module before open-instruct builds its verifiers, which it finds by their base class.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ["FlipVerifier", "TrainerScorer", "split_turns"]
 
 
 class FlipVerifier(VerifierFunction):  # type: ignore[misc]  # open-instruct is untyped
-    """Scores a prediction with how well the query can be inferred from it.
+    """Scores a prediction by how well the query can be inferred from it.
 
     Attributes:
-        scorer: what new verifiers score with; set it before open-instruct makes one:
+        scorer: what new verifiers score with. Set it before open-instruct creates one:
             `FlipVerifier.scorer = TrainerScorer("http://127.0.0.1:8000")`. open-instruct has no
-            missing score: its `on_failure` must be a number.
-        reads_label: whether the true instruction is the label in place of the query.
+            missing score, so its `on_failure` must be a number.
+        reads_label: whether the true instruction is the label instead of the query.
 
     Args:
-        verifier_config: open-instruct's, not used.
+        verifier_config: open-instruct's; unused.
     """
 
     scorer: ClassVar[TrainerScorer] = TrainerScorer()
@@ -45,7 +45,7 @@ class FlipVerifier(VerifierFunction):  # type: ignore[misc]  # open-instruct is 
 
     def __init__(self, verifier_config: VerifierConfig | None = None) -> None:
         super().__init__("general-flip", weight=1.0, verifier_config=verifier_config)
-        # Classes are pickled by name: other processes would not see what was set on this one.
+        # Classes are pickled by name: other processes would not see attributes set on this one.
         self._scorer = type(self).scorer
         self._reads_label = type(self).reads_label
 
@@ -60,13 +60,13 @@ class FlipVerifier(VerifierFunction):  # type: ignore[misc]  # open-instruct is 
         """Score one prediction.
 
         Args:
-            tokenized_prediction, rollout_state: not used.
-            prediction: the response; see `prompts.final_answer` for the part that counts.
-            label: the instruction where there is no query, or `reads_label` is set.
-            query: the conversation as open-instruct writes it, "role: content" lines.
+            tokenized_prediction, rollout_state: unused.
+            prediction: the response; see `prompts.final_answer` for the part that is scored.
+            label: the instruction if there is no query or `reads_label` is set.
+            query: the conversation in open-instruct's format, "role: content" lines.
 
         Returns:
-            The score, and as reasoning the inferred instruction or what went wrong.
+            The score, with the inferred instruction or what went wrong as the reasoning.
 
         Raises:
             UnavailableError: the server or the engine cannot be reached.
@@ -87,16 +87,16 @@ class FlipVerifier(VerifierFunction):  # type: ignore[misc]  # open-instruct is 
         query: str | None = None,
         rollout_state: dict[str, Any] | None = None,
     ) -> VerificationResult:
-        """`async_call` for code that blocks."""
+        """Blocking version of `async_call`."""
         return background.run(self.async_call(tokenized_prediction, prediction, label, query))
 
 
 def split_turns(query: str) -> tuple[str, str | None]:
-    """Return (instruction, context) of a conversation in "role: content" lines.
+    """Split a conversation in "role: content" lines into (instruction, context).
 
-    The instruction is what stands behind the last line that begins with "user: ", to the end; the
-    published scan, `prompts.split_query`, drops all but its first line. Without such a line it is
-    the whole query.
+    The instruction is everything after the last "user: " that starts a line; the published scan,
+    `prompts.split_query`, keeps only its first line. Without such a line it is the whole query,
+    and the context is None.
     """
     before, found, instruction = f"\n{query}".rpartition("\nuser: ")
     return (instruction, before[1:] or None) if found else (query, None)

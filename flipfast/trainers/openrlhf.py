@@ -1,8 +1,8 @@
-"""OpenRLHF: a Python file's `reward_func`.
+"""OpenRLHF: the `reward_func` of a Python file.
 
-`--reward.remote_url` takes the path of this file, or of one of your own with
-`reward_func = RewardFunction("http://127.0.0.1:8000")`. A server's address and `/get_reward` in its
-place needs no file.
+Set `--reward.remote_url` to the path of this file, or of your own file with
+`reward_func = RewardFunction("http://127.0.0.1:8000")`. With a server's address followed by
+`/get_reward`, no file is needed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from flipfast.trainers._scorers import Target, TrainerScorer, figures
 
 
 class RewardFunction:
-    """Scores rollouts as OpenRLHF asks for it.
+    """Scores rollouts through OpenRLHF's reward interface.
 
     Args:
         target, timeout, options: see TrainerScorer.
-        on_failure: the reward of a row that has none; OpenRLHF has no missing reward.
+        on_failure: the reward of a row without one; OpenRLHF has no missing reward.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class RewardFunction:
         """Score rollouts.
 
         Args:
-            queries: prompt and response each, with special tokens.
+            queries: each a prompt followed by its response, with special tokens.
             prompts: the prompts alone.
-            labels: the true instructions; where one is no text, or an empty one, that is the
-                prompt, with whatever a chat template has put around it.
-            kwargs: not used.
+            labels: the true instructions. If one is not a string, or is blank, the prompt takes
+                its place, including whatever the chat template put around it.
+            kwargs: unused.
 
         Returns:
             "rewards" and "scores", float32 [n], and "extra_logs", float32 [n] each. A query that
-            does not have its prompt is a failure.
+            does not contain its prompt is a failure.
 
         Raises:
-            UnavailableError: the server or the engine cannot be reached. OpenRLHF logs it and
-                stops at the missing reward.
+            UnavailableError: the server or the engine cannot be reached. OpenRLHF logs the error
+                and stops because the reward is missing.
         """
         rows: list[ScoredRow] = []
         good: list[tuple[int, str, str]] = []

@@ -1,4 +1,4 @@
-"""SkyRL: an environment of one turn, whose reward is FLIP's.
+"""SkyRL: a single-turn environment with the FLIP reward.
 
 `skyrl_gym.register(id="flip", entry_point="flipfast.trainers.skyrl:FlipEnv", kwargs={...})` with
 the options in kwargs, and `environment.env_class=flip`.
@@ -20,16 +20,16 @@ except ImportError as error:
 
 
 class FlipEnv(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is untyped
-    """Rewards the first action with how well the instruction can be inferred from it.
+    """Rewards the first action by how well the instruction can be inferred from it.
 
     Args:
-        env_config: SkyRL's, not used.
+        env_config: SkyRL's; unused.
         extras: the dataset's other columns.
-        target, options: see TrainerScorer. SkyRL copies them for each environment: an address or
-            a configuration, no engine.
-        instruction_key: where the true instruction is in `extras`, or in its "reward_spec" or
-            "extra_info", a string or messages. None takes the conversation that `init` is given.
-        on_failure: the reward of an action that has none; SkyRL has no missing reward.
+        target, options: see TrainerScorer. SkyRL copies them for each environment, so pass an
+            address or a configuration, not an engine.
+        instruction_key: the key of the true instruction, a string or messages, in `extras` or in
+            its "reward_spec" or "extra_info". None uses the conversation passed to `init`.
+        on_failure: the reward of an action without one; SkyRL has no missing reward.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class FlipEnv(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is untyped
         self._metrics: dict[str, float] = {}
 
     def init(self, prompt: Any) -> tuple[Any, dict[str, Any]]:
-        """Take the conversation; it goes to the policy as it is."""
+        """Record the conversation, which goes to the policy unchanged."""
         if self._reads_prompt:
             self._prompt = prompt
         return prompt, {}
 
     def step(self, action: str) -> BaseTextEnvStepOutput:
-        """Score one action, from any thread; the episode ends with it.
+        """Score one action, which ends the episode; callable from any thread.
 
         Raises:
             UnavailableError: the server or the engine cannot be reached.
@@ -69,7 +69,7 @@ class FlipEnv(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is untyped
         )
 
     def get_metrics(self) -> dict[str, float]:
-        """What SkyRL logs as means over a batch."""
+        """Return the metrics that SkyRL averages over a batch and logs."""
         return self._metrics
 
 

@@ -1,8 +1,8 @@
 """slime: `--custom-rm-path flipfast.trainers.slime.rm`, for samples and for groups.
 
-`--rm-url` is the server's address, else see `scorer_of`. For other options a module of your own has
-`rm = FlipRewardModel("http://127.0.0.1:8000", timeout=60).rm`. slime's built-in `remote_rm` with
-`/remote_rm` behind the server's address needs no file.
+`--rm-url` is the server's address; without it see `scorer_of`. For other options write a module
+with `rm = FlipRewardModel("http://127.0.0.1:8000", timeout=60).rm`. slime's built-in `remote_rm`,
+with `/remote_rm` after the server's address, needs no file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flipfast.trainers._scorers import Target, TrainerScorer, figures
 
 
 class FlipRewardModel:
-    """Scores samples as slime asks for it.
+    """Scores samples through slime's reward interface.
 
     Args:
-        target: see TrainerScorer; None takes slime's `--rm-url` where it is set.
-        instruction_key: the key of a sample's metadata that has the true instruction, a string or
-            messages. None takes the label; where that is no text, or an empty one, the prompt.
-        on_failure: the reward of a sample that has none; slime has no missing reward.
-        options: the others of TrainerScorer.
+        target: see TrainerScorer; None uses slime's `--rm-url` if set.
+        instruction_key: the key in a sample's metadata that holds the true instruction, a string
+            or messages. None uses the label, or the prompt if the label is not a string or blank.
+        on_failure: the reward of a sample without one; slime has no missing reward.
+        options: other options of TrainerScorer.
     """
 
     def __init__(
@@ -43,12 +43,13 @@ class FlipRewardModel:
         """Score a sample, or a list of them.
 
         Args:
-            args: slime's; with its `reward_key` a reward is a dict that has this key.
-            sample: a Sample or a list of them. What is known of the reward goes into its metadata.
-            kwargs: not used.
+            args: slime's. If its `reward_key` is set, each reward is a dict with this key.
+            sample: a Sample or a list of them. Status, inferred instruction and metrics are added
+                to its metadata.
+            kwargs: unused.
 
         Returns:
-            One reward a sample, a float or a dict; a list for a list.
+            One reward per sample, a float or a dict; a list if `sample` is a list.
 
         Raises:
             InputError: the metadata has no `instruction_key`.

@@ -1,4 +1,4 @@
-"""TRL: the reward for GRPOTrainer and AsyncGRPOTrainer, with what it saw in their logs."""
+"""TRL: the reward for GRPOTrainer and AsyncGRPOTrainer, with metrics for their logs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from flipfast.trainers._scorers import scorer_of
 class TrlReward:
     """The FLIP reward as one of TRL's `reward_funcs`.
 
-    `GRPOTrainer(reward_funcs=TrlReward(...))` for the trainer that waits for its rewards;
-    `reward_funcs=TrlReward(...).flip_reward`, a coroutine function, for AsyncGRPOTrainer, whose
-    child process it is pickled into. Prompts and completions are strings or lists of messages.
+    Use `GRPOTrainer(reward_funcs=TrlReward(...))` with the synchronous trainer, and the coroutine
+    function `reward_funcs=TrlReward(...).flip_reward` with AsyncGRPOTrainer, which pickles it into
+    a child process. Prompts and completions are strings or lists of messages.
 
-    TRL calls it on every rank with that rank's completions. With a model's name or a configuration
-    each rank has an engine of its own, which is loaded with the first call; with an address one
-    server scores for all of them. AsyncGRPOTrainer's child sees no GPU: give it an address.
+    TRL calls it on every rank with that rank's completions. With a model name or a configuration,
+    each rank loads its own engine on the first call; with an address, one server scores for all
+    ranks. AsyncGRPOTrainer's child process sees no GPU: give it an address.
 
     Args:
-        target: a server's address; a model's name or a FlipConfig; a FlipReward or an AsyncScorer.
-            None is the server at FLIPFAST_URL where that is set, else the embedded model.
-        timeout: seconds that a batch may take on a server; late rows have no reward.
-        options: those of AsyncFlipClient for a server, else of FlipConfig. The first call raises
-            ConfigError for one that cannot be used.
+        target: a server's address, a model name, a FlipConfig, a FlipReward or an AsyncScorer.
+            None means the server at FLIPFAST_URL if that is set, else the embedded model.
+        timeout: seconds that a batch may take, except with a FlipReward; late rows have no reward.
+        options: options of AsyncFlipClient for a server, otherwise of FlipConfig. The first call
+            raises ConfigError if one is invalid.
     """
 
-    __name__ = "flip_reward"  # TRL names the reward's metrics by it
+    __name__ = "flip_reward"  # TRL names the reward's metrics after it
 
     def __init__(
         self,
@@ -59,20 +59,20 @@ class TrlReward:
 
         Args:
             prompts, completions: strings or lists of messages; see `FlipReward.__call__`.
-            log_extra: gets two columns of TRL's table of completions: "flip_inferred", the
-                inferred instruction, and "flip_zero_variance", see `ScoreBatch.zero_variance`,
-                where neighbours with the same prompt are a group.
-            log_metric: gets "flip/rewards_per_s", "flip/failed_share" and
-                "flip/zero_variance_share". Each of the five is logged with every call, whatever
-                came of it, as all ranks have to log the same.
-            columns: the trainer's other columns and helpers, not used.
+            log_extra: receives two columns for TRL's completions table: "flip_inferred", the
+                inferred instruction, and "flip_zero_variance", see `ScoreBatch.zero_variance`
+                (adjacent rows with the same prompt form a group).
+            log_metric: receives "flip/rewards_per_s", "flip/failed_share" and
+                "flip/zero_variance_share". All five are logged on every call, whatever the
+                outcome, because all ranks must log the same keys.
+            columns: the trainer's other columns and helpers; unused.
 
         Returns:
-            One reward a row; None for a row that failed, which TRL leaves out of its group's mean.
+            One reward per row; None for a failed row, which TRL leaves out of its group's mean.
 
         Raises:
             InputError: prompts and completions differ in length.
-            UnavailableError: the server cannot be reached. No reward is made up.
+            UnavailableError: the server or the engine cannot be reached; no reward is invented.
         """
         batch = self._score(prompts, completions)
         alike = batch.zero_variance(prompts)
@@ -89,12 +89,12 @@ class TrlReward:
     async def flip_reward(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """Score a batch from a coroutine; as a call does, without logs."""
+        """Score a batch from a coroutine, like `__call__` but without logging."""
         if isinstance(self._target, FlipReward):
             return trainer_rewards(
                 await asyncio.to_thread(self._target.score_chats, prompts, completions)
             )
-        # Loading a model takes long: the caller's event loop has other things to do.
+        # Loading a model takes long and must not block the caller's event loop.
         scorer = await asyncio.to_thread(scorer_of, self._target, **self._options)
         batch = await scorer.score_chats(prompts, completions, timeout=self._timeout)
         return trainer_rewards(batch)

@@ -1,4 +1,4 @@
-"""verifiers and prime-rl: functions for a Rubric, one rollout or a group, and a reward of a trace.
+"""verifiers and prime-rl: Rubric functions for one rollout or a group, and a reward for a trace.
 
 Up to 0.1: `vf.Rubric(funcs=[FlipRewards("http://127.0.0.1:8000").flip])`. From 0.2:
 `rewards = {"flip": {"fn": "flipfast.trainers.verifiers:flip_trace"}}` in a task's configuration, or
@@ -16,14 +16,14 @@ from flipfast.trainers._scorers import Target, TrainerScorer
 
 
 class FlipRewards:
-    """Rewards as verifiers asks for them.
+    """Rewards through verifiers' interfaces.
 
     Args:
         target, options: see TrainerScorer.
-        instruction_key: what has the true instruction, a string or messages: "answer" or another
-            column, of a trace a field of its task. None takes the prompt.
-        on_failure: the reward of a rollout that has none; None raises NoRewardError: verifiers
-            drops a rollout whose reward has failed (up to 0.1 it counts it as 0.0 and logs it).
+        instruction_key: where the true instruction is, a string or messages: "answer" or another
+            column, or for a trace a field of its task. None uses the prompt.
+        on_failure: the reward of a rollout without one. None raises NoRewardError: verifiers
+            drops a rollout whose reward failed (up to 0.1 it counts it as 0.0 and logs it).
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FlipRewards:
     async def flip_group(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float]:
-        """Score a group of rollouts; a column is called `answers` here; raises as `flip` does."""
+        """Score a group of rollouts; raises as `flip` does. The column "answer" is `answers`."""
         truths = prompts if self._key is None else _column(columns, f"{self._key}s")
         return await self._rewards(truths, completions)
 
@@ -90,7 +90,7 @@ def _task_prompt(data: Any) -> Any:
 
 
 def _plain(chat: Any) -> Any:
-    """A string, or messages as dicts: verifiers' own are pydantic models."""
+    """Return a string, or messages as dicts: verifiers' own are pydantic models."""
     if chat is None or isinstance(chat, str):
         return chat
     return [message if isinstance(message, dict) else message.model_dump() for message in chat]

@@ -1,7 +1,7 @@
-"""verl: a reward function for its reward loop, one sample a call, and one for whole batches.
+"""verl: a reward function for its reward loop, one sample per call, and one for whole batches.
 
 `reward.custom_reward_function.path=pkg://flipfast.trainers.verl`, `name=compute_score`; options go
-into `reward_kwargs`. `verl_manager` has a reward manager, which reads the prompt itself.
+into `reward_kwargs`. `verl_manager` has a reward manager that reads the prompt itself.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ async def compute_score(
     reward_model_tokenizer: Any = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score one response as verl's reward loop asks for it.
+    """Score one response for verl's reward loop.
 
     Args:
-        data_source: not used.
+        data_source: unused.
         solution_str: the response.
-        ground_truth: the true instruction; where it is no text, or an empty one, that is
-            `extra_info["prompt"]`, a string or messages.
+        ground_truth: the true instruction. If it is not a string, or is blank,
+            `extra_info["prompt"]`, a string or messages, takes its place.
         extra_info: the dataset's column of this name.
-        instruction_key: the key of `extra_info` that has the instruction, in place of both.
-        reward_router_address, reward_model_tokenizer: verl's, not used.
-        options: those of TrainerScorer: target, timeout, on_failure (0.0: verl has no missing
-            reward), and the engine's or the client's.
+        instruction_key: the key of `extra_info` that holds the instruction, instead of both.
+        reward_router_address, reward_model_tokenizer: verl's; unused.
+        options: options of TrainerScorer: target, timeout, on_failure (0.0: verl has no missing
+            reward), and those of the engine or the client.
 
     Returns:
         "score", "inferred", "status", "flip_failed", "flip_precision", "flip_recall".
@@ -60,7 +60,7 @@ def compute_score_batch(
     instruction_key: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Score a batch as verl's legacy manager `batch` asks for it; see `compute_score`."""
+    """Score a batch for verl's legacy `batch` manager; see `compute_score`."""
     prompts = [
         _prompt(truth, extra or {}, instruction_key)
         for truth, extra in zip(ground_truths, extra_infos, strict=True)
@@ -77,7 +77,7 @@ def _prompt(ground_truth: Any, extra: Mapping[str, Any], key: str | None) -> Any
         )
     named = isinstance(ground_truth, str) and ground_truth.strip()
     prompt: Any = extra[key] if key is not None else ground_truth if named else extra.get("prompt")
-    # Parquet files give arrays for lists.
+    # Lists arrive from Parquet files as arrays.
     return getattr(prompt, "tolist", lambda: prompt)()
 
 

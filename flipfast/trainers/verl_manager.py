@@ -1,4 +1,4 @@
-"""verl: a reward manager, for data whose ground truth is not the instruction.
+"""verl: a reward manager for data whose ground truth is not the instruction.
 
 `reward.reward_manager.source=importlib`, `name=FlipRewardManager`,
 `module.path=pkg://flipfast.trainers.verl_manager`; options go into
@@ -25,11 +25,11 @@ class FlipRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
     """Scores each response against the conversation that the policy was given.
 
     Args:
-        config: verl's; its `reward.custom_reward_function.reward_kwargs` are the options of
-            `flipfast.trainers.verl.compute_score`, where "prompt" is the `instruction_key`.
+        config: verl's. Its `reward.custom_reward_function.reward_kwargs` are options of
+            `flipfast.trainers.verl.compute_score`, with "prompt" as default `instruction_key`.
         tokenizer: decodes responses.
-        compute_score: verl's, not used.
-        router: verl's `reward_router_address` and `reward_model_tokenizer`, not used.
+        compute_score: verl's; unused.
+        router: verl's `reward_router_address` and `reward_model_tokenizer`; unused.
     """
 
     def __init__(

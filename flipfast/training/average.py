@@ -18,11 +18,12 @@ _WEIGHTS = "model.safetensors"
 
 
 def average(out: Path, runs: Sequence[Path]) -> None:
-    """Write to `out` what the first of the runs holds, with the mean of all runs' weights.
+    """Copy the first run to `out`, with the mean of all runs' weights.
 
     Args:
         out: the model folder to write.
-        runs: model folders of one shape; the mean is taken in float32, stored in bfloat16.
+        runs: model folders with identical shapes; the mean is computed in float32 and stored in
+            bfloat16.
     """
     shutil.copytree(runs[0], out, dirs_exist_ok=True)
     states = [load_file(run / _WEIGHTS) for run in runs]

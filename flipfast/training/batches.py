@@ -1,4 +1,4 @@
-"""Packs training examples into rows: prompt, response and answer, as the inverter will see them."""
+"""Packs training examples into rows: prompt, response and answer, as the inverter sees them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from flipfast.training.world import World
 
 MAX_RESPONSE_TOKENS = 240
 _ROWS, _TOKENS, _POOL = 13, 320, 24
-# Copying is learnt first, on short texts; then real pairs come in; at the end they prevail, for a
-# real instruction hardly ever reads like a pseudo-instruction.
+# The model first learns to copy, on short texts; then real pairs join, and at the end they dominate
+# because real instructions hardly ever read like pseudo-instructions.
 EARLY, LATE = 0.2, 0.7  # shares of the run
 _SOURCES = ("world", "pseudo", "pair")
 _EARLY_MIX, _MIX, _LATE_MIX = (0.7, 0.3, 0.0), (0.25, 0.25, 0.5), (0.3, 0.05, 0.65)
 _STYLE_WEIGHTS = {"standalone": 1, "conversation": 1, "direct": 8}
-_PROMPT_WEIGHT = 0.2  # reading the response is learnt along with inverting it
+_PROMPT_WEIGHT = 0.2  # also learn to model the response, not only to invert it
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Batch:
 
     Attributes:
         ids: token ids.
-        weights: of each token in the loss.
+        weights: each token's weight in the loss.
         positions: within the token's own example.
-        documents: a number an example, -1 for padding; tokens see their own example only.
+        documents: number of the example, -1 for padding; tokens attend only to their own example.
     """
 
     ids: torch.Tensor
@@ -44,7 +44,7 @@ class Batch:
 
 
 class Batches:
-    """Draws batches; what they hold depends on the run's progress, 0 to 1.
+    """Draws batches whose mix of sources depends on the run's progress, 0 to 1.
 
     Args:
         tokenizer: the inverter's tokenizer.
@@ -89,9 +89,9 @@ class Batches:
         return ids + zeros, weights + [0.0] * padding, positions + zeros, documents + [-1] * padding
 
     def _take(self, room: int, progress: float) -> tuple[list[int], list[float]] | None:
-        """Take the longest waiting example that fits; any of them where the row is empty.
+        """Take the longest waiting example that fits, or the oldest one if the row is empty.
 
-        Always the longest would put the short ones off for ever.
+        Always taking the longest would postpone short examples forever.
         """
         while len(self._pool) < _POOL:
             self._pool.append(self._encoded(progress))
@@ -103,7 +103,7 @@ class Batches:
         return self._pool.pop(max(fitting, key=lambda i: len(self._pool[i][0])))
 
     def _encoded(self, progress: float) -> tuple[list[int], list[float]]:
-        """Token ids and loss weights of one example that fits a row."""
+        """Return token ids and loss weights of one example that fits a row."""
         while True:
             example = self._example(progress)
             style = self._rng.choices([*_STYLE_WEIGHTS], [*_STYLE_WEIGHTS.values()])[0]
@@ -114,7 +114,7 @@ class Batches:
             prompt = self._renderers[style].render(example.response).token_ids
             target = self._tokenizer.encode(answer + END)
             if len(prompt) + len(target) <= _TOKENS:
-                fixed = [0.0] * self._n_template[style]  # there is nothing to learn in the template
+                fixed = [0.0] * self._n_template[style]  # nothing to learn in the template
                 read = [_PROMPT_WEIGHT] * (len(prompt) - len(fixed))
                 return prompt + target, fixed + read + [1.0] * len(target)
 

@@ -30,7 +30,7 @@ _PSEUDO = (
 
 @dataclass(frozen=True)
 class Example:
-    """What the inverter reads, what it should write, and one sentence on what gives it away."""
+    """What the inverter reads, what it should write, and one sentence on the evidence for it."""
 
     response: str
     target: str
@@ -40,12 +40,11 @@ class Example:
 class RealText:
     """Real instruction/response pairs.
 
-    A twentieth of the instructions, chosen by a hash of their text, is held out together with
-    all its responses.
+    One in twenty instructions, chosen by a hash of its text, is held out with all its responses.
 
     Args:
         path: gzipped JSON lines with `instruction` and `response`.
-        held_out: keep only the held-out part, else only the rest.
+        held_out: whether to keep only the held-out part instead of only the rest.
     """
 
     def __init__(self, path: Path, *, held_out: bool = False) -> None:
@@ -74,7 +73,7 @@ class RealText:
         return Example(response, instruction, self._reasoning(response))
 
     def pseudo(self, rng: Random, *, max_words: int) -> Example:
-        """Draw a span of a real response and make an instruction of its rare words."""
+        """Draw a span of a real response and build an instruction from its rare words."""
         while True:
             words = rng.choice(self.pairs)[1].split(" ")
             start = rng.randrange(max(1, len(words) - max_words))
@@ -89,7 +88,7 @@ class RealText:
         return f"It deals with {_listed(rare)}." if rare else "It says very little."
 
     def _rare_words(self, text: str, n: int) -> list[str]:
-        """The n words of highest tf-idf, as written and in order of appearance."""
+        """Return the n words with the highest tf-idf, as written and in order of appearance."""
         found = _WORD.findall(text)
         counts = Counter(word.lower() for word in found)
         scores = {w: k * self._rarity.get(w, 0.0) for w, k in counts.items()}
@@ -99,7 +98,7 @@ class RealText:
 
 
 def world_example(world: World, rng: Random) -> Example:
-    """Draw from the closed world: mostly good responses, now and then a failure."""
+    """Draw from the closed world: mostly good responses, otherwise a failure."""
     if rng.random() < _FAILURE_SHARE:
         sample = world.failure(rng, rng.choice(FAILURES))
     else:

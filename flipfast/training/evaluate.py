@@ -1,4 +1,4 @@
-"""Measures an inverter: the closed world's held-out part, and held-out real pairs.
+"""Evaluates an inverter on the closed world's held-out part and on held-out real pairs.
 
 `python -m flipfast.training.evaluate --model FOLDER [--pairs PAIRS.jsonl.gz]` prints JSON.
 """
@@ -28,15 +28,15 @@ def evaluate_world(reward: FlipReward, n_groups: int, seed: int = 0) -> dict[str
     """Score held-out groups of the closed world, two good responses and six failures each.
 
     Returns:
-        `mean_f1` by label, and `best_of_8`: how often the best response is a good one; where
-        several tie for the best, the share of good ones among them counts.
+        `groups`, `mean_f1` by label, and `best_of_8`: how often the best response is a good one;
+        if several tie for the best, the share of good ones among them counts.
     """
     rng = Random(seed)
     world = World(held_out=True)
     groups = [world.group(rng) for _ in range(n_groups)]
     samples = [sample for group in groups for sample in group.samples]
     batch = _score(reward, [s.instruction for s in samples], [s.response for s in samples])
-    values = np.array([r or 0.0 for r in batch.rewards])  # nothing inferred is worth nothing
+    values = np.array([r or 0.0 for r in batch.rewards])  # a failed inversion counts as 0
     by_label: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(samples, values.tolist(), strict=True):
         by_label[sample.label].append(value)
@@ -54,8 +54,9 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
     """Score held-out real pairs against their own and against another pair's instruction.
 
     Returns:
-        Mean F1 of matched and of shuffled pairs and the AUC between them, for the reward and for
-        taking the first 15 words of the response as the inferred instruction.
+        The number of pairs, and the mean F1 of matched and of shuffled pairs with the AUC between
+        them, both for the reward and for a baseline that takes the first 15 words of the response
+        as the inferred instruction.
     """
     held_out = RealText(pairs, held_out=True).pairs
     chosen = Random(seed).sample(held_out, min(n_pairs, len(held_out)))
@@ -71,7 +72,7 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
 
 
 def _score(reward: FlipReward, instructions: Sequence[str], responses: Sequence[str]) -> ScoreBatch:
-    """Score, and refuse to make figures of rows that the model never ran."""
+    """Score responses; raises FlipfastError if a row could not be run."""
     batch = reward.score(instructions, responses)
     errors = [error for error in batch.errors if error is not None]
     if errors:

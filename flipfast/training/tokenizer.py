@@ -25,11 +25,11 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
-    """Train the tokenizer on texts and on the prompts' own wording.
+    """Train the tokenizer on texts and on the wording of the prompts.
 
     Returns:
-        A transformers tokenizer of VOCAB_SIZE entries. Every byte is in the vocabulary, so any
-        text can be encoded; digits stand alone, so that numbers are copied digit by digit.
+        A transformers tokenizer with VOCAB_SIZE entries. Every byte is in the vocabulary, so any
+        text can be encoded; each digit is its own token, so numbers are copied digit by digit.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +59,7 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def _prompt_texts() -> list[str]:
-    """The prompts, often enough that their words become single tokens: prompts get shorter."""
+    """Return the prompts, repeated so that their words become single tokens: shorter prompts."""
     templates = [get_template(style) for style in STYLES]
     texts = [t.format() for template in templates for t in (template.system,) if t]
     texts += [template.user.format(response="") for template in templates]

@@ -26,13 +26,13 @@ _SAVE_EVERY_S, _LOG_EVERY = 300, 50
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run is given.
+    """The parameters of a training run.
 
     Attributes:
         out: the model folder to write.
-        steps: how long to train; the learning rate falls to zero over the last 40 %.
+        steps: number of steps; the learning rate falls to zero over the last 40 %.
         pairs: real pairs (see RealText), or None for the closed world alone.
-        resume: a model folder to go on from, or None to start afresh.
+        resume: a model folder to continue from, or None to start from scratch.
         seed: of the weights, the samples and their order.
         device: a torch device.
     """
@@ -66,7 +66,7 @@ def train(recipe: Recipe) -> None:
 
 
 class Trainer:
-    """The loop: Muon for the matrices, AdamW for the rest, bfloat16 products."""
+    """The training loop: Muon for matrices, AdamW for the rest, matrix products in bfloat16."""
 
     def __init__(self, recipe: Recipe, model: Any, tokenizer: Any, batches: Batches) -> None:
         self._recipe, self._tokenizer, self._batches = recipe, tokenizer, batches
@@ -82,13 +82,13 @@ class Trainer:
         self._loss: Callable[..., torch.Tensor] = torch.compile(self._weighted_loss, dynamic=False)
 
     def run(self) -> None:
-        """Take all steps; log, and save now and then."""
+        """Run all steps, logging and saving periodically."""
         started = saved = time.monotonic()
         tokens, losses = 0, []
         for step in range(1, self._recipe.steps + 1):
             progress = (step - 1) / self._recipe.steps
             scale = min(1.0, step / _WARMUP_STEPS, (1 - progress) / 0.4)
-            # A resumed run has learnt to copy already.
+            # A resumed run has already learned to copy.
             at = EARLY + (1 - EARLY) * progress if self._recipe.resume else progress
             batch = self._batches.draw(at)
             losses.append(self._step(batch, scale))
@@ -104,9 +104,9 @@ class Trainer:
         self.save()
 
     def save(self) -> None:
-        """Write the weights in bfloat16, the tokenizer, and the style the model is made for."""
+        """Write the weights in bfloat16, the tokenizer, and the prompt style of the model."""
         model = copy.deepcopy(self._model).to(torch.bfloat16)
-        # Read by FlipReward where the user names neither style nor length.
+        # FlipReward's defaults if the user sets neither style nor length.
         model.config.flipfast = {"style": "direct", "max_response_tokens": MAX_RESPONSE_TOKENS}
         model.save_pretrained(self._recipe.out)
         self._tokenizer.save_pretrained(self._recipe.out)

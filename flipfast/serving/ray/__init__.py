@@ -1,4 +1,4 @@
-"""Past one machine: engines in Ray actors, behind Ray Serve, over folders with Ray Data."""
+"""Several machines with Ray: engines in actors, behind Ray Serve, or for folders with Ray Data."""
 
 from __future__ import annotations
 

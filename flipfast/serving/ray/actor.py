@@ -1,4 +1,4 @@
-"""An engine in a Ray actor, and the driver's end of it."""
+"""An engine in a Ray actor, and the driver's handle to it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Build = Callable[[FlipConfig], ServedScorer]
 
 @dataclass(frozen=True)
 class ActorShare:
-    """What one actor takes of the cluster.
+    """One actor's share of the cluster.
 
     Attributes:
         num_cpus: CPU cores.
-        num_gpus: GPUs, also parts of one (give the engine a `memory` that fits then); None takes a
-            whole one where the cluster has any.
-        threads: of torch and of the engine; None takes num_cpus, and at least one.
-        ray_options: others of Ray's options for an actor: `resources`, `runtime_env`.
+        num_gpus: GPUs, or a fraction of one (then give the engine a `memory` that fits); None
+            takes a whole one if the cluster has any.
+        threads: of torch and of the engine; None means num_cpus, but at least one.
+        ray_options: Ray's other options for an actor: `resources`, `runtime_env`.
     """
 
     num_cpus: float = 1
@@ -37,17 +37,17 @@ class ActorShare:
     ray_options: Mapping[str, Any] | None = None
 
     def options(self) -> dict[str, Any]:
-        """As Ray takes them; asks the cluster, where num_gpus is None."""
+        """Return the options for Ray; queries the cluster if num_gpus is None."""
         gpus = self.num_gpus
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
         return {"num_cpus": self.num_cpus, "num_gpus": gpus, **(self.ray_options or {})}
 
     def n_actors(self, wanted: int | None) -> int:
-        """How many such actors there are to be: as wanted, or as the cluster has room for.
+        """Return the number of actors: as wanted, or as many as the cluster has room for.
 
         Raises:
-            ConfigError: fewer than one.
+            ConfigError: fewer than one is wanted.
         """
         if wanted is not None:
             if wanted < 1:
@@ -59,26 +59,26 @@ class ActorShare:
         return max(1, min(fits, default=1))
 
     def set_threads(self) -> None:
-        """To be called in the actor, before there is an engine."""
+        """Set torch's number of threads; call in the actor before creating the engine."""
         import torch
 
         torch.set_num_threads(self.threads or max(1, int(self.num_cpus)))
 
 
 class EngineActor:
-    """What runs in the actor: an engine that takes many calls at a time."""
+    """Runs in the actor: an engine that handles many calls concurrently."""
 
     def __init__(self, build: Build, config: FlipConfig, share: ActorShare) -> None:
         self._build, self._config, self._share = build, config, share
         self._tasks: dict[int, asyncio.Task[Any]] = {}
 
     async def start(self) -> None:
-        """Load the model; apart from the constructor, so that its errors arrive as they are."""
+        """Load the model; not in the constructor, so that its errors arrive unchanged."""
         self._share.set_threads()
         self._engine = self._build(self._config)
 
     async def run(self, jobs: Sequence[tuple[int, bytes]]) -> tuple[list[Any], dict[str, int]]:
-        """Results of jobs, exceptions among them, and the engine's counters."""
+        """Run jobs; returns their results, which may be exceptions, and the engine's counters."""
         tasks = [asyncio.ensure_future(self._one(content)) for _, content in jobs]
         ids = [job_id for job_id, _ in jobs]
         self._tasks.update(zip(ids, tasks, strict=True))
@@ -87,7 +87,7 @@ class EngineActor:
         finally:
             for job_id in ids:
                 del self._tasks[job_id]
-        # Those that were dropped are waited for by nobody.
+        # Nobody waits for the dropped jobs.
         known = [None if isinstance(one, asyncio.CancelledError) else one for one in outcomes]
         return known, dict(self._engine.status().counters)
 
@@ -105,10 +105,10 @@ class EngineActor:
 
 
 class ActorMember(Member):
-    """The driver's end of an EngineActor.
+    """The driver's handle to an EngineActor.
 
     Attributes:
-        counters: the engine's, as they were when it last answered.
+        counters: the engine's, as of its last answer.
     """
 
     def __init__(
@@ -120,18 +120,18 @@ class ActorMember(Member):
         self.counters: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Wait until it is ready.
+        """Wait until the actor is ready.
 
         Raises:
-            MemberDied: it has died.
-            FlipfastError: what building the engine raised.
+            MemberDied: the actor died.
+            FlipfastError: raised when creating the engine.
         """
         await self._call(self._actor.start.remote())
 
     async def run(self, jobs: Sequence[tuple[int, bytes]]) -> list[Any]:
         outcomes, self.counters = await self._call(self._actor.run.remote(list(jobs)))
         for outcome in outcomes:
-            if isinstance(outcome, UnavailableError):  # its engine has crashed, or is closed
+            if isinstance(outcome, UnavailableError):  # its engine crashed or is closed
                 raise MemberDied(str(outcome))
         return list(outcomes)
 
@@ -143,7 +143,7 @@ class ActorMember(Member):
         await self._call(self._actor.control.remote(method, *args, **kwargs))
 
     def kill(self) -> None:
-        """End the actor, if it is not dead yet."""
+        """Kill the actor if it is still alive."""
         ray.kill(self._actor)
 
     @staticmethod

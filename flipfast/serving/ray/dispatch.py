@@ -1,4 +1,4 @@
-"""Which job goes to which member of a pool, and what becomes of it when the member dies."""
+"""Assigns jobs to the members of a pool, and retries them when a member dies."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from flipfast.errors import QueueFullError, UnavailableError
 from flipfast.serving.fair_queue import FairQueue
 
 _POLL_S = 0.02
-_SUSPECTS = 8  # sent together where a member has died with each of them once
+_SUSPECTS = 8  # jobs sent together if a member has died with each of them once
 
 
 class MemberDied(Exception):
-    """A member is gone, or of no use any more; its jobs may go to others."""
+    """A member is gone or no longer usable; its jobs may go to others."""
 
 
 class JobLost(UnavailableError):
-    """Every member that took a job died with it, the last one with no other job to blame."""
+    """Every member that ran a job died with it, the last one while running only this job."""
 
 
 class Member(ABC):
-    """Takes groups of jobs, several groups at a time."""
+    """Runs groups of jobs, several groups at a time."""
 
     @abstractmethod
     async def run(self, jobs: Sequence[tuple[int, bytes]]) -> list[Any]:
-        """Run jobs, pairs of an id and what it says; each result may be an exception to raise.
+        """Run jobs, pairs of an id and pickled content; a result may be an exception to raise.
 
         Raises:
             MemberDied: none of the results is known.
@@ -37,7 +37,7 @@ class Member(ABC):
 
     @abstractmethod
     def drop(self, job_id: int) -> None:
-        """Nobody waits for this job any more."""
+        """Cancel a job that nobody waits for any more."""
 
 
 AnyMember = TypeVar("AnyMember", bound=Member)
@@ -54,21 +54,21 @@ class _Job:
 
 
 class Dispatcher(Generic[AnyMember]):
-    """Shares jobs out among members, each to the one with the fewest; for one event loop.
+    """Distributes jobs among members, each to the least loaded one; for one event loop.
 
-    A member that dies takes part no more. Its jobs go to others, in small groups to a member that
-    has nothing else to do, and at last alone: a job that kills its members is found out, and does
-    not take others with it.
+    A dead member is removed. Its jobs are retried on idle members, first in small groups and
+    finally one at a time, so that a job that kills its members is identified without taking
+    other jobs down with it.
 
     Args:
         on_death: called once for each member that has died.
-        max_queue: jobs that may wait.
-        max_in_flight: jobs that a member may have.
-        max_group: jobs that are sent together.
-        max_deaths: members that one job may cost.
+        max_queue: maximum number of waiting jobs.
+        max_in_flight: maximum number of jobs per member.
+        max_group: maximum number of jobs sent together.
+        max_deaths: number of members that may die with one job before it is given up.
 
     Attributes:
-        n_resent: jobs that were sent again.
+        n_resent: number of jobs sent again.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Dispatcher(Generic[AnyMember]):
         self._max_group = max_group
         self._max_deaths = max_deaths
         self._load: dict[AnyMember, int] = {}
-        self._set_apart: set[AnyMember] = set()  # run suspects, and nothing else
+        self._set_apart: set[AnyMember] = set()  # run suspects and nothing else
         self._waiting: FairQueue[_Job] = FairQueue()
         self._suspects: dict[int, _Job] = {}
         self._ids = itertools.count()
@@ -99,26 +99,26 @@ class Dispatcher(Generic[AnyMember]):
 
     @property
     def members(self) -> list[AnyMember]:
-        """Those that are alive."""
+        """The members that are alive."""
         return list(self._load)
 
     @property
     def queued(self) -> int:
-        """Jobs that wait."""
+        """Number of waiting jobs."""
         return len(self._waiting) + len(self._suspects)
 
     @property
     def running(self) -> int:
-        """Jobs that members have."""
+        """Number of jobs sent to members."""
         return sum(self._load.values())
 
     async def run(self, content: bytes, caller: str = "") -> Any:
-        """Have one job done; cancelling drops it.
+        """Run one job; cancelling this call drops the job.
 
         Raises:
-            QueueFullError: too many wait.
-            Exception: what `refuse` or `fail` was given.
-            JobLost: the job has cost as many members as it may.
+            QueueFullError: too many jobs are waiting.
+            Exception: the error passed to `refuse` or `fail`.
+            JobLost: `max_deaths` members have died with the job.
         """
         if self._refusal is not None:
             raise self._refusal
@@ -135,12 +135,12 @@ class Dispatcher(Generic[AnyMember]):
                 self._forget(job)
 
     def add(self, member: AnyMember) -> None:
-        """Let a member take part."""
+        """Add a member."""
         self._load[member] = 0
         self._schedule()
 
     async def pause(self) -> None:
-        """Send nothing more, and wait until nothing runs."""
+        """Stop sending jobs, and wait until none is running."""
         self._paused = True
         while self._calls:
             await asyncio.wait(set(self._calls))
@@ -151,16 +151,16 @@ class Dispatcher(Generic[AnyMember]):
         self._schedule()
 
     def refuse(self, error: Exception | None) -> None:
-        """Let all jobs that come raise this error, or none where it is None."""
+        """Make all new jobs raise this error; None accepts jobs again."""
         self._refusal = error
 
     async def drain(self) -> None:
-        """Wait until no job waits or runs."""
+        """Wait until no job is waiting or running."""
         while self.queued or self._calls:
             await asyncio.sleep(_POLL_S)
 
     def fail(self, error: Exception) -> None:
-        """Let all jobs that wait, that come, or that a member dies with raise this error."""
+        """Make all waiting and new jobs, and those whose member dies, raise this error."""
         self.refuse(error)
         self._failed = True
         for job in [*self._take(len(self._waiting)), *self._suspects.values()]:
@@ -168,8 +168,8 @@ class Dispatcher(Generic[AnyMember]):
         self._suspects.clear()
 
     def bury(self, member: AnyMember) -> None:
-        """Take a member that has died out; its calls, if there are any, must raise MemberDied."""
-        if member in self._load:  # the first to hear of it
+        """Remove a dead member; its calls, if there are any, must raise MemberDied."""
+        if member in self._load:  # not removed yet
             del self._load[member]
             self._set_apart.discard(member)
             self._on_death(member)
@@ -184,7 +184,7 @@ class Dispatcher(Generic[AnyMember]):
             job.member.drop(job.id)
 
     def _schedule(self) -> None:
-        """Send soon: what comes in the same turn of the event loop is sent together."""
+        """Send soon, so that jobs of the same event loop iteration are sent together."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._send_all)
@@ -214,7 +214,7 @@ class Dispatcher(Generic[AnyMember]):
             (m for m in self._load if m not in self._set_apart), key=self._load.__getitem__
         )
         if self._suspects and not self._set_apart:
-            usual = usual[1:]  # this one gets nothing until it is idle, and then suspects
+            usual = usual[1:]  # the least loaded gets no new jobs until idle, then suspects
         usual = [member for member in usual if self._load[member] < self._max_in_flight]
         if not usual or not self._waiting:
             return False

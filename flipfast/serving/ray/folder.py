@@ -1,4 +1,4 @@
-"""A folder of rows scored with Ray Data, in parts that are finished one by one."""
+"""Scores a folder of rows with Ray Data, in parts so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from flipfast.serving.ray.actor import ActorShare
 from flipfast.serving.ray.parts import Part, cut, find_files, write_whole
 
 _MANIFEST = "manifest.json"
-_MAX_TRIES = 3  # of a part: as many actors have died with it
-# Options that change how long a run takes, and nothing that it writes.
+_MAX_TRIES = 3  # per part: give up once this many actors have died with it
+# Options that change a run's duration but not its output.
 _FREE_OPTIONS = ("batch_size", "cache_rewards", "drafting", "memory", "progress")
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """What became of a part.
+    """The result of scoring a part.
 
     Attributes:
         source: the input file.
         out: the file with the scores.
-        statuses: how often each came up.
-        errors: of broken rows, with their numbers.
+        statuses: number of rows with each status.
+        errors: row numbers and errors of malformed rows.
     """
 
     source: str
@@ -44,12 +44,12 @@ class PartReport:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        n_parts: into which the input is cut.
-        n_kept: of them, parts that an earlier run has finished.
-        statuses: how often each came up in the others.
+        n_parts: number of parts of the input.
+        n_kept: number of parts finished by an earlier run.
+        statuses: number of rows with each status in the other parts.
     """
 
     n_parts: int
@@ -58,7 +58,7 @@ class FolderReport:
 
 
 class PartScorer:
-    """Holds a reward in an actor of Ray Data, and scores a part a call."""
+    """Holds a reward in a Ray Data actor and scores the parts of a batch."""
 
     def __init__(
         self, build: Callable[[FlipConfig], FlipReward], config: FlipConfig, share: ActorShare
@@ -74,7 +74,7 @@ class PartScorer:
         report = PartReport(part.source, part.out)
         path = Path(part.out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        tries = path.with_name(f".{path.name}.tries")  # grows by a byte each time
+        tries = path.with_name(f".{path.name}.tries")  # grows by one byte per try
         if tries.exists() and tries.stat().st_size >= _MAX_TRIES:
             return report
         with tries.open("ab") as file:
@@ -82,7 +82,7 @@ class PartScorer:
         rows = part.rows(self._reward.config.target)
         scored = zip(rows, score_rows(self._reward, rows), strict=True)
         lines = [scored_fields(row, scores) for row, scores in scored]
-        # Parquet has values that JSON does not know; they are written as their text.
+        # Parquet values that JSON cannot represent are written as strings.
         text = "".join(json.dumps(line, default=str) + "\n" for line in lines)
         write_whole(path, text)
         tries.unlink(missing_ok=True)
@@ -103,27 +103,28 @@ def score_folder(
     on_part: Callable[[PartReport, int], None] | None = None,
     build: Callable[[FlipConfig], FlipReward] = FlipReward,
 ) -> FolderReport:
-    """Score JSONL and Parquet files on a Ray cluster; a second call goes on where one has ended.
+    """Score JSONL and Parquet files on a Ray cluster; a second call resumes an interrupted one.
 
-    The scores of NAME, lines as `flipfast score` writes them, go to OUT/NAME/part-000000.jsonl and
-    so on, in the order of the rows. All machines must see both folders under the same paths. The
-    rows of a part are scored by one actor; where that dies, another one scores them again.
+    The scores of NAME, in the format of `flipfast score`, go to OUT/NAME/part-000000.jsonl and so
+    on, in row order. All machines must see both folders under the same paths. One actor scores
+    all rows of a part; if it dies, another scores them again.
 
     Args:
         source: a file, or a folder with .jsonl and .parquet files at any depth.
         out: a folder.
         config: of the reward.
-        n_actors: how many; None takes as many as the cluster has room for.
-        share: what each takes of the cluster.
-        rows_a_part: what a restart loses at most, for each actor.
-        overwrite: forget what `out` holds of an earlier run.
-        on_part: called with each part that is done, and with the number of parts in all.
-        build: makes the reward, in the actor.
+        n_actors: number of actors; None takes as many as the cluster has room for.
+        share: each actor's share of the cluster.
+        rows_a_part: rows per part: the most work that a restart loses, for each actor.
+        overwrite: delete an earlier run's results in `out`.
+        on_part: called with the report of each finished part and the total number of parts.
+        build: creates the reward, in the actor.
 
     Raises:
-        InputError: the input cannot be read, or is not the one that `out` was begun with.
-        ConfigError: the options are not those that `out` was begun with.
-        FlipfastError: parts whose actors die again and again; all others are done.
+        InputError: the input cannot be read, or differs from the one that `out` was begun with.
+        ConfigError: the options differ from those that `out` was begun with, or `out` holds other
+            files.
+        FlipfastError: some parts killed their actors every time; all others are done.
     """
     config, share, folder = config or FlipConfig(), share or ActorShare(), Path(out)
     parts = _begin(find_files(source), folder, config, rows_a_part, overwrite=overwrite)
@@ -151,7 +152,7 @@ def _run(
     share: ActorShare,
     n_actors: int | None,
 ) -> Iterator[PartReport]:
-    """Score parts, each a Ray task of its own, and give their reports as they are done."""
+    """Score parts, each in its own Ray task, and yield their reports as they finish."""
     from ray import data
 
     if not ray.is_initialized():
@@ -169,11 +170,11 @@ def _run(
             **share.options(),
         )
     try:
-        # Without prefetching no thread outlives this loop: Ray gives the actors up where it ends.
+        # Without prefetching no thread outlives this loop, so Ray releases the actors at its end.
         for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
             for report in batch["report"]:
                 yield PartReport(**json.loads(report))
-    except RayError as error:  # the message is a traceback, of which the end matters
+    except RayError as error:  # the message is a traceback; only its end matters
         last = str(error).strip().rpartition("\n")[2]
         raise FlipfastError(f"Ray gave up: {last}") from error
 
@@ -181,7 +182,7 @@ def _run(
 def _begin(
     files: dict[str, Path], out: Path, config: FlipConfig, rows_a_part: int, *, overwrite: bool
 ) -> list[Part]:
-    """Cut the input, and make sure that `out` was begun with the same one, or is begun now."""
+    """Cut the input into parts, and check that `out` was begun with the same one, or begin it."""
     parts: list[Part] = []
     digests = {}
     for name, file in files.items():
@@ -192,7 +193,7 @@ def _begin(
     old = _read_manifest(out)
     if old is None and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} holds files of something else: take an empty folder")
-    _remove(out, ".part-*")  # what actors that died were writing
+    _remove(out, ".part-*")  # unfinished files of actors that died
     if old is not None and not overwrite:
         _check_same(old, manifest, out)
         return parts

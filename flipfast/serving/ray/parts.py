@@ -1,4 +1,4 @@
-"""Files with rows, cut into the parts that a long run is made of."""
+"""Cuts files of rows into the parts of a long run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a file that follow each other, and the file for their scores.
+    """Consecutive rows of a file, and the file for their scores.
 
     Attributes:
         source: the file.
         out: where the scores go.
-        first: number of the first row; in a JSONL file that of its line, blank ones counted.
-        n_rows: rows, or lines.
-        offset: where a JSONL file's first line begins, in bytes.
+        first: number of the first row, from 1; in a JSONL file its line, counting blank ones.
+        n_rows: number of rows, or lines.
+        offset: position of the first line in a JSONL file, in bytes.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Part:
     offset: int = 0
 
     def rows(self, target: str) -> list[InputRow]:
-        """Read the rows; see `flipfast.rows` for what is broken."""
+        """Read the rows; see `flipfast.rows` for malformed ones."""
         if self.source.endswith(".parquet"):
             numbered = enumerate(_parquet_rows(self), start=self.first)
             return [row_of(fields, number, target) for number, fields in numbered]
@@ -49,7 +49,7 @@ class Part:
 
 
 def find_files(source: str) -> dict[str, Path]:
-    """The files of a folder, or a single one, by their paths below the folder.
+    """Find the files of a folder, or a single file, keyed by their paths below the folder.
 
     Raises:
         InputError: there is none.
@@ -64,19 +64,19 @@ def find_files(source: str) -> dict[str, Path]:
 
 
 def cut(name: str, file: Path, out: Path, rows_a_part: int) -> tuple[str, list[Part]]:
-    """Read a file through, and cut it.
+    """Read a whole file and cut it into parts.
 
     Args:
-        name: its own, below the folder of outputs.
-        file: any but those that end in .parquet are lines of JSON.
-        out: the folder of outputs.
-        rows_a_part: rows, or lines.
+        name: name of its folder below `out`.
+        file: a Parquet file if it ends in .parquet, else lines of JSON.
+        out: the output folder.
+        rows_a_part: rows, or lines, per part.
 
     Returns:
-        A digest of its content, and its parts.
+        A digest of the file's content, and its parts.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         if file.suffix == ".parquet":
@@ -93,7 +93,7 @@ def cut(name: str, file: Path, out: Path, rows_a_part: int) -> tuple[str, list[P
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file such that it is never seen in part, even after a crash."""
+    """Write a file atomically: it is never seen half-written, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -136,11 +136,11 @@ def _digest(file: Path) -> str:
 
 
 def _parquet_rows(part: Part) -> Iterator[dict[str, Any]]:
-    """The rows as JSON has them; a null is a field that is not there."""
+    """Yield the rows as dicts, without the fields that are null."""
     file = _parquet(Path(part.source))
     end, at, groups = part.first - 1 + part.n_rows, 0, []
     skipped = 0
-    for group in range(file.metadata.num_row_groups):  # only those with rows of the part are read
+    for group in range(file.metadata.num_row_groups):  # read only those with rows of the part
         n = file.metadata.row_group(group).num_rows
         if at < end and at + n > part.first - 1:
             groups.append(group)

@@ -1,4 +1,4 @@
-"""Engines in Ray actors, as one scorer."""
+"""A pool of engines in Ray actors behind one scorer."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 
 _log = logging.getLogger(__name__)
 
-_MAX_DEATHS = 3  # actors that one row may cost
-_PAUSES_S = (0.0, 1.0, 5.0, 20.0)  # before each try to start an actor that dies in it
-_IN_FLIGHT = {"cpu": 128, "cuda": 1024}  # rows an actor: a few times what its engine runs at once
-_GROUPS = 8  # calls that these come in, so that one slow row holds few others back
+_MAX_DEATHS = 3  # actors that may die with one row
+_PAUSES_S = (0.0, 1.0, 5.0, 20.0)  # before each attempt to start an actor that dies on start
+_IN_FLIGHT = {"cpu": 128, "cuda": 1024}  # rows per actor: a few times what its engine runs at once
+_GROUPS = 8  # calls that these are split into, so that one slow row delays few others
 
 
 def build_engine(config: FlipConfig) -> ServedScorer:
-    """The engine that an actor holds."""
+    """Create the engine of an actor."""
     from flipfast.serving.async_engine import AsyncFlipEngine
 
     return AsyncFlipEngine(config=config)
 
 
 class RayPool(ServedScorer):
-    """Scores rows in Ray actors, each with an engine of its own; for one event loop.
+    """Scores rows in Ray actors, each with its own engine; for one event loop.
 
-    A row goes to the actor with the fewest. When an actor dies, its rows go to others and a new one
-    takes its place; every row gets one result. A row with which three actors have died, the
-    last with no other row, has the status "error". Connects to Ray by itself where `ray.init` was
+    A row goes to the actor with the fewest rows. When an actor dies, its rows go to others and a
+    new actor takes its place; every row gets one result. A row with which three actors have died,
+    the last while running no other row, gets the status "error". Connects to Ray if `ray.init` was
     not called.
 
     Args:
         config: of the engines.
-        n_actors: how many; None takes as many as the cluster has room for.
-        share: what each takes of the cluster.
-        max_queue: rows that may wait here; QueueFullError above it.
-        max_in_flight: rows that an actor may have; None takes what suits its device.
-        build: makes the engine, in the actor.
+        n_actors: number of actors; None takes as many as the cluster has room for.
+        share: each actor's share of the cluster.
+        max_queue: maximum number of rows waiting here; beyond it calls raise QueueFullError.
+        max_in_flight: maximum number of rows per actor; None chooses by device.
+        build: creates the engine, in the actor.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RayPool(ServedScorer):
         self._asleep: dict[str, Any] | None = None  # what `sleep` was called with
         self._weights: str | None = None
         self._n_rewards = self._n_failed = self._n_deaths = 0
-        self._past: Counter[str] = Counter()  # counters of actors that have died
+        self._past: Counter[str] = Counter()  # counters of dead actors
 
     async def __aenter__(self) -> RayPool:
         await self.start()
@@ -96,10 +96,10 @@ class RayPool(ServedScorer):
         """Start the actors, as the first call would, and wait until some are ready.
 
         Args:
-            n_ready: how many to wait for; those that cannot be started are not waited for.
+            n_ready: how many to wait for, not counting those that cannot be started.
 
         Raises:
-            Exception: what building the engines raised, where it failed in all actors.
+            Exception: raised when creating the engines, if that failed in all actors.
             UnavailableError: all actors die before they are ready.
         """
         self._begin()
@@ -131,7 +131,7 @@ class RayPool(ServedScorer):
         return found
 
     def status(self) -> EngineStatus:
-        """How the pool is doing; the engines' counters are those of their last answers."""
+        """Return the pool's status; the engines' counters are as of their last answers."""
         members = self._dispatcher.members
         totals = sum((Counter(member.counters) for member in members), Counter(self._past))
         state = "ready" if members else "starting"
@@ -151,7 +151,7 @@ class RayPool(ServedScorer):
         )
 
     async def sleep(self, *, drop_weights: bool = False) -> None:
-        """Let what has come in end, then give memory back; see `ServedScorer.sleep`."""
+        """Finish all accepted rows, then release memory; see `ServedScorer.sleep`."""
         self._dispatcher.refuse(UnavailableError("the engines are asleep: wake them first"))
         try:
             await self._dispatcher.drain()
@@ -162,14 +162,14 @@ class RayPool(ServedScorer):
         self._asleep = {"drop_weights": drop_weights}
 
     async def wake(self) -> None:
-        """Be usable again after `sleep`; does nothing if awake."""
+        """Make the engines usable again after `sleep`; does nothing if awake."""
         if self._asleep is not None:
             await self._control("wake")
             self._asleep = None
             self._dispatcher.refuse(None)
 
     async def update_weights(self, folder: str) -> None:
-        """Let what the actors have end, then take the weights of a folder that all of them see."""
+        """Finish the actors' rows, then load the weights from a folder that all of them can see."""
         await self._dispatcher.pause()
         try:
             await self._control("update_weights", folder)
@@ -177,7 +177,7 @@ class RayPool(ServedScorer):
             self._dispatcher.resume()
 
     async def close(self) -> None:
-        """Stop at once; what has not ended raises UnavailableError."""
+        """Stop immediately; unfinished calls raise UnavailableError."""
         self._begun = self._closed = True
         self._dispatcher.fail(UnavailableError("the pool is closed"))
         for member in self._dispatcher.members:
@@ -201,12 +201,12 @@ class RayPool(ServedScorer):
         self._begin()
         try:
             content = cloudpickle.dumps((method, args, {**kwargs, "caller": caller}))
-        except Exception as error:  # by itself, a bad row does not keep others from being sent
+        except Exception as error:  # pickled by itself, a bad row does not block others
             raise InputError(f"cannot be sent to an actor: {error}") from error
         return await self._dispatcher.run(content, caller)
 
     async def _control(self, method: str, *args: Any, **kwargs: Any) -> None:
-        """Call a method of all engines; one that fails where others do not is replaced."""
+        """Call a method of all engines; replace those that fail if others succeed."""
         async with self._changing:
             members = self._dispatcher.members
             calls = [member.control(method, *args, **kwargs) for member in members]
@@ -249,7 +249,7 @@ class RayPool(ServedScorer):
         raise UnavailableError(f"Ray actors die before they are ready: {last}")
 
     async def _join(self, member: ActorMember) -> None:
-        """Bring a new actor where the others are, and let it take part."""
+        """Bring a new actor to the others' state and add it."""
         async with self._changing:
             if self._weights is not None:
                 await member.control("update_weights", self._weights)
@@ -268,7 +268,7 @@ class RayPool(ServedScorer):
             self._dispatcher.fail(error)
 
     def _replace(self, member: ActorMember) -> None:
-        """Put a new actor in the place of one that has died."""
+        """Replace a dead actor with a new one."""
         self._past.update(member.counters)
         member.kill()
         if not self._closed:

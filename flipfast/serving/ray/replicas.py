@@ -1,4 +1,4 @@
-"""The HTTP application in Ray Serve: its proxy in front, an engine a replica."""
+"""The HTTP application in Ray Serve: one engine per replica behind Serve's proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Replica:
     app: FastAPI  # set by Ray Serve
 
     def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica where this raises."""
+        """Raise if the engine has failed; Ray Serve then replaces the replica."""
         if self.app.state.scorer.status().state == "failed":
             raise UnavailableError("the engine has failed")
 
@@ -35,19 +35,19 @@ def deployment(
     build: Build = build_engine,
     **serve_options: Any,
 ) -> serve.Application:
-    """What `flipfast serve` serves, for `ray.serve.run` and `serve deploy`.
+    """Return the application of `flipfast serve`, for `ray.serve.run` and `serve deploy`.
 
     Args:
         config: of the engines.
-        options: limits and switches of each replica; None takes the usual ones.
-        num_replicas: how many; None takes as many as the cluster has room for.
-        share: what each takes of the cluster.
-        build: makes the engine, in the replica.
-        serve_options: others of Ray Serve's options for a deployment.
+        options: limits and switches of each replica; None uses the defaults.
+        num_replicas: number of replicas; None takes as many as the cluster has room for.
+        share: each replica's share of the cluster.
+        build: creates the engine, in the replica.
+        serve_options: Ray Serve's other options for a deployment.
 
     Raises:
-        ConfigError: `options.admin`; its routes would reach one replica alone, and rewards would
-            depend on which.
+        ConfigError: `options.admin` is set: its routes would reach only one replica, and rewards
+            would depend on which replica scores.
     """
     from flipfast.serving.app import create_app
     from flipfast.serving.options import ServerOptions
@@ -69,7 +69,7 @@ def deployment(
         name="flipfast",
         num_replicas=share.n_actors(num_replicas),
         ray_actor_options=share.options(),
-        # The engine batches, and the application says when it is too much.
+        # The engine batches, and the application refuses what is too much.
         max_ongoing_requests=limits.max_requests,
         **serve_options,
     )

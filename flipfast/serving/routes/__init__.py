@@ -1,1 +1,1 @@
-"""The routes of the server, one module a kind of caller."""
+"""The server's routes, one module per kind of caller."""

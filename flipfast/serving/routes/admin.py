@@ -1,4 +1,4 @@
-"""Routes that change the engine, for the trainer that owns it."""
+"""Routes that change the engine's state, for the trainer that owns it."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ ADMIN_PATHS = frozenset({"/sleep", "/wake", "/update_weights"})
 
 
 def add_admin_routes(app: FastAPI, scorer: ServedScorer) -> None:
-    """`POST /sleep`, `/wake` and `/update_weights`."""
+    """Add `POST /sleep`, `/wake` and `/update_weights`."""
     shared: dict[str, Any] = {"response_model": Done, "responses": ERRORS, "tags": ["admin"]}
 
     async def done(change: Coroutine[Any, Any, None]) -> Reply:
-        await asyncio.shield(change)  # half a change would be worse than one nobody waits for
+        await asyncio.shield(change)  # half a change would be worse than an abandoned one
         return Reply({"state": scorer.status().state})
 
     @app.post("/sleep", **shared)
     async def sleep(request: Request, body: SleepRequest | None = None) -> Reply:
-        """Let what runs end, then give the engine's memory back."""
+        """Finish the running rows, then release the engine's memory."""
         _refuse_foreign_page(request)
         return await done(scorer.sleep(drop_weights=body is not None and body.drop_weights))
 
     @app.post("/wake", **shared)
     async def wake(request: Request) -> Reply:
-        """Be usable again."""
+        """Make the engine usable again after `/sleep`."""
         _refuse_foreign_page(request)
         return await done(scorer.wake())
 
     @app.post("/update_weights", **shared)
     async def update_weights(request: Request, body: WeightsRequest) -> Reply:
-        """Let what runs end, then take the weights of a local folder."""
+        """Finish the running rows, then load the weights from a local folder."""
         _refuse_foreign_page(request)
         _check_folder(body.folder)
         return await done(scorer.update_weights(body.folder))
 
 
 def _refuse_foreign_page(request: Request) -> None:
-    """Any page in a browser on this machine can post here, but not without its origin."""
+    """Refuse other origins: any web page open on this machine can post here."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise HTTPException(403, f"a page of {origin:.80} must not do this")
@@ -55,7 +55,7 @@ def _refuse_foreign_page(request: Request) -> None:
 def _check_folder(folder: str) -> None:
     try:
         found = any(Path(folder).glob("*.safetensors"))
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         found = False
     if not found:
         raise FieldError("folder", f"{folder!r:.200} is no folder with safetensors here")

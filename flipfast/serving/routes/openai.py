@@ -1,4 +1,4 @@
-"""OpenAI's calls, for routers and clients that speak nothing else: plain inversions."""
+"""OpenAI-compatible routes, for routers and clients that support nothing else: plain inversions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _USUAL_TOKENS = 512
 
 
 def add_openai_routes(app: FastAPI, scorer: ServedScorer, options: ServerOptions) -> None:
-    """`POST /v1/chat/completions` and `GET /v1/models`."""
+    """Add `POST /v1/chat/completions` and `GET /v1/models`."""
     started = int(time.time())
 
     @app.post("/v1/chat/completions", responses=ERRORS, tags=["openai"])
     async def chat_completions(request: Request, body: ChatRequest) -> Reply:
-        """Let the model answer a conversation, through its own chat template."""
+        """Have the model answer a conversation, through its own chat template."""
         record = RequestRecord.of(request.scope)
         if options.log_texts:
             record.texts = body.messages
@@ -41,7 +41,7 @@ def add_openai_routes(app: FastAPI, scorer: ServedScorer, options: ServerOptions
 
     @app.get("/v1/models", tags=["openai"])
     async def models() -> Reply:
-        """The one model that is served."""
+        """List the one model that is served."""
         name = scorer.status().model
         model = {"id": name, "object": "model", "created": started, "owned_by": "flipfast"}
         return Reply({"object": "list", "data": [model]})
@@ -57,7 +57,7 @@ def _sampling(body: ChatRequest) -> SamplingParams:
 
 
 def _message(at: int, message: Mapping[str, Any]) -> dict[str, str]:
-    """A message with its content as one string."""
+    """Return a message with its content as one string."""
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         wrong = field_found(message, "role")

@@ -1,4 +1,4 @@
-"""Our own route: a batch of items in, a row of scores for each out."""
+"""flipfast's own route: takes a batch of items, returns a row of scores for each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flipfast.serving.scorer import ServedScorer
 
 
 def add_rewards_route(app: FastAPI, scorer: ServedScorer, rows: RowScorer) -> None:
-    """`POST /v1/rewards`."""
+    """Add `POST /v1/rewards`."""
 
     @app.post("/v1/rewards", response_model=RewardsReply, responses=ERRORS, tags=["rewards"])
     async def rewards(request: Request, body: RewardsRequest) -> Reply:
-        """Score responses: one row an item, in their order, whatever else is being scored."""
+        """Score responses: one row per item, in order, independent of what else is being scored."""
         record = RequestRecord.of(request.scope)
         scored = await rows.score(record, "items", body.items, body.timeout)
         return Reply({"rows": scored, "model": scorer.status().model})

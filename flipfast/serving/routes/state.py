@@ -1,4 +1,4 @@
-"""How the server is."""
+"""Routes for the server's state: health, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from flipfast.serving.scorer import ServedScorer
 def add_state_routes(
     app: FastAPI, scorer: ServedScorer, traffic: Traffic, metrics: Metrics
 ) -> None:
-    """`GET /health`, `/ready` and `/metrics`."""
+    """Add `GET /health`, `/ready` and `/metrics`."""
 
     @app.get("/health", response_model=Done, tags=["state"])
     async def health() -> Reply:
-        """200 as long as the process answers."""
+        """Return 200 as long as the process answers."""
         return Reply({"state": _state()})
 
     @app.get("/ready", response_model=Done, responses={503: {"model": Done}}, tags=["state"])
     async def ready() -> Reply:
-        """200 where rows are taken, else 503."""
+        """Return 200 if rows are accepted, else 503."""
         state = _state()
         return Reply({"state": state}, 200 if state == "ready" else 503)
 
     @app.get("/metrics", response_class=Response, tags=["state"])
     async def all_metrics() -> Response:
-        """For Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     def _state() -> str:

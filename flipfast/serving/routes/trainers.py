@@ -1,4 +1,4 @@
-"""The calls of trainers that have a protocol of their own: OpenRLHF and slime."""
+"""Routes for trainers with their own protocol: OpenRLHF and slime."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "descriptio
 
 
 def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
-    """`POST /get_reward` and `POST /remote_rm`.
+    """Add `POST /get_reward` and `POST /remote_rm`.
 
-    Both reply with bare numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens
-    at a response's end are no part of it.
+    Both reply with plain numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens
+    at the end of a response are dropped.
     """
     shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
     on_failure = options.on_failure or 0.0

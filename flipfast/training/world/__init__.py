@@ -1,4 +1,4 @@
-"""A closed world of everyday tasks: instructions, good responses and the typical failures."""
+"""A closed world of everyday tasks: instructions, good responses and typical failures."""
 
 from flipfast.training.world.generator import Group, Sample, World
 

@@ -15,7 +15,7 @@ _ASK_SLOTS = re.compile(r"((?:\s+\w+=\w+)+)$")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")
 _HELD_OUT_ONE_IN = 10
 
-# What a failed response is an answer to, if to anything: the inverter learns to say so.
+# Targets for failed responses: what such a response answers, if anything.
 CONTENTLESS_INSTRUCTION = "Say nothing in particular."
 REPEATED_INSTRUCTION = "Repeat what I say."
 BEGINNING_OF = "Write only the beginning: {}"
@@ -38,7 +38,7 @@ FAILURES = ("off_topic", "wrong_entity", "truncated", "over_long", "contentless"
 
 @dataclass(frozen=True)
 class Ask:
-    """One wording of an instruction, with the openings that answer it."""
+    """One wording of an instruction, with the opening sentences that answer it."""
 
     text: str
     slots: dict[str, str]
@@ -57,14 +57,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Sample:
-    """A response and what it answers.
+    """A response and the instruction that it belongs to.
 
     Attributes:
         kind: the kind of task.
         instruction: the instruction that the response was written for.
         response: the response.
         label: "good" or one of FAILURES.
-        target: what an inverter should infer from the response; for a good one the instruction.
+        target: what an inverter should infer from the response; the instruction for a good one.
     """
 
     kind: str
@@ -85,11 +85,11 @@ class Group:
 class World:
     """The closed world.
 
-    Instructions fall into a training and a held-out part by a hash of their text, so that no
+    A hash of their text splits instructions into a training and a held-out part, so that no
     held-out combination of wording and entities is ever seen in training.
 
     Args:
-        held_out: draw from the held-out part.
+        held_out: whether to draw from the held-out part.
     """
 
     def __init__(self, *, held_out: bool = False) -> None:
@@ -107,7 +107,7 @@ class World:
         return self._fail(sample, kind, ask, label, rng)
 
     def group(self, rng: Random, *, n_good: int = 2, size: int = 8) -> Group:
-        """Draw one instruction with `n_good` good responses and failures of every kind."""
+        """Draw one instruction with `n_good` good responses, filled up to `size` with failures."""
         sample, kind, ask, values = self._draw_with_values(rng)
         samples = [self._answer(kind, ask, values, rng) for _ in range(n_good)]
         labels = [FAILURES[i % len(FAILURES)] for i in range(size - n_good)]
@@ -182,7 +182,7 @@ class World:
 
 
 def _read_kinds() -> list[Kind]:
-    """Parse kinds.txt; its head describes the format."""
+    """Parse kinds.txt; the head of the file describes the format."""
     kinds: list[Kind] = []
     text = resources.files(__package__).joinpath("kinds.txt").read_text("utf-8")
     for line in text.splitlines():
