@@ -147,8 +147,8 @@ def linear(
         weight: (N, K) of x's dtype; any row stride.
         bias: (N,), any of these dtypes, or None.
         out: (M, N), x's dtype or float32, overwritten; None allocates one of x's dtype.
-        config: None picks one. Two configurations give a row the same bits only if they share
-            block_n, block_k and the instruction.
+        config: None picks one. A row's bits are the same only for equal block_n, block_k and
+            instruction.
 
     Returns:
         out.

@@ -34,8 +34,7 @@ def write_kv(
             stride in the others.
         key_pages, value_pages: (pages, page_size, H, D), both of the same dtype and strides,
             page_size a power of two.
-        slot_mapping: (T,) int64, page * page_size + offset. If two tokens share a slot, either may
-            win.
+        slot_mapping: (T,) int64, page * page_size + offset. If tokens share a slot, any may win.
         validate: check that the slots are in the pages; on CUDA the host waits for that. Without it
             a wrong slot overwrites memory outside the pages.
 

@@ -81,10 +81,9 @@ def lm_head(
         statistics: whether to compute the log-sum-exp.
         softcap: logits become softcap * tanh(logit / softcap); None for no cap.
         out: tensors to overwrite; None allocates them.
-        parts: float32, one dimension, at least `head_parts` numbers, overwritten; None allocates
-            it.
-        config: None picks one. Two configurations give a row the same bits only if they share
-            block_n, block_k and the instruction.
+        parts: (at least `head_parts`,) float32, overwritten; None allocates it.
+        config: None picks one. A row's bits are the same only for equal block_n, block_k and
+            instruction.
         validate: check targets against V; on CUDA the host waits for that. Without it a target
             outside [0, V) gives NaN.
 

@@ -54,8 +54,7 @@ def norm_rope_write(
         key, value: (T, G, D), any of these dtypes; not modified.
         key_pages, value_pages: (pages, page_size, G, D), both of the same dtype and strides,
             page_size a power of two.
-        slot_mapping: (T,) int64, page * page_size + offset. If two tokens share a slot, either may
-            win.
+        slot_mapping: (T,) int64, page * page_size + offset. If tokens share a slot, any may win.
         positions: (T,) int64, rows of cos and sin.
         cos, sin: (positions, rotary_dim / 2) float32, rotary_dim at most D; a head's numbers from
             rotary_dim on are not rotated. None for both means no rotation.

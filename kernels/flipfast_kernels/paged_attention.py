@@ -67,21 +67,18 @@ def paged_attention(
     operations / 989e12 (datasheet, dense bf16).
 
     Args:
-        query: (n_tokens, n_heads, head_dim) of the pages' dtype; stride 1 in the last dimension,
-            others any.
+        query: (n_tokens, n_heads, head_dim) of the pages' dtype; only the last stride must be 1.
         key_pages, value_pages: (pages, page_size, n_kv_heads, head_dim), bfloat16, float16 or
             float32, page_size a power of two, head_dim at most 256.
         cu_seqlens_q: (n_seqs + 1,) int32, where each sequence's tokens start.
         seq_lens: (n_seqs,) int32, keys of each sequence, including its tokens of this step.
-        block_tables: (n_seqs, width) int32; entries after a sequence's last page may hold
-            anything.
+        block_tables: (n_seqs, width) int32; entries after a sequence's last page are ignored.
         max_seqlen_q: upper bound on the tokens of a sequence.
         max_seq_len: upper bound on seq_lens.
         scale: multiplies q.k, above 0.
         window: positions that a query sees, its own included; None for all.
         softcap: caps scores to softcap * tanh(score / softcap); None for no cap.
-        out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous, overwritten; None
-            allocates one.
+        out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous; None allocates it.
         config: None picks one.
         validate: check the index tensors against the pages and each other; on CUDA the host waits
             for that. Without it a wrong value reads out-of-bounds memory.
