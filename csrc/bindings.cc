@@ -1,5 +1,5 @@
-// flipfast._core: Python's view of the text core and the drafter. Only files of this name know
-// pybind11.
+// Python bindings of flipfast._core: the text core and the drafter. Only files named bindings.cc
+// use pybind11.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -19,7 +19,7 @@ namespace flipfast {
 namespace {
 
 Text view(PyObject* string) {
-#if PY_VERSION_HEX < 0x030C0000  // before 3.12 a string may still wait for its final form
+#if PY_VERSION_HEX < 0x030C0000  // before 3.12 a string may not be in its final form yet
   if (PyUnicode_READY(string) != 0) throw py::error_already_set();
 #endif
   return {PyUnicode_DATA(string), static_cast<size_t>(PyUnicode_GET_LENGTH(string)),
@@ -30,7 +30,7 @@ py::object str_lower(PyObject* string) {
   return py::handle(reinterpret_cast<PyObject*>(&PyUnicode_Type)).attr("lower")(py::handle(string));
 }
 
-// Borrows the text of a row. A lower-cased copy, where one is needed, goes to `owned`.
+// Borrows the text of a row. If a lower-cased copy is needed, `owned` keeps it.
 Text view_row(const py::tuple& rows, size_t row, std::vector<py::object>* owned) {
   PyObject* const string = PyTuple_GET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(row));
   if (!PyUnicode_Check(string)) {

@@ -1,5 +1,5 @@
-// Attention over pages by fused multiply-adds, after FlashAttention (Dao et al. 2022): key blocks
-// at fixed positions, an online softmax, the output rescaled where a row's largest score grows.
+// Attention over pages with fused multiply-adds, as in FlashAttention (Dao et al. 2022): key blocks
+// at fixed positions, an online softmax, the output rescaled when a row's largest score grows.
 //
 // A row's bits depend on its own query and keys alone: key blocks start at multiples of 128 from
 // the sequence's start, a key that a row does not see has weight 0, and adding 0 changes nothing.
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kItemRows = 8 * kRows;
 constexpr int kPagesABlock = kKeyBlock / kPanel;
-constexpr int kChain = 16;  // dimensions of a query that are summed in one chain
+constexpr int kChain = 16;  // dimensions of a query summed in one chain
 
 // Working memory of one call, in float32.
 struct AttendRoom {
@@ -24,7 +24,7 @@ struct AttendRoom {
   float* scores;  // [row of a block][key]
   float* keys;    // pages of a key block, widened
   float* values;
-  void* tail;  // the last page of values, cleaned
+  void* tail;  // the last page of values, zeroed past the sequence's end
 };
 
 FLIPFAST_INLINE AttendRoom divide(void* scratch, int depth) {
@@ -122,7 +122,7 @@ FLIPFAST_INLINE void score(const AttendArgs& args, const KeyBlock& block, const 
   }
 }
 
-// output[r] += weights[r] @ values, the sum over the block's keys in one chain.
+// output[r] += weights[r] @ values, summed over the block's keys in one chain.
 FLIPFAST_INLINE void gather(const AttendArgs& args, const KeyBlock& block, const Columns& columns,
                             int rows, const float* weights, float* output) {
   const TileTable& table = block.storage == Storage::kFloat32 ? kTiles<Scores, Storage::kFloat32>

@@ -1,5 +1,5 @@
-// Attention over pages of bfloat16 in matrix tiles: queries and weights are rounded to bfloat16,
-// scores, sums and outputs are float32. Otherwise as attention.h has it.
+// Attention over bfloat16 pages in AMX matrix tiles: queries and weights are rounded to bfloat16,
+// scores, sums and outputs are float32. Otherwise as in attention.h.
 #pragma once
 
 #include "cpu/attention_rows.h"
@@ -17,7 +17,7 @@ static_assert(kPanel == kStep, "a page of values is one step of k");
 struct AttendRoom {
   char* query;    // packed rows of each block
   char* weights;  // of one block, packed
-  char* tail;     // the last page of values, cleaned
+  char* tail;     // the last page of values, zeroed past the sequence's end
   float* output;  // [row][depth]
   float* scores;  // [row of a block][key]
   RowState* states;
@@ -32,7 +32,7 @@ size_t attend_bytes(int depth) {
          kItemRows * sizeof(RowState);
 }
 
-// Every part is a multiple of 64 bytes, so that rows of tiles do not cross cache lines.
+// Every part is a multiple of 64 bytes, so that tile rows do not cross cache lines.
 FLIPFAST_INLINE AttendRoom divide(void* scratch, int depth) {
   AttendRoom room;
   room.query = static_cast<char*>(scratch);
@@ -80,9 +80,9 @@ FLIPFAST_INLINE void score(const AttendArgs& args, int base, const Columns& colu
   }
 }
 
-// Puts a row's weights where the tiles take them, rounded.
+// Rounds a row's weights and stores them in the layout of the tiles.
 FLIPFAST_INLINE void pack_weights(const float* row, const Columns& columns, int r, char* weights) {
-  char* const place = weights + r * 64;  // the second tile follows upon the first
+  char* const place = weights + r * 64;  // the second tile directly follows the first
   for (int c = columns.begin; c < columns.end; c += kWidth) {
     char* const to = place + c / kPanel * kStepBytes + c % kPanel * 2;
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves(rounded_words(load(row + c))));
@@ -115,7 +115,7 @@ void attend_run(const AttendArgs& args, int row_begin, int row_end, void* scratc
     pack_tiles(query, least(kBlockRows, total - b * kBlockRows), args.head_dim, args.depth,
                room.query + b * query_bytes(args.depth));
   }
-  // Rows behind the last take part in the tiles and are never looked at.
+  // Rows past the last are computed with the tiles, but their results are never used.
   __builtin_memset(room.output, 0, sizeof(float) * n_blocks * kBlockRows * args.depth);
   __builtin_memset(room.weights, 0, kPagesABlock * kStepBytes);
   reset(room.states, total);

@@ -12,7 +12,7 @@
 namespace flipfast::cpu {
 namespace {
 
-// Rows of one sequence and key head.
+// Rows of one sequence and KV head.
 struct Item {
   int sequence;
   int kv_head;
@@ -20,7 +20,7 @@ struct Item {
   int row_end;
 };
 
-// The last rows of a sequence see the most keys and come first, so that short items fill the gaps.
+// A sequence's last rows see the most keys and come first, so that short items fill the gaps.
 std::vector<Item> divide(const Step& step, int kv_heads, int item_rows) {
   const int group = step.heads / kv_heads;
   std::vector<Item> items;
@@ -65,13 +65,13 @@ AttendArgs arguments(const Step& step, const Cache& cache, const Item& item) {
   return args;
 }
 
-// Where the numbers of one token and head come from and go to.
+// Source and destination of one token and head.
 struct Place {
   const float* key;
   const float* value;
   char* keys;  // the head's part of the token's page
   char* values;
-  int t;  // of the token in its page
+  int t;  // index of the token in its page
 };
 
 Place find(const Tokens& tokens, const Cache& cache, ptrdiff_t token, int head) {
@@ -83,7 +83,7 @@ Place find(const Tokens& tokens, const Cache& cache, ptrdiff_t token, int head) 
           static_cast<int>(slot % kPanel)};
 }
 
-// Keys lie [d][token], values [token][d]. Tiles read the padding, too: it is written.
+// Layout: keys [d][token], values [token][d]. Tiles read the padding too, so it is written.
 void write_floats(const Cache& cache, const Place& place) {
   const int depth = cache.depth();
   float* const keys = reinterpret_cast<float*>(place.keys) + place.t;
@@ -99,7 +99,7 @@ void round_row(const float* from, int n, int padded, uint16_t* to) {
   std::fill(to + n, to + padded, uint16_t{0});
 }
 
-// Words of two: keys of two d, values of two tokens, of which this is one.
+// Each word holds two numbers: keys of two d, values of two tokens, one of which is this one.
 void write_halves(const Cache& cache, const Place& place) {
   const int depth = cache.depth();
   uint16_t row[kLargestHead];
@@ -165,7 +165,7 @@ void write_cache(const Tokens& tokens, const Cache& cache) {
   parallel_for(static_cast<size_t>(tasks), [&](size_t task) {
     const ptrdiff_t begin = static_cast<ptrdiff_t>(task) * kTokensATask;
     const ptrdiff_t end = std::min<ptrdiff_t>(begin + kTokensATask, tokens.n);
-    // Heads outside: the lines of a head's page are all gone through again for each token.
+    // Heads in the outer loop: every token touches all cache lines of a head's page again.
     for (int head = 0; head < cache.kv_heads; ++head) {
       for (ptrdiff_t token = begin; token < end; ++token) {
         const Place place = find(tokens, cache, token, head);

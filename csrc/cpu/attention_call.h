@@ -1,4 +1,4 @@
-// Attention of a whole step: many sequences, each with its own pages, divided among threads.
+// Attention of a whole step: many sequences, each with its own pages, shared among threads.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace flipfast::cpu {
 
 constexpr int kLargestHead = 512;
 
-// The pages of one layer: [page][key head][...], see AttendArgs.
+// The KV cache pages of one layer: [page][KV head][...], see AttendArgs.
 struct Cache {
   void* keys;
   void* values;
@@ -44,14 +44,13 @@ struct Step {
   float softcap;
 };
 
-// Throws std::invalid_argument where the step's numbers do not fit together or lead out of the
-// cache.
+// Throws std::invalid_argument if the step's numbers are inconsistent or outside the cache.
 void check(const Step& step, const Cache& cache);
 
 void attend(const Step& step, const Cache& cache);
 
 struct Tokens {
-  const float* key;  // (tokens, key heads, head_dim), as is value
+  const float* key;  // (tokens, KV heads, head_dim), like value
   ptrdiff_t key_token_stride;
   ptrdiff_t key_head_stride;
   const float* value;
@@ -61,7 +60,7 @@ struct Tokens {
   int n;
 };
 
-// Puts keys and values in their slots, rounded to the cache's dtype.
+// Writes keys and values to their slots, rounded to the cache's dtype.
 void write_cache(const Tokens& tokens, const Cache& cache);
 
 }  // namespace flipfast::cpu

@@ -1,4 +1,4 @@
-// Which rows, keys and pages an attention call deals with; shared by all levels.
+// Rows, keys and pages of an attention call; shared by all levels.
 #pragma once
 
 #include "cpu/softmax.h"
@@ -6,7 +6,7 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// Position in its sequence of the query that row r belongs to.
+// Position, in its sequence, of the query that a row belongs to.
 FLIPFAST_INLINE int row_position(const AttendArgs& args, int row) {
   return args.length - args.tokens + row / args.group;
 }
@@ -25,8 +25,8 @@ FLIPFAST_INLINE float* out_row(const AttendArgs& args, int row) {
          static_cast<ptrdiff_t>(row % args.group) * args.head_dim;
 }
 
-// Columns of the key block at `base` that rows begin to end - 1 need, as whole pages; empty where
-// end <= begin.
+// Columns of the key block at `base` that rows [begin, end) need, as whole pages; empty if the
+// result's end <= begin.
 FLIPFAST_INLINE Columns needed_columns(const AttendArgs& args, int begin, int end, int base) {
   const int first = first_key(args, row_position(args, begin)) / kPanel * kPanel;
   const int last = row_position(args, end - 1) / kPanel * kPanel + kPanel;
@@ -65,8 +65,8 @@ FLIPFAST_INLINE void write_out(const AttendArgs& args, int row, const float* out
   }
 }
 
-// The tokens of a value page up to `valid`, zeros behind them: what lies behind the end of a
-// sequence may be anything, and 0 times anything is not always 0.
+// Copies a value page's tokens before `valid` and zeros the rest: memory past the end of a sequence
+// may hold anything, and 0 times infinity or NaN is not 0.
 FLIPFAST_INLINE void copy_values(const void* page, Storage storage, int depth, int valid,
                                  void* out) {
   const size_t row = static_cast<size_t>(depth) * 4;

@@ -1,5 +1,6 @@
-// flipfast._cpu: the only file of this folder that knows pybind11. Addresses come as integers and
-// strides in numbers; the Python side has checked them. The GIL is released in every call.
+// Python bindings of flipfast._cpu; the only file of this folder that uses pybind11. Addresses are
+// integers, strides count elements; the Python side has checked them. Every kernel call releases
+// the GIL.
 #include <pybind11/pybind11.h>
 
 #include <memory>

@@ -1,5 +1,5 @@
-// What an instruction set has to provide: plain functions over raw memory, one table a level.
-// The functions are single-threaded; the callers in this folder divide the work among threads.
+// The kernels that each instruction-set level provides: plain functions over raw memory, one table
+// per level. They are single-threaded; the callers in this folder divide the work among threads.
 #pragma once
 
 #include <cstddef>
@@ -10,18 +10,18 @@ namespace flipfast::cpu {
 constexpr int kPanel = 32;      // columns of a weight panel; tokens of a cache page
 constexpr int kKeyBlock = 128;  // keys between two updates of the online softmax
 
-// How numbers are kept in memory. bfloat16 is the upper half of a float32.
+// How numbers are stored in memory. bfloat16 is the upper half of a float32.
 enum class Storage { kFloat32, kBfloat16 };
 
-// Operands of a product: float32 as they are, or rounded to bfloat16; sums are float32 in both.
+// Operands of a product: float32, or rounded to bfloat16; sums are float32 in both cases.
 enum class Compute { kFloat32, kBfloat16 };
 
-// y = x @ weight.T + bias over rows that were packed before.
+// y = x @ weight.T + bias over rows packed beforehand.
 //
-// The weight lies in panels of 32 outputs. float32: [panel][k][32]. bfloat16: [panel][k / 2][32]
-// words, the value of even k in the lower half and that of k + 1 in the upper, so that one shift or
-// mask widens a word, and a run of 16 rows is what the matrix tiles of AMX take. k is padded to
-// `k_padded` with zeros.
+// The weight is stored in panels of 32 outputs. float32: [panel][k][32]. bfloat16:
+// [panel][k / 2][32] words, the value of even k in the lower half and that of k + 1 in the upper,
+// so that one shift or mask widens a value, and 16 consecutive rows form an AMX matrix tile. k is
+// padded to `k_padded` with zeros.
 struct ProductArgs {
   const float* x;  // (rows, k)
   ptrdiff_t x_stride;
@@ -34,53 +34,53 @@ struct ProductArgs {
   int n;
   float* y;  // (rows, n)
   ptrdiff_t y_stride;
-  void* packed;  // room for packed_bytes(rows, k_padded)
+  void* packed;  // a buffer of packed_bytes(rows, k_padded)
 };
 
 struct ProductKernel {
   size_t (*packed_bytes)(int rows, int k_padded);
-  int (*blocks)(int rows);                      // how many blocks the rows are packed in
-  void (*pack)(const ProductArgs&, int block);  // x to `packed`
+  int (*blocks)(int rows);                      // number of blocks the rows are packed in
+  void (*pack)(const ProductArgs&, int block);  // packs x into `packed`
   void (*run)(const ProductArgs&, int panel_begin, int panel_end, int block_begin, int block_end);
 };
 
-// Attention of one sequence's queries, all of one key head, over the pages of its cache.
+// Attention of one sequence's queries, all of one KV head, over the pages of its KV cache.
 //
-// float32 pages: keys [depth][32 tokens], values [32 tokens][depth]. bfloat16 pages hold words as a
-// weight panel does: keys [depth / 2][32 tokens], values [16 token pairs][depth]. `depth` is
-// head_dim padded to 32.
+// float32 pages: keys [depth][32 tokens], values [32 tokens][depth]. bfloat16 pages hold words like
+// a weight panel: keys [depth / 2][32 tokens], values [16 token pairs][depth]. `depth` is head_dim
+// padded to a multiple of 32.
 struct AttendArgs {
   const float* query;  // first token, first head of the group
   ptrdiff_t query_token_stride;
   ptrdiff_t query_head_stride;
   float* out;  // first token, first head of the group; heads are head_dim apart
   ptrdiff_t out_token_stride;
-  const void* keys;  // page 0, this key head
+  const void* keys;  // page 0, this KV head
   const void* values;
-  ptrdiff_t page_bytes;  // from a page to the next
+  ptrdiff_t page_bytes;  // from one page to the next
   const int32_t* pages;  // page numbers of the sequence
   Storage storage;
   int head_dim;
   int depth;
-  int group;   // query heads of the key head
+  int group;   // query heads of the KV head
   int tokens;  // queries of the sequence
-  int length;  // keys of the sequence, the queries' own included
+  int length;  // keys of the sequence, including the queries' own
   int window;  // keys that a query sees; INT32_MAX for all
   float scale;
   float softcap;  // 0 for none
 };
 
 struct AttendKernel {
-  int item_rows;  // most rows (query tokens times heads) that one call takes
+  int item_rows;  // maximum rows (query tokens times heads) per call
   size_t (*scratch_bytes)(int depth);
-  // Rows row_begin and following; row r is token r / group, head r % group.
+  // Rows [row_begin, row_end); row r is token r / group, head r % group.
   void (*run)(const AttendArgs&, int row_begin, int row_end, void* scratch);
 };
 
 struct NormArgs {
   const float* x;
   ptrdiff_t x_stride;
-  float* residual;  // added to and normalised instead of x, or null
+  float* residual;  // x is added to it and the sum is normalized; or null
   ptrdiff_t residual_stride;
   const float* weight;
   float eps;
@@ -139,19 +139,19 @@ struct ArgmaxArgs {
   const float* logits;
   ptrdiff_t stride;
   int n;
-  int64_t* out;  // -1 where the row holds a NaN or has no finite maximum
+  int64_t* out;  // -1 where the row has a NaN or no finite maximum
 };
 
 struct LogProbArgs {
   const float* logits;
   ptrdiff_t stride;
   int n;
-  const int64_t* best;  // as argmax gives it
+  const int64_t* best;  // the result of argmax
   const int64_t* targets;
   float* out;  // NaN where best is -1
 };
 
-// Each over rows begin to end.
+// Each processes rows [begin, end).
 struct RowKernels {
   void (*rms_norm)(const NormArgs&, int begin, int end);
   void (*norm_rope)(const RopeArgs&, int begin, int end);

@@ -47,7 +47,7 @@ bool has_avx512() {
 #endif
 
 #if defined(FLIPFAST_HAVE_AMX)
-// Linux gives the tile registers to processes that ask for them.
+// Linux requires processes to request permission for the tile registers.
 bool has_amx() {
   constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
@@ -79,7 +79,7 @@ struct Found {
     if (has_avx2()) *next++ = &avx2::kTable;
 #endif
 #if defined(FLIPFAST_HAVE_NEON)
-    *next++ = &neon::kTable;  // which no 64-bit Arm lacks
+    *next++ = &neon::kTable;  // every 64-bit Arm has it
 #endif
     *next = &generic::kTable;
   }

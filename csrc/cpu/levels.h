@@ -5,7 +5,7 @@
 
 namespace flipfast::cpu {
 
-// AMX has tiles of bfloat16 alone; all else is AVX-512.
+// AMX is used for bfloat16 tiles alone; everything else is AVX-512.
 namespace amx {
 extern const ProductKernel kProduct;
 extern const AttendKernel kAttend;
@@ -23,10 +23,10 @@ namespace generic {
 extern const Kernels kTable;
 }
 
-// The levels that this CPU and its operating system have, best first; null behind the last.
+// The levels that this CPU and operating system support, best first; terminated by null.
 const Kernels* const* levels();
 
-// What new objects and calls use: the best level, until `use` says otherwise.
+// The level that new objects and calls use: the best one unless `use` sets another.
 const Kernels& current();
 void use(const Kernels& level);
 

@@ -17,8 +17,8 @@
 namespace flipfast::cpu {
 namespace {
 
-constexpr int kRowsATask = 336;            // packed rows of a task stay in the second-level cache
-constexpr size_t kWorthThreads = 1 << 15;  // numbers to pack before threads are asked for help
+constexpr int kRowsATask = 336;            // a task's packed rows stay in the L2 cache
+constexpr size_t kWorthThreads = 1 << 15;  // least work (elements, products) for multithreading
 
 Memory zeros(size_t bytes) {
   constexpr size_t kHugePage = size_t{1} << 21;
@@ -27,7 +27,7 @@ Memory zeros(size_t bytes) {
   Memory memory(std::aligned_alloc(alignment, whole));
   if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-  // Fewer misses of the address cache where a weight is streamed; only advice.
+  // Fewer TLB misses when a weight is streamed; only advice.
   if (alignment == kHugePage) madvise(memory.get(), whole, MADV_HUGEPAGE);
 #endif
   std::memset(memory.get(), 0, whole);
@@ -44,8 +44,8 @@ float converted(uint16_t x, float*) { return from_bfloat16(x); }
 uint16_t converted(float x, uint16_t*) { return to_bfloat16(x); }
 uint16_t converted(uint16_t x, uint16_t*) { return x; }
 
-// Rows first to last - 1, all of one panel. A few k at a time, so that the panel's lines are
-// written while they are in the cache.
+// Loads rows [first, last), all of one panel, a few k at a time, so that the panel's cache lines
+// are written while they are in the cache.
 template <class From, class To>
 void load_panel(const From* rows, ptrdiff_t stride, int first, int last, int n_in, To* panel) {
   constexpr int kBlock = 16;
@@ -141,7 +141,7 @@ void PackedLinear::widen() {
 
 void PackedLinear::forward(const float* x, ptrdiff_t x_stride, size_t n_rows, float* y,
                            ptrdiff_t y_stride) const {
-  // A few threads find enough panels to share; many need several parts of the rows as well.
+  // Panels alone give a few threads enough to share; many threads also need several row parts.
   const size_t at_once = static_cast<size_t>(kRowsATask * std::max(1, threads() / 4));
   const size_t parts = (n_rows + at_once - 1) / at_once;
   for (size_t part = 0; part < parts; ++part) {
@@ -175,8 +175,8 @@ void PackedLinear::forward_rows(ProductArgs args) const {
     parallel_for(static_cast<size_t>(blocks), pack);
   }
 
-  // Four panels a task: as many as few rows read side by side, and as many as many rows can add to
-  // again and again without losing them from the cache.
+  // Four panels per task: with few rows as many as are read side by side, with many rows as many as
+  // can be reused from the cache.
   const int row_parts = divide_up(args.rows, kRowsATask);
   const int panels_a_task = std::min(4, divide_up(panels(), threads()));
   const int strips = divide_up(panels(), panels_a_task);

@@ -1,4 +1,4 @@
-// A matrix product with a fixed weight, kept in panels.
+// Matrix product with a fixed weight, stored in panels.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ using Memory = std::unique_ptr<void, Free>;
 
 class PackedLinear {
  public:
-  // The weight and the bias are 0 until they are loaded. Throws std::bad_alloc.
+  // Weight and bias are 0 until loaded. Throws std::bad_alloc.
   PackedLinear(int n_out, int n_in, Storage storage, Compute compute, bool has_bias);
 
   int n_out() const { return n_out_; }
@@ -25,14 +25,14 @@ class PackedLinear {
   bool has_bias() const { return bias_ != nullptr; }
   size_t nbytes() const;
 
-  // Rows first_row and following of the weight; float32 rows are rounded where bfloat16 is stored.
+  // Loads n_rows rows of the weight from first_row on, rounding float32 rows if bfloat16 is stored.
   void load_rows(const void* rows, Storage dtype, ptrdiff_t row_stride, int first_row, int n_rows);
   void load_bias(const float* bias, int first_row, int n_rows);
 
-  // From bfloat16 to float32 storage, values unchanged.
+  // Converts bfloat16 storage to float32; values are unchanged.
   void widen();
 
-  // y = x @ weight.T + bias: (n_rows, n_in) to (n_rows, n_out), strides in numbers.
+  // y = x @ weight.T + bias: (n_rows, n_in) to (n_rows, n_out), strides in elements.
   void forward(const float* x, ptrdiff_t x_stride, size_t n_rows, float* y,
                ptrdiff_t y_stride) const;
 

@@ -1,4 +1,4 @@
-// Rows side by side, as the left operand of a tile.
+// Packing of rows side by side, as the left operand of a tile.
 #pragma once
 
 #include "cpu/simd.h"
@@ -18,8 +18,8 @@ FLIPFAST_INLINE Vec pick(Vec a, Vec b, Ints from) {
 FLIPFAST_INLINE Vec pick(Vec a, Vec b, Ints from) { return __builtin_shuffle(a, b, from); }
 #endif
 
-// A square of numbers turned about its diagonal: blocks off the diagonal change places, of one
-// number first, then of 2 by 2 and so on.
+// Transposes a square by swapping off-diagonal blocks: first single numbers, then 2 by 2 blocks,
+// and so on.
 FLIPFAST_INLINE void transpose(Vec (&rows)[kWidth]) {
   FLIPFAST_UNROLL for (int size = 1; size < kWidth; size *= 2) {
     Ints upper, lower;
@@ -37,7 +37,7 @@ FLIPFAST_INLINE void transpose(Vec (&rows)[kWidth]) {
   }
 }
 
-// Writes [k][rows] for k below k_padded, zeros from k on; row(r) gives the address of row r.
+// Writes [k_padded][rows], zeros from k on; row(r) gives the address of row r.
 template <bool kRound, class Row>
 FLIPFAST_INLINE void pack_rows(const Row& row, int rows, int k, int k_padded, float* out) {
   for (int r = 0; r < rows; r += kWidth) {

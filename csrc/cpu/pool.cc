@@ -24,9 +24,9 @@ void pause() {
 #endif
 }
 
-// A job is open while `epoch_` is odd. A worker counts itself in, looks at the epoch once more and
-// leaves if the job it saw is over; the caller closes the job and waits until nobody is inside. So
-// a worker that comes late never touches the next job's fields unseen, and nobody waits for it.
+// A job is open while `epoch_` is odd. A worker increments `inside_`, rechecks the epoch and leaves
+// if the job it saw is over; the caller closes the job and waits until `inside_` is 0. So a late
+// worker never touches the next job's fields unnoticed, and nobody waits for it.
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads) {}
@@ -53,7 +53,7 @@ class Pool {
     busy_.clear(std::memory_order_release);
   }
 
-  // Workers leave by themselves; a call under way ends as it would have. The object must stay.
+  // Workers exit on their own; a running call still completes. The object must stay alive.
   void retire() {
     stopping_.store(true);
     epoch_.fetch_add(2);
@@ -66,7 +66,7 @@ class Pool {
     try {
       for (int i = 1; i < threads_; ++i) std::thread([this] { serve(); }).detach();
     } catch (const std::system_error&) {
-      // No more threads to be had: those that there are, at least the caller, do the work.
+      // No more threads available: the existing ones, at least the caller, do the work.
     }
   }
 
@@ -93,7 +93,7 @@ class Pool {
     }
   }
 
-  // Looks out for a new epoch for some 50 microseconds, the time between two calls of a step, then
+  // Spins for a new epoch for about 50 microseconds, the time between two calls of a step, then
   // sleeps.
   uint64_t wait_past(uint64_t seen) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
@@ -125,10 +125,10 @@ class Pool {
   std::condition_variable condition_;
 };
 
-// Pools are never deleted: a worker may still look at one when the process ends.
+// Pools are never deleted: a worker may still access one when the process ends.
 std::atomic<Pool*> g_pool{nullptr};
 
-// Threads do not survive a fork, and a lock may have been held: the child starts over.
+// Threads do not survive a fork, and a lock may have been held: the child gets a new pool.
 void after_fork() {
   Pool* const old = g_pool.load();
   if (old != nullptr) g_pool.store(new Pool(old->threads()));

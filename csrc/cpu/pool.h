@@ -1,18 +1,18 @@
-// Threads that wait for work, kept from call to call.
+// A thread pool that is kept from call to call.
 #pragma once
 
 #include <cstddef>
 
 namespace flipfast::cpu {
 
-// Number of threads that share a call's work, the caller included; at least 1.
+// Number of threads that share a call's work, including the caller; at least 1.
 void set_threads(int n);
 int threads();
 
 using TaskFunction = void (*)(void* context, size_t task);
 
-// Runs function(context, i) for every i below n, each once, in any order, on any thread; returns
-// when all are done. While another thread's call has the pool, this one runs on its caller alone.
+// Runs function(context, i) once for every i below n, in any order, on any thread; returns when all
+// are done. If the pool is busy with another thread's call, everything runs on the calling thread.
 void run_tasks(size_t n, TaskFunction function, void* context);
 
 template <class Body>
@@ -22,8 +22,8 @@ void parallel_for(size_t n, const Body& body) {
       const_cast<Body*>(&body));
 }
 
-// Memory of the calling thread for the duration of a task: at least `bytes`, on a cache line.
-// A second call on the same thread with the same slot gives the same memory, perhaps moved.
+// Scratch memory of the calling thread: at least `bytes`, aligned to a cache line. Another call on
+// the same thread with the same room reuses the memory and may move it. Throws std::bad_alloc.
 enum class Room { kCall, kTask };
 void* scratch(Room room, size_t bytes);
 

@@ -1,4 +1,4 @@
-// y = x @ weight.T + bias by fused multiply-adds; see ProductArgs for the layouts.
+// y = x @ weight.T + bias with fused multiply-adds; see ProductArgs for the layouts.
 #pragma once
 
 #include "cpu/pack.h"
@@ -7,16 +7,16 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// Most k of a panel that are gone through for all rows before the next: 48 KB of it, with 21 KB of
-// packed rows, stay near the first-level cache.
+// Largest k range of a panel processed for all rows before the next: its 48 KB, with 21 KB of
+// packed rows, stay near the L1 cache.
 constexpr int kDepthBlock = 384;
 
 int product_blocks(int rows) { return (rows + kRows - 1) / kRows; }
 
-// Rows are cut into blocks as equal as can be: 15 rows are 8 and 7, not 14 and 1.
+// Rows are split into blocks as evenly as possible: 15 rows into 8 and 7, not 14 and 1.
 struct Blocks {
-  int each;    // rows of a block
-  int longer;  // the first blocks, which have one row more
+  int each;    // rows per block
+  int longer;  // number of first blocks with one more row
 
   explicit Blocks(int rows)
       : each(rows / product_blocks(rows)), longer(rows % product_blocks(rows)) {}
@@ -29,7 +29,7 @@ size_t product_bytes(int rows, int k_padded) {
   return static_cast<size_t>(rows) * static_cast<size_t>(k_padded) * sizeof(float);
 }
 
-// A single row of whole length is its own packed form.
+// A single row without padding is already in packed form.
 FLIPFAST_INLINE bool as_is(const ProductArgs& args) {
   return args.rows == 1 && args.k == args.k_padded;
 }
@@ -46,7 +46,7 @@ void product_pack(const ProductArgs& args, int block) {
   pack_rows<kRound>(row, rows, args.k, args.k_padded, out);
 }
 
-// Part of a panel as float32: [k][32].
+// Widens part of a panel to float32: [k][32].
 FLIPFAST_INLINE void widen_panel(const uint32_t* words, int pairs, float* out) {
   for (int i = 0; i < pairs; ++i, words += kPanel, out += 2 * kPanel) {
     for (int c = 0; c < kPanel; c += kWidth) {
@@ -108,7 +108,7 @@ FLIPFAST_INLINE void run_tile(const ProductArgs& args, const Strip& strip, int b
   }
 }
 
-// Few rows: the weight is read once, as it lies, several panels side by side.
+// For few rows: the weight is read once, as stored, several panels side by side.
 template <bool kRound>
 void run_few(const ProductArgs& args, int panel_begin, int panel_end) {
   const bool floats = args.storage == Storage::kFloat32;
@@ -116,7 +116,7 @@ void run_few(const ProductArgs& args, int panel_begin, int panel_end) {
   const float* left = !kRound && as_is(args) ? args.x : static_cast<const float*>(args.packed);
   const int together = most(1, strips(args.rows) * kPair / kPanel);
   for (int panel = panel_begin; panel < panel_end;) {
-    // A wide tile reaches over `together` panels, all of which must lie within the weight.
+    // A wide tile spans `together` panels, all of which must be within the range.
     const int n_panels = panel + together <= panel_end ? together : 1;
     Strip strip = {panel,
                    n_panels,

@@ -1,4 +1,4 @@
-// y = x @ weight.T + bias in matrix tiles; operands are bfloat16, sums float32.
+// y = x @ weight.T + bias in AMX matrix tiles; operands are bfloat16, sums float32.
 #pragma once
 
 #include "cpu/tiles_amx.h"
@@ -6,8 +6,7 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// k that is gone through for all rows before the next: 336 rows of it take a third of the
-// second-level cache.
+// k range processed for all rows before the next: 336 rows of it take a third of the L2 cache.
 constexpr int kDepthBlock = 1024;
 
 size_t product_bytes(int rows, int k_padded) {
@@ -36,14 +35,14 @@ FLIPFAST_INLINE void copy_part(const float* from, ptrdiff_t from_row, int rows, 
   }
 }
 
-// One block of rows times one panel, k from k_begin to k_end.
+// One block of rows times one panel, for k in [k_begin, k_end).
 FLIPFAST_INLINE void run_block(const ProductArgs& args, int panel, int block, int k_begin,
                                int k_end) {
   const int row = block * kBlockRows;
   const int column = panel * kPanel;
   const int rows = least(kBlockRows, args.rows - row);
   const int columns = least(kPanel, args.n - column);
-  // Tiles reach over the end of y where a block is not full.
+  // Where a block is not full, tiles reach past the end of y.
   const bool whole = columns == kPanel && (rows == kTileRows || rows == kBlockRows);
   alignas(64) float edge[kBlockRows * kPanel];
   float* const y = args.y + row * args.y_stride + column;
@@ -65,7 +64,7 @@ FLIPFAST_INLINE void run_block(const ProductArgs& args, int panel, int block, in
 void product_run(const ProductArgs& args, int panel_begin, int panel_end, int block_begin,
                  int block_end) {
   const Tiles tiles;
-  // A single block gains nothing from a second visit to its rows: the weight passes by once.
+  // A single block gains nothing from splitting k: each part of the weight is used only once.
   const int step = block_end - block_begin == 1 ? args.k_padded : kDepthBlock;
   for (int k = 0; k < args.k_padded; k += step) {
     const int k_end = least(k + step, args.k_padded);

@@ -1,4 +1,4 @@
-// Row operations divided among threads where there is enough to do.
+// Row operations, divided among threads if there is enough work.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace flipfast::cpu {
 
-// kernel(args, begin, end) over n rows; `numbers` is the size of a row.
+// Calls kernel(args, begin, end) over n rows; `numbers` is the number of elements per row.
 template <class Args>
 void for_rows(void (*kernel)(const Args&, int, int), const Args& args, int n, int numbers) {
   constexpr int kNumbersATask = 8192;  // a few microseconds of work

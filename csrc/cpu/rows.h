@@ -1,4 +1,4 @@
-// Operations on one row after another: norms, rotation, gates, embedding, arg-max, probability.
+// Row-wise operations: norms, rotation, gated activations, embedding, arg-max, log-probability.
 //
 // A row is summed in a fixed pattern of lanes, so its bits depend on its own numbers alone.
 #pragma once
@@ -9,7 +9,7 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// Calls body(i, n) for each vector of a row of d: n lanes from i.
+// Calls body(i, n) for each vector of a row of d numbers: n lanes from index i.
 template <class Body>
 FLIPFAST_INLINE void each_vector(int d, const Body& body) {
   int i = 0;
@@ -150,7 +150,7 @@ void embed(const EmbedArgs& args, int begin, int end) {
   }
 }
 
-// Whether any of the lanes is set.
+// Whether any lane is set.
 FLIPFAST_INLINE bool any(Ints mask) {
   int found = 0;
   for (int i = 0; i < kWidth; ++i) found |= mask[i];
@@ -161,7 +161,7 @@ FLIPFAST_INLINE int64_t argmax_row(const float* x, int n) {
   Vec top = splat(-kInfinity);
   Ints strange = {};
   each_vector(n, [&](int i, int lanes) {
-    // Lanes behind the end repeat the first number of the row.
+    // Lanes past the end repeat the first number of the row.
     Vec v = splat(x[0]);
     if (lanes == kWidth) {
       v = load(x + i);
@@ -194,7 +194,7 @@ FLIPFAST_INLINE double sum_exp(const float* x, int64_t n, float top) {
     const int size = static_cast<int>(n - start < kBlock ? n - start : kBlock);
     Vec sums = {};
     each_vector(size, [&](int i, int lanes) {
-      Vec v = splat(-kInfinity);  // adds nothing behind the end
+      Vec v = splat(-kInfinity);  // lanes past the end add nothing
       __builtin_memcpy(&v, x + start + i, static_cast<size_t>(lanes) * sizeof(float));
       sums += exp(v - top);
     });
@@ -203,8 +203,8 @@ FLIPFAST_INLINE double sum_exp(const float* x, int64_t n, float top) {
   return total;
 }
 
-// Log-probability of each row's target (log-sum-exp below the largest logit, whose own term, 1, is
-// left out of the sum: a log-probability near 0 keeps its relative precision).
+// Log-probability of each row's target. The log-sum-exp is relative to the largest logit, whose own
+// term, 1, is left out of the sum: a log-probability near 0 keeps its relative precision.
 void log_prob(const LogProbArgs& args, int begin, int end) {
   for (int row = begin; row < end; ++row) {
     const float* const x = args.logits + row * args.stride;

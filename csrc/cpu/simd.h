@@ -1,9 +1,9 @@
-// A small vector of float32 over whatever the file is compiled for. Included once by each of the
-// level_*.cc files, which define FLIPFAST_LEVEL; everything lives in a namespace of that name.
-// NEON, which every 64-bit Arm has, takes FLIPFAST_NEON besides.
+// A small float32 vector type for the instruction set that the file is compiled for. Each
+// level_*.cc file defines FLIPFAST_LEVEL and includes this once; everything lives in a namespace of
+// that name. The NEON level (every 64-bit Arm has NEON) also defines FLIPFAST_NEON.
 //
 // These files must not call inline functions of the standard library: the linker keeps one copy of
-// those for the whole program, and that copy could hold instructions that the CPU lacks.
+// those for the whole program, and that copy could use instructions that the CPU lacks.
 #pragma once
 
 #include <stddef.h>
@@ -90,7 +90,7 @@ FLIPFAST_INLINE Vec splat(float x) {
 #endif
 }
 
-// a * b + c, rounded once where the CPU can.
+// a * b + c, rounded once if the CPU can.
 FLIPFAST_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -103,7 +103,7 @@ FLIPFAST_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-// The larger one; b where either is NaN, as x86 has it.
+// The larger one; b where either is NaN, as on x86.
 FLIPFAST_INLINE Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
@@ -124,7 +124,7 @@ FLIPFAST_INLINE Vec min(Vec a, Vec b) {
 #endif
 }
 
-// Sum of the lanes, halves folded onto each other: the same order for every caller.
+// Sum of the lanes, folding halves onto each other: the same order for every caller.
 FLIPFAST_INLINE float sum(Vec v) {
   float lanes[kWidth];
   store(lanes, v);
@@ -134,7 +134,7 @@ FLIPFAST_INLINE float sum(Vec v) {
   return lanes[0];
 }
 
-// Largest lane; lanes are not NaN.
+// The largest lane; no lane may be NaN.
 FLIPFAST_INLINE float largest(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_max_ps((__m512)v);
@@ -156,7 +156,7 @@ FLIPFAST_INLINE float widen(uint16_t half) {
   return x;
 }
 
-// The words of x rounded to bfloat16, ties to even; a NaN stays one.
+// The words of x rounded to bfloat16, ties to even; NaN stays NaN.
 FLIPFAST_INLINE Words rounded_words(Vec x) {
   const Words word = (Words)x;
   const Words even = word + 0x7fffu + ((word >> 16) & 1u);

@@ -7,15 +7,15 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// What a row carries from one block of keys to the next.
+// State of a row, carried from one block of keys to the next.
 struct RowState {
   float top;            // largest score so far, minus infinity before the first
-  float total[kWidth];  // sums of e**(score - top), one a lane
+  float total[kWidth];  // sums of e**(score - top), one per lane
 };
 
 struct Columns {
   int begin, end;  // computed columns of the block, multiples of 32
-  int low, high;   // of these, the ones that the row sees; high is exclusive
+  int low, high;   // the subset [low, high) that the row sees
 };
 
 FLIPFAST_INLINE Ints lane_numbers() {
@@ -24,7 +24,7 @@ FLIPFAST_INLINE Ints lane_numbers() {
   return v;
 }
 
-// Scales and caps the scores in place, puts minus infinity where the row may not look; returns the
+// Scales and caps the scores in place and masks unseen ones with minus infinity; returns the
 // largest.
 FLIPFAST_INLINE float prepare_scores(float* scores, const Columns& columns, float scale,
                                      float softcap) {
@@ -38,16 +38,16 @@ FLIPFAST_INLINE float prepare_scores(float* scores, const Columns& columns, floa
       s = column < columns.low ? hidden : column >= columns.high ? hidden : s;
     }
     store(scores + c, s);
-    top = max(s, top);  // a NaN is passed over here and met again in the sum
+    top = max(s, top);  // ignores NaN, which still reaches the sum
   }
   return largest(top);
 }
 
-// Turns raw scores into weights e**(score - top) in place. Returns what the row's output so far has
-// to be multiplied by.
+// Turns raw scores into weights e**(score - top) in place. Returns the factor by which to rescale
+// the row's output so far.
 FLIPFAST_INLINE float softmax_row(float* scores, const Columns& columns, float scale, float softcap,
                                   RowState* state) {
-  if (columns.low >= columns.high) {  // nothing to see here, and nothing may change
+  if (columns.low >= columns.high) {  // the row sees no key here, so nothing may change
     for (int c = columns.begin; c < columns.end; c += kWidth) store(scores + c, Vec{});
     return 1.0f;
   }
@@ -60,7 +60,7 @@ FLIPFAST_INLINE float softmax_row(float* scores, const Columns& columns, float s
     state->top = block_top;
   }
   const Vec top = splat(state->top);
-  Vec block_total = {};  // apart, as the error of a sum grows with the length of its chain
+  Vec block_total = {};  // separate, as the error of a sum grows with the length of its chain
   for (int c = columns.begin; c < columns.end; c += kWidth) {
     const Vec weight = exp(load(scores + c) - top);
     store(scores + c, weight);

@@ -1,10 +1,10 @@
-// The inner product of everything here: a block of R rows times a strip of columns.
+// The micro-kernel of all products here: a block of R rows times a strip of columns.
 //
 // Every element is one chain of fused multiply-adds over k in order, whatever the block's shape, so
-// a row's bits do not depend on which block it falls in. Products of weights, q.k and p.v all use
-// it, from float32 or from words of two bfloat16 (see kernels.h). Where precision counts more, a
-// caller cuts k at fixed places and has each part's sum added to c (Sums::kAdd): the error of a sum
-// grows with the length of its chain.
+// a row's bits do not depend on which block it falls in. Products with weights, q.k and p.v all use
+// it, on float32 or on words of two bfloat16 (see kernels.h). Where precision matters more, a
+// caller splits k at fixed positions and has each part's sum added to c (Sums::kAdd), as the error
+// of a sum grows with the length of its chain.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -29,30 +29,30 @@ constexpr int kRows = 6;
 
 constexpr int kPair = 2 * kWidth;  // columns of the narrowest strip
 
-// Strips (of kPair columns) that R rows can take at once.
+// Number of strips (of kPair columns) that `rows` rows can process at once.
 constexpr int strips(int rows) {
   return 8 * rows <= kAccumulators ? 4 : 4 * rows <= kAccumulators ? 2 : 1;
 }
 
-// How the sums of a call go together with what c holds.
+// How the sums of a call combine with the contents of c.
 enum class Sums {
-  kStore,     // they start from `init` or zeros and replace it
-  kContinue,  // they start from it: the chain goes on
-  kAdd,       // they start from zeros and are added to it
+  kStore,     // start from `init` or zeros and overwrite c
+  kContinue,  // start from c, continuing the chain
+  kAdd,       // start from zeros and are added to c
 };
 
 struct Tile {
-  const float* a;               // left operand, its layout is a template argument
+  const float* a;               // left operand; its layout is a template argument
   const void* const* segments;  // right operand: `per_segment` k at each of these addresses
   int n_segments;
   int per_segment;  // even for words
-  ptrdiff_t row;    // numbers (or words) from a k (or pair of k) to the next
+  ptrdiff_t row;    // numbers (or words) from one k (or pair of k) to the next
   ptrdiff_t group;  // numbers (or words) from 32 columns to the next 32
-  int column;       // of the first group, where the strips start
+  int column;       // column of the first group where the strips start
   float* c;
   ptrdiff_t c_row;
   Sums sums;
-  const float* init;  // row that sums start from with kStore; null for zeros
+  const float* init;  // row that kStore's sums start from; null for zeros
 };
 
 typedef void (*TileFunction)(const Tile&);
@@ -74,7 +74,7 @@ FLIPFAST_INLINE void start(const Tile& t, Vec (&acc)[R][2 * P]) {
       if (t.sums == Sums::kContinue) {
         acc[r][v] = load(t.c + r * t.c_row + v * kWidth);
       } else {
-        // The sums will be stored here when the sweep is over: fetch the line meanwhile.
+        // The sums will be stored here after the sweep: prefetch the line meanwhile.
         __builtin_prefetch(t.c + r * t.c_row + v * kWidth, 1);
         acc[r][v] = t.init == nullptr ? Vec{} : load(t.init + v * kWidth);
       }
@@ -145,7 +145,7 @@ void tile(const Tile& shared) {
   }
 }
 
-// The functions for 1 to kRows rows, one strip and the most strips.
+// The functions for 1 to kRows rows, with one strip and with the maximum number of strips.
 struct TileTable {
   TileFunction narrow[kRows];
   TileFunction wide[kRows];

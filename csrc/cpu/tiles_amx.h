@@ -1,7 +1,7 @@
-// Blocks of 32 rows times 32 columns in the matrix tiles of AMX: bfloat16 operands, float32 sums.
+// Blocks of 32 rows times 32 columns in AMX matrix tiles: bfloat16 operands, float32 sums.
 //
 // A tile is 16 rows of 64 bytes. Sums run over k in order, 32 at a time, and rows do not mix, so a
-// row's bits do not depend on the rows beside it, even where they are padding.
+// row's bits do not depend on the rows beside it, padding included.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -12,11 +12,11 @@ namespace {
 
 constexpr int kTileRows = 16;
 constexpr int kBlockRows = 2 * kTileRows;
-constexpr int kStep = 32;  // k that a tile holds
+constexpr int kStep = 32;  // k per tile
 constexpr ptrdiff_t kTileBytes = kTileRows * 64;
-constexpr ptrdiff_t kStepBytes = 2 * kTileBytes;  // packed rows of a block, one step
+constexpr ptrdiff_t kStepBytes = 2 * kTileBytes;  // one step of a block's packed rows
 
-// The tile registers are the thread's own; configured for the life of this object.
+// Configures the thread's tile registers for the lifetime of this object.
 class Tiles {
  public:
   Tiles() {
@@ -42,8 +42,8 @@ FLIPFAST_INLINE __m256i halves(Words words) {
   return _mm512_cvtepi32_epi16((__m512i)(words >> 16));
 }
 
-// Rows (at most 32) rounded to bfloat16, as [k / 32][2 tiles][16][32], zeros behind the last row
-// and from k to k_padded. The second tile is left out where no row falls in it.
+// Packs rows (at most 32) rounded to bfloat16, as [k_padded / 32][2 tiles][16][32], with zeros
+// after the last row and from k to k_padded. The second tile is not written if it has no rows.
 template <class Row>
 FLIPFAST_INLINE void pack_tiles(const Row& row, int rows, int k, int k_padded, char* out) {
   const int padded_rows = rows > kTileRows ? kBlockRows : kTileRows;
@@ -58,20 +58,20 @@ FLIPFAST_INLINE void pack_tiles(const Row& row, int rows, int k, int k_padded, c
   }
 }
 
-// What the sums start from.
+// What the sums start from: zeros, `row`, or what c holds.
 enum class Start { kZero, kRow, kStored };
 
 struct Block {
   const char* left;  // packed rows
   int steps;
-  ptrdiff_t right_row;  // bytes from a pair of k to the next
+  ptrdiff_t right_row;  // bytes from one pair of k to the next
   float* c;
-  ptrdiff_t c_row;  // numbers
+  ptrdiff_t c_row;  // in numbers
   Start start;
   const float* row;  // for kRow
 };
 
-// A macro, as the number of a tile is part of the instruction's text.
+// A macro, as the tile number is part of the instruction's encoding.
 #define FLIPFAST_START_TILE(tile, block, at_row, at_column)                                     \
   do {                                                                                          \
     if ((block).start == Start::kStored) {                                                      \
@@ -83,11 +83,11 @@ struct Block {
     }                                                                                           \
   } while (false)
 
-// GCC does not know that tile loads read memory: nothing may be moved past this.
+// GCC does not know that tile loads read memory: this stops it from moving accesses past here.
 FLIPFAST_INLINE void fence() { __asm__ volatile("" ::: "memory"); }
 
 // c = start + left @ right for 32 columns and 16 or (kTwo) 32 rows. right(step) gives the address
-// of a step's words; the columns are side by side there, 64 bytes each 16.
+// of a step's words, whose columns are contiguous, 64 bytes per 16 columns.
 template <bool kTwo, class Right>
 FLIPFAST_INLINE void multiply_rows(const Block& b, const Right& right) {
   fence();

@@ -1,4 +1,4 @@
-// exp and tanh of a vector, relative error below 1e-6 (exp: about 1e-7).
+// Vector exp and tanh with a relative error below 1e-6 (exp: about 1e-7).
 #pragma once
 
 #include "cpu/simd.h"
@@ -8,8 +8,8 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
-// 2**n * (Taylor sum of e**r up to r**7), r = x - n * ln 2 in two parts, |r| <= ln(2) / 2. The
-// power is multiplied in two steps, so that overflow gives infinity and underflow gives 0.
+// 2**n * (Taylor sum of e**r up to r**7), with r = x - n * ln 2 in two parts, |r| <= ln(2) / 2. The
+// power is applied in two steps, so that overflow gives infinity and underflow gives 0.
 FLIPFAST_INLINE Vec exp(Vec x) {
   x = min(splat(100.0f), max(splat(-104.0f), x));
   const Vec magic = splat(12582912.0f);  // 1.5 * 2**23: adding it rounds to an integer

@@ -8,7 +8,7 @@
 namespace flipfast {
 namespace {
 
-constexpr double kMemory = 0.995;  // what an old guess weighs once a new one is known
+constexpr double kMemory = 0.995;  // decay of older guesses with each new one
 
 void check_tokens(const std::vector<int32_t>& tokens, int32_t lowest) {
   for (const int32_t token : tokens) {
@@ -68,7 +68,7 @@ void Drafter::extend(const std::vector<int64_t>& handles,
   }
 }
 
-// A guess was tried if all before it were right.
+// A guess counts only if all before it were right.
 void Drafter::learn(Output* output, const std::vector<int32_t>& tokens) {
   for (size_t i = 0; i < std::min(tokens.size(), output->guesses.size()); ++i) {
     const Guess& guess = output->guesses[i];
@@ -102,8 +102,8 @@ Proposal Drafter::propose(Output* output, int32_t limit, float threshold) {
   for (int32_t n = 0;; ++n) {
     last = guess(*output, last);
     if (last.rate == nullptr) return found;
-    // The first guess that is not proposed counts, too: a source that has fallen below the
-    // threshold could not come back otherwise.
+    // The first guess that is not proposed counts too: otherwise a source that has fallen below the
+    // threshold could never recover.
     output->guesses.push_back(last);
     chance *= last.rate->chance();
     if (n >= limit || !(chance >= static_cast<double>(threshold))) return found;
@@ -113,7 +113,7 @@ Proposal Drafter::propose(Output* output, int32_t limit, float threshold) {
   }
 }
 
-// The likeliest next token, the first source's among equals; `last` is the one before in the draft.
+// The likeliest next token, the first source's if tied; `last` is the draft's previous guess.
 Drafter::Guess Drafter::guess(const Output& output, const Guess& last) {
   Guess best{};
   for (size_t source = 0; source <= output.sources.size(); ++source) {
@@ -125,7 +125,7 @@ Drafter::Guess Drafter::guess(const Output& output, const Guess& last) {
   return best;
 }
 
-// Goes on where the draft's last token came from, or looks its end up.
+// Continues where the draft's last token came from, or looks up the tail.
 Drafter::Guess Drafter::guess_from(const Output& output, size_t source, const Guess& last) {
   const SuffixIndex& index = output.sources[source];
   Match match{};

@@ -6,9 +6,9 @@ namespace flipfast {
 namespace {
 
 constexpr int kTableBits = 16;
-constexpr uint16_t kMaxTotal = 1024;  // then old votes count half, so that habits may change
+constexpr uint16_t kMaxTotal = 1024;  // then old votes are halved, so that the majority can change
 
-// A context's hash grows by one token, from the latest to the earliest.
+// Extends a context's hash by one token; contexts grow from the latest token to the earliest.
 uint64_t grown(uint64_t hash, int32_t token) {
   hash = (hash ^ static_cast<uint32_t>(token)) * 0x9E3779B97F4A7C15u;
   return hash ^ (hash >> 29);
@@ -36,7 +36,7 @@ void NgramModel::learn(const std::vector<int32_t>& tokens) {
 
 void NgramModel::vote(Entry* entry, uint32_t check, int32_t token) {
   if (entry->total > 0 && entry->check != check) {
-    // Two contexts want the place: the one that is seen more often keeps it.
+    // Two contexts share the slot: the one seen more often keeps it.
     --entry->total;
     if (--entry->votes > 0) return;
     entry->total = 0;

@@ -5,14 +5,14 @@
 namespace flipfast {
 namespace {
 
-constexpr int kMaxVisits = 64;  // positions a search looks at
+constexpr int kMaxVisits = 64;  // positions visited per search
 
 }  // namespace
 
 void SuffixIndex::append(int32_t token) {
   tokens_.push_back(token);
   previous_.push_back(-1);
-  // A position is worth finding once a token that may be proposed stands behind it.
+  // A position is worth finding only once a token that may be proposed follows it.
   if (tokens_.size() > 1 && token != kStart) chain(tokens_.size() - 2);
 }
 

@@ -1,4 +1,4 @@
-// Where in a token sequence the latest tokens of an output stand, so that it may go on alike.
+// Finds an output's latest tokens in a token sequence, to propose what follows them there.
 #pragma once
 
 #include <cstddef>
@@ -7,25 +7,25 @@
 
 namespace flipfast {
 
-constexpr int32_t kStart = -1;   // stands for the start of an output
-constexpr size_t kMaxMatch = 8;  // tokens that are compared
+constexpr int32_t kStart = -1;   // marks the start of an output
+constexpr size_t kMaxMatch = 8;  // maximum number of tokens compared
 
 struct Match {
   size_t length;    // tokens that agree, at most kMaxMatch; 0: no match
-  size_t position;  // of the token behind them
+  size_t position;  // of the token after them
 };
 
-// A growing token sequence. Positions of equal tokens are chained, the latest first.
+// A growing token sequence. Positions of equal tokens are chained, latest first.
 class SuffixIndex {
  public:
   SuffixIndex() : heads_(16) {}
   void append(int32_t token);
 
-  // The longest match of the end of `tail`, the latest among equals. Only the latest positions of
-  // its last token are looked at, so that a search takes bounded time.
+  // The longest match of the end of `tail`, the latest if tied. Only the latest positions of its
+  // last token are visited, so that a search takes bounded time.
   Match find(const std::vector<int32_t>& tail) const;
 
-  // Whether an output may be proposed the token of a position: it exists and is no output's start.
+  // Whether the token at a position may be proposed: it exists and is not the start of an output.
   bool proposes(size_t position) const {
     return position < tokens_.size() && tokens_[position] != kStart;
   }
@@ -42,8 +42,8 @@ class SuffixIndex {
   void grow();
 
   std::vector<int32_t> tokens_;
-  std::vector<int32_t> previous_;  // the position before of the same token, -1: none
-  std::vector<Head> heads_;        // a power of two of them
+  std::vector<int32_t> previous_;  // the previous position of the same token, -1: none
+  std::vector<Head> heads_;        // its size is a power of two
   size_t n_heads_ = 0;
 };
 

@@ -10,7 +10,7 @@ namespace flipfast {
 namespace {
 
 constexpr size_t kRowsPerGrab = 16;               // rows a thread takes at a time
-constexpr size_t kCodePointsPerThread = 1 << 18;  // less work than this does not repay a thread
+constexpr size_t kCodePointsPerThread = 1 << 18;  // least work that is worth another thread
 
 // How often each word of one text occurs: an open-addressing table, reused from text to text.
 class WordCounts {
@@ -28,10 +28,10 @@ class WordCounts {
     }
   }
 
-  // False only where the text lacks the word; most words of the other text end here.
+  // False only if the text lacks the word, which rejects most words of the other text.
   bool may_hold(const Word& word) const { return filter_[word.hash >> 58] & bit(word); }
 
-  // Takes one occurrence of the word away; false where none is left.
+  // Removes one occurrence of the word; false if none is left.
   bool take(const Word& word) {
     Slot& slot = find(word);
     const bool is_left = slot.count != 0;
@@ -47,7 +47,7 @@ class WordCounts {
 
   static uint64_t bit(const Word& word) { return uint64_t{1} << ((word.hash >> 52) & 63); }
 
-  // The word's slot, or the free one where it belongs.
+  // The word's slot, or the free slot where it belongs.
   Slot& find(const Word& word) {
     const size_t mask = slots_.size() - 1;
     size_t i = word.hash & mask;
@@ -78,7 +78,7 @@ class Scorer {
     counts_.reset(smaller);
     if (candidates_.size() < larger.size) candidates_.resize(larger.size);
     size_t n = 0;
-    for (const Word& word : larger) {  // a loop without a branch to foresee, then a short one
+    for (const Word& word : larger) {  // a branch-free loop first, then a short one
       candidates_[n] = &word;
       n += counts_.may_hold(word);
     }
@@ -112,7 +112,7 @@ void overlap_f1(const std::vector<Pair>& pairs, size_t threads, Score* scores) {
       for (size_t row = begin; row < end; ++row) scores[row] = scorer(pairs[row]);
     }
   };
-  std::vector<std::future<void>> helpers;  // futures carry an exception back, and wait
+  std::vector<std::future<void>> helpers;  // futures propagate exceptions and join
   for (size_t n = pick_threads(pairs, threads); helpers.size() + 1 < n;) {
     helpers.push_back(std::async(std::launch::async, work));
   }

@@ -15,7 +15,7 @@ constexpr std::string_view kFenceTag = "```json";
 constexpr size_t kBackticks = 3;
 constexpr size_t kHexDigits = 4;
 constexpr Py_UCS4 kBroken = 0xFFFD;
-constexpr Py_UCS4 kLeastCoded[] = {0, 0x80, 0x800, 0x10000};  // with so many bytes behind the first
+constexpr Py_UCS4 kLeastCoded[] = {0, 0x80, 0x800, 0x10000};  // by bytes after the first
 constexpr std::string_view kShortEscapes = "\"\\/bfnrt";
 constexpr size_t kLongestKey = 60;  // as in NEXT_KEY of flipfast/parsing/strings.py
 
@@ -45,8 +45,8 @@ Py_UCS4 read_escape(const std::string& raw, size_t* at) {
   return kind == '"' || kind == '\\' || kind == '/' ? kind : ' ';
 }
 
-// One character of the inside of a valid JSON string; U+FFFD for a broken one. The halves of an
-// escaped surrogate pair come one by one.
+// Reads one character of a valid JSON string's contents; U+FFFD for a broken one. The halves of an
+// escaped surrogate pair are read one at a time.
 Py_UCS4 read_character(const std::string& raw, size_t* at) {
   const unsigned char first = raw[(*at)++];
   if (first == '\\') return read_escape(raw, at);
@@ -67,7 +67,7 @@ bool is_enclosed(const std::vector<Py_UCS4>& text, Py_UCS4 open, Py_UCS4 close) 
                       [&](Py_UCS4 c) { return c == open || c == close; });
 }
 
-// Whether a value has no letter or digit, or stands as a whole within <> or [].
+// Whether a value has no letter or digit, or is entirely enclosed in <> or [].
 bool only_shows_the_format(const std::string& raw) {
   std::vector<Py_UCS4> text;
   for (size_t at = 0; at < raw.size();) {

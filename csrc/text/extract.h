@@ -1,4 +1,4 @@
-// Finds the inferred instruction in a model's output while the output grows.
+// Finds the inferred instruction in a model's output while the output is generated.
 #pragma once
 
 #include <cstddef>
@@ -7,44 +7,44 @@
 
 namespace flipfast {
 
-// Follows an output's bytes up to where its inferred instruction is closed for good.
+// Scans an output's bytes until its inferred instruction is definitely closed.
 //
-// It follows only a clean leading object: white space, closed <think> blocks and one ``` or ```json
+// It accepts only a clean leading object: white space, closed <think> blocks and one ``` or ```json
 // fence, then `{` and pairs of strings, all valid for json.loads so far. The first value under a
-// key that spells "inferred instruction" counts, other keys for an "instruction" do not. As small
+// key that spells "inferred instruction" counts; other keys for an "instruction" do not. As small
 // models forget to escape quotes, the quote that ends the value counts only once a `}`, or a comma
-// with a whole next key and its colon, has followed. Anything else, and a value that only shows the
-// format ("...", "<instruction>", nothing), makes the scanner give up.
+// with a whole next key and its colon, has followed. On anything else, or a value that only shows
+// the format ("...", "<instruction>", nothing), the scanner gives up.
 class ObjectScanner {
  public:
   static constexpr size_t kNone = static_cast<size_t>(-1);
 
-  // Reads on, but nothing more once the value is closed or the scanner has given up. However the
-  // output is cut into pieces, the result is the same.
+  // Reads the next bytes; does nothing once the value is closed or the scanner has given up. The
+  // result does not depend on how the output is split into pieces.
   void feed(const char* data, size_t size);
 
   bool closed() const { return state_ == State::kClosed; }
   bool dead() const { return state_ == State::kDead; }
-  // Where the instruction's value begins, behind its opening quote, and where the quote that ends
-  // it stands: bytes of the output, kNone where they have not been read yet.
+  // Byte offsets in the output of the instruction's value, after its opening quote, and of the
+  // quote that ends it; kNone if not read yet.
   size_t start() const { return start_; }
   size_t end() const { return end_; }
 
  private:
   enum class State : uint8_t {
-    kBefore,    // in front of everything
+    kBefore,    // before a think block, fence or object
     kThinkTag,  // inside "<think>"
-    kThoughts,  // behind it
+    kThoughts,  // after it
     kFence,     // inside "```json"
-    kFenced,    // behind it
-    kMember,    // in front of a key
+    kFenced,    // after it
+    kMember,    // before a key
     kKey,       // inside it
-    kColon,     // behind it
-    kValue,     // in front of a string
+    kColon,     // after it
+    kValue,     // before a string value
     kString,    // inside it
-    kEscape,    // behind its backslash
+    kEscape,    // after its backslash
     kHex,       // among the digits of \uXXXX
-    kBehind,    // behind the string
+    kBehind,    // after the string value
     kClosed,
     kDead,
   };
@@ -60,17 +60,17 @@ class ObjectScanner {
   State behind_string();
 
   State state_ = State::kBefore;
-  size_t position_ = 0;   // of the byte that is read
+  size_t position_ = 0;   // of the byte being read
   size_t n_matched_ = 0;  // letters of a tag or a fence, digits of an escape
   bool wanted_ = false;   // whether the string is the instruction's value
   std::string key_;
-  std::string value_;  // the wanted one, as it stands in the output
+  std::string value_;  // the wanted one, still escaped
   size_t start_ = kNone;
   size_t end_ = kNone;
 };
 
-// Whether an ASCII key spells "inferred instruction", which a misspelling does, too: key_rank in
-// flipfast/parsing/keys.py has the rule.
+// Whether an ASCII key spells "inferred instruction", misspellings included: see key_rank in
+// flipfast/parsing/keys.py for the rule.
 bool spells_inferred_instruction(const std::string& key);
 
 }  // namespace flipfast

@@ -12,10 +12,10 @@ namespace {
 // Kinds of bytes. ASCII punctuation, which is deleted, has none of these bits.
 constexpr uint8_t kKept = 1;
 constexpr uint8_t kSpace = 2;
-constexpr uint8_t kMark = 4;  // kept, but no word character: an article may end beside it
+constexpr uint8_t kMark = 4;  // kept, but not a word character: a word boundary for articles
 constexpr uint64_t kEveryMark = 0x0101010101010101u * kMark;
 
-constexpr size_t kWindow = 16;  // bytes of a word that are read at once, also past its end
+constexpr size_t kWindow = 16;  // bytes of a word read at once, possibly past its end
 
 constexpr bool in_range(uint8_t c, uint8_t first, uint8_t last) {
   return static_cast<uint8_t>(c - first) <= last - first;
@@ -23,7 +23,7 @@ constexpr bool in_range(uint8_t c, uint8_t first, uint8_t last) {
 
 constexpr uint8_t ascii_lower(uint8_t c) { return c + (in_range(c, 'A', 'Z') << 5); }
 
-// Without a branch, so that a loop over it becomes vector code.
+// Branch-free, so that loops over it vectorize.
 constexpr uint8_t ascii_kind(uint8_t c) {
   const bool is_word = in_range(ascii_lower(c), 'a', 'z') | in_range(c, '0', '9');
   const bool is_space = (c == ' ') | in_range(c, '\t', '\r') | in_range(c, 0x1C, 0x1F);
@@ -61,7 +61,7 @@ size_t put_utf8(Py_UCS4 c, char* out) {
   return 4;
 }
 
-// Row n keeps the first n bytes of a window and blanks the others.
+// Row n keeps the first n bytes of a window and zeros the others.
 constexpr auto make_masks() {
   std::array<std::array<char, kWindow>, kWindow + 1> masks{};
   for (size_t n = 0; n <= kWindow; ++n) {
@@ -83,7 +83,7 @@ uint64_t mix(uint64_t hash, uint64_t bytes) {
   return hash ^ (hash >> 32);
 }
 
-// The first 16 bytes of a word, those past its end blank.
+// The first 16 bytes of a word, zero past its end.
 struct Window {
   uint64_t low, high;
 
@@ -101,13 +101,13 @@ uint64_t hash_rest(uint64_t hash, const char* data, size_t size) {
   return hash;
 }
 
-// True for a, an, the. A run of word characters holds no NUL, so the blanks tell its length.
+// True for a, an, the. A run of word characters has no NUL, so the zero padding gives its length.
 bool is_article(const Window& run) {
   return (run.low == load("a\0\0\0\0\0\0")) | (run.low == load("an\0\0\0\0\0")) |
          (run.low == load("the\0\0\0\0"));
 }
 
-// Writes a word, for the caller to count; returns whether it is an article.
+// Writes a word without counting it; returns whether it is an article.
 inline bool put_word(const char* data, size_t size, Word* word) {
   const Window window(data, size);
   word->data = data;
@@ -118,13 +118,13 @@ inline bool put_word(const char* data, size_t size, Word* word) {
   return is_article(window);
 }
 
-// Whether the gap between two runs holds white space.
+// Whether the gap between two runs has white space.
 inline bool has_space(const uint8_t* begin, const uint8_t* end) {
   if ((*begin | end[-1]) & kSpace) return true;  // nearly always
   return std::find(begin, end, kSpace) != end;
 }
 
-// False for a word of these kinds that holds no mark, unless it is a long one.
+// False if these kinds, of a word's bytes, have no mark; always true for long words.
 inline bool may_hold_marks(const uint8_t* kinds, size_t size) {
   const Window window(reinterpret_cast<const char*>(kinds), size);
   return ((window.low | window.high) & kEveryMark) != 0 || size > kWindow;
@@ -132,7 +132,7 @@ inline bool may_hold_marks(const uint8_t* kinds, size_t size) {
 
 template <typename Char>
 bool any_contextual_lower(const Char* text, size_t length) {
-  bool found = false;  // no early return: the loop becomes vector code
+  bool found = false;  // no early return, so that the loop vectorizes
   for (size_t i = 0; i < length; ++i) found |= has_contextual_lower(text[i]);
   return found;
 }
@@ -211,8 +211,8 @@ void Normalizer::append(uint32_t code_point) {
   has_marks_ |= (kind & kMark) != 0;
 }
 
-// Writes where the runs of kept bytes begin and end; returns how many runs there are. Each
-// position is written and counted only where the kind changes.
+// Writes where the runs of kept bytes begin and end; returns the number of runs. Branch-free: every
+// position is written, but counted only where a run begins or ends.
 size_t Normalizer::find_runs() {
   kinds_[size_] = kSpace;
   if (edges_.size() < size_ + 4) edges_.resize(size_ + 4);
@@ -229,9 +229,9 @@ size_t Normalizer::find_runs() {
   return n_edges / 2;
 }
 
-// Joins the runs that only punctuation parts, and makes words of them; returns how many.
+// Joins the runs separated only by punctuation into words; returns the number of words.
 size_t Normalizer::cut(size_t n_runs) {
-  // Each word fills a byte and is parted from the next by one; a further one may be discarded.
+  // A word takes at least one byte and one separator; one more may be written and discarded.
   const size_t most_words = has_marks_ ? size_ / 2 + 1 : n_runs;
   if (words_.size() < most_words) words_.resize(most_words);
   if (n_runs == 0) return 0;
@@ -258,7 +258,7 @@ size_t Normalizer::cut(size_t n_runs) {
   return static_cast<size_t>(words - words_.data());
 }
 
-// Moves a run down to `to`, which lies before it; returns its new end.
+// Moves a run down to `to`, which is before it; returns its new end.
 size_t Normalizer::move_run(size_t begin, size_t end, size_t to) {
   std::memmove(&bytes_[to], &bytes_[begin], end - begin);
   std::memmove(&kinds_[to], &kinds_[begin], end - begin);

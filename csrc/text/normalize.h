@@ -1,4 +1,4 @@
-// Text to words, equal to flipfast/metrics/word_f1_py.py for every string Python can hold.
+// Splits text into words; equals flipfast/metrics/word_f1_py.py for every possible Python string.
 #pragma once
 
 #include <cstddef>
@@ -17,11 +17,11 @@ struct Text {
 };
 
 // One word: `size` bytes of UTF-8 (lone surrogates encoded like any other code point), borrowed
-// from the Normalizer that made it. Words are equal where `size` and all bytes are.
+// from the Normalizer that made it. Words are equal if `size` and all bytes are equal.
 struct Word {
   const char* data;
   size_t size;
-  uint64_t low;  // the first 8 bytes, blank past the end: most words need no further comparison
+  uint64_t low;  // the first 8 bytes, zero past the end: most words need no further comparison
   uint64_t hash;
 };
 
@@ -30,7 +30,7 @@ inline bool operator==(const Word& a, const Word& b) {
          (a.size <= sizeof a.low || std::memcmp(a.data, b.data, a.size) == 0);
 }
 
-// The words of a text in order, borrowed like each of them.
+// The words of a text in order, borrowed like each word.
 struct Words {
   const Word* data;
   size_t size;
@@ -39,13 +39,13 @@ struct Words {
   const Word* end() const { return data + size; }
 };
 
-// True where the text has to be replaced by its str.lower() before it is normalised.
+// True if the text must be replaced by its str.lower() before it is normalized.
 bool needs_python_lower(const Text& text);
 
 // Splits texts into words. One object serves many texts and reuses its memory.
 //
-// The loops over bytes and over words avoid branches that depend on the letters. Such a branch is
-// foreseen wrongly every few words, which would cost more than all the rest of the work.
+// The loops over bytes and over words avoid branches that depend on the letters: such a branch is
+// mispredicted every few words, which would cost more than all the rest of the work.
 class Normalizer {
  public:
   // The words of `text` in order, valid until the next call.
@@ -65,10 +65,10 @@ class Normalizer {
   Word* split_at_marks(size_t begin, size_t end, Word* words);
 
   std::vector<char> bytes_;     // the text lower-cased, as UTF-8
-  std::vector<uint8_t> kinds_;  // of each byte
+  std::vector<uint8_t> kinds_;  // the kind of each byte
   size_t size_ = 0;             // bytes in use
   bool has_marks_ = false;      // whether any byte is a mark, see normalize.cc
-  std::vector<size_t> edges_;   // begin and end of each run of bytes that are kept
+  std::vector<size_t> edges_;   // begin and end of each run of kept bytes
   std::vector<Word> words_;
 };
 

@@ -27,7 +27,7 @@ constexpr auto make_letters() {
 
 constexpr auto kLetters = make_letters();  // the value of each byte
 
-// Appends the distinct ones of the hashes, which it sorts.
+// Sorts the hashes and appends the distinct ones with their counts.
 void append_distinct(std::vector<int64_t>* hashes, WordHashes* out) {
   std::sort(hashes->begin(), hashes->end());
   for (size_t i = 0; i < hashes->size(); ++i) {

@@ -1,4 +1,4 @@
 """GPU kernels of flipfast and their torch references; needs torch, never imports flipfast.
 
-Each operation is a module of its own, imported by name: `flipfast_kernels.overlap_f1`.
+Each operation lives in its own module; import it by name, as in `flipfast_kernels.overlap_f1`.
 """

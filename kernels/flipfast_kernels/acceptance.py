@@ -1,4 +1,4 @@
-"""What becomes of a pass over drafted tokens: how many are kept, the next one, who stops."""
+"""Acceptance of drafted tokens in speculative decoding: tokens kept, next token, stop reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flipfast_kernels.launch import (
 )
 
 RUNS, END_TOKEN, BUDGET, BAD_LOGITS = range(4)
-MAX_POSITIONS = 65  # of a sequence in a pass: 64 drafted tokens and one more
+MAX_POSITIONS = 65  # per sequence and pass: 64 drafted tokens and one more
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Acceptance:
     """What a pass adds to N sequences.
 
     Attributes:
-        n_emitted: (N,) int32, tokens added.
-        tokens: (N, max_positions) int64, these tokens, then -1.
-        next_token: (N,) int64, the last of them, which is fed next; -1 where there is none.
-        stop: (N,) int32. RUNS (0); END_TOKEN (1), the last token is an end token; BUDGET (2), it
-            is the last one allowed; BAD_LOGITS (3), there was no token to add behind the last.
+        n_emitted: (N,) int32, number of tokens added.
+        tokens: (N, max_positions) int64, the added tokens, padded with -1.
+        next_token: (N,) int64, the last added token, which is fed next; -1 if there is none.
+        stop: (N,) int32. RUNS (0); END_TOKEN (1), the last token is an end token; BUDGET (2), the
+            budget is used up; BAD_LOGITS (3), `chosen` is -1 after the last token.
     """
 
     n_emitted: torch.Tensor
@@ -57,57 +57,56 @@ def accept_tokens(
     """Keep the drafted tokens that the model agrees with and the token that follows them.
 
     A sequence with d drafted tokens has d + 1 positions in the pass: its last known token is fed
-    at the first, its drafts at the others, and at each the model says what comes next. Emitted
-    are the accepted drafts and the token chosen at the position behind them, up to and with the
-    first end token, and no more than the budget. Without drafts that is plain decoding, and then
-    fed and cu_seqlens may be left out: every sequence has one position.
+    at the first, its drafts at the others, and each position predicts the next token. The pass
+    emits the accepted drafts and the token chosen at the position after them, up to and including
+    the first end token and never more than the budget. Without drafts this is plain decoding: fed
+    and cu_seqlens may be omitted, and every sequence has one position.
 
-    Greedy, without draft_probs: a draft is accepted while it is the arg-max chosen at the position
-    before it, so the output is that of decoding token by token.
+    Greedy, without draft_probs: drafts are accepted as long as each equals the arg-max chosen at
+    the position before it, so the output equals that of decoding token by token.
 
     Sampled, with draft_probs: rejection sampling (Leviathan et al. 2023; Chen et al. 2023) for a
-    drafter that proposes one token with certainty. The draft behind position j is accepted while
+    drafter that proposes one token with certainty. The draft after position j is accepted if
     uniforms[j] < draft_probs[j], its probability under the model. `chosen` must then hold, at each
     position that a draft follows, a token drawn from the model's distribution with the draft's
-    probability set to 0 and the rest scaled up to 1 (any token >= 0 where nothing is left), and
-    at a sequence's last position a token drawn from the whole distribution, with random numbers
-    that are independent of the uniforms. Every emitted token then has the model's distribution
-    given those before it. "The model's" is after temperature, top-k and top-p.
+    probability set to 0 and the rest renormalized (any token >= 0 if nothing is left), and at a
+    sequence's last position a token drawn from the whole distribution, with random numbers
+    independent of the uniforms. Every emitted token then follows the model's distribution given
+    the tokens before it. "The model's" means after temperature, top-k and top-p.
 
-    One program a sequence. Work: a few comparisons a position. Bytes: 16 a position (24 to 32 with
-    draft_probs), and 16 + 8 * max_positions a sequence with 8 to 24 more for the bookkeeping. On
-    an H200 (4.8 TB/s by the datasheet) 256 sequences of one position take 3 nanoseconds of that:
-    what counts is that it is one launch.
+    One program per sequence. Work: a few comparisons per position. Bytes: 16 per position (24 to
+    32 with draft_probs), and 16 + 8 * max_positions per sequence plus 8 to 24 for bookkeeping. On
+    an H200 (4.8 TB/s per the datasheet) 256 sequences of one position need 3 nanoseconds for that:
+    what matters is that it is one launch.
 
     Args:
-        chosen: (T,) int64, the token chosen at each position, sequence behind sequence; -1 where
+        chosen: (T,) int64, the token chosen at each position, sequences concatenated; -1 where
             the logits were not finite.
         fed: (T,) int64, the token fed at each position; a sequence's first is not read.
         cu_seqlens: (N + 1,) int32, where each sequence's positions start, and T at the end. A
-            sequence with none emits nothing and leaves last_token as it is.
-        max_positions: at least the largest number of positions of a sequence, at most 65.
+            sequence without positions emits nothing and leaves last_token unchanged.
+        max_positions: upper bound on the positions of a sequence, at most 65.
         draft_probs: (T,) float32 or float64 in [0, 1]; a sequence's last is not read.
-        uniforms: (T,) float32 or float64 in [0, 1); a sequence's last is not read. Rounding float64
-            to float32 may give 1, which rejects a certain draft: pass it as it is.
+        uniforms: (T,) float32 or float64 in [0, 1); a sequence's last is not read. Do not round
+            float64 to float32: that may give 1, which rejects a draft of probability 1.
         end_ids: (E,) int64; None for none.
         budgets: (N,) int32, tokens each sequence may still add; None for no limit.
-        slots: (N,) int64, each sequence's place in last_token, or None without that.
-        last_token: (places,) int64; slots' entries are overwritten by next_token, by 0 where that
-            is -1.
-        output_addresses: (N,) int64, addresses of int32 numbers in the memory of the device, where
-            the emitted tokens are written one behind the other; 0 for nowhere. The caller
-            answers for the memory: it is not checked.
-        out: tensors to overwrite; None makes them.
-        validate: whether cu_seqlens and slots are read and checked; on CUDA the host waits for
-            that.
+        slots: (N,) int64, each sequence's index into last_token; None without last_token.
+        last_token: (places,) int64; the entries at slots are overwritten by next_token, or by 0
+            where that is -1.
+        output_addresses: (N,) int64, device addresses of int32 memory to which the emitted tokens
+            are written contiguously; 0 for nowhere. The caller is responsible for the memory: it
+            is not checked.
+        out: tensors to overwrite; None allocates them.
+        validate: read and check cu_seqlens and slots; on CUDA the host waits for that.
 
     Returns:
         out.
 
     Raises:
-        ValueError: dtypes, shapes, strides or devices that do not fit, arguments of which one
-            needs the other, offsets that fall or do not end at T, a sequence of more than
-            max_positions, a slot that last_token does not have.
+        ValueError: dtypes, shapes, strides or devices that do not fit, one of two arguments that
+            need each other, offsets that decrease or do not end at T, a sequence of more than
+            max_positions, a slot out of last_token's range.
     """
     n = chosen.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     if out is None:
@@ -164,7 +163,7 @@ def accept_tokens_ref(
     slots: torch.Tensor | None = None,
     last_token: torch.Tensor | None = None,
 ) -> Acceptance:
-    """What `accept_tokens` does but for output_addresses, one token after the other."""
+    """Reference for `accept_tokens`, one token at a time, without output_addresses."""
     starts = range(chosen.shape[0] + 1) if cu_seqlens is None else cu_seqlens.tolist()
     out = _make_out(len(starts) - 1, max_positions, chosen.device)
     ends = set() if end_ids is None else set(end_ids.tolist())

@@ -1,4 +1,4 @@
-"""What `paged_attention` asks of its arguments; each check raises ValueError with what is wrong."""
+"""Argument checks of `paged_attention`; each raises a ValueError that names the problem."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_index(
     n_tokens: int,
     pages: tuple[int, ...],
 ) -> None:
-    """Raise ValueError unless all tokens lie in the step and all keys in (n_pages, page_size)."""
+    """Raise ValueError unless all tokens are in the step and all keys in (n_pages, page_size)."""
     n_pages, page_size = pages
     width = block_tables.shape[1]
     check_offsets("cu_seqlens_q", cu_seqlens_q, n_tokens)

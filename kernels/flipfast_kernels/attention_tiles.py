@@ -1,4 +1,4 @@
-"""Tiles and launches of attention: the rule, and what was measured."""
+"""Tile sizes and launch options of attention: the default rule and tuned entries."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flipfast_kernels.launch import device_facts, power_of_two
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Tile and launch of attention.
+    """Tile sizes and launch options of attention.
 
     Attributes:
-        block_m: rows of a tile: tokens times the query heads of one key head.
-        block_n: keys of a step of the online softmax; divides split.
-        split: keys that are summed apart and merged in order.
-        num_warps, num_stages: of Triton.
+        block_m: rows per tile: tokens times the query heads that share a KV head.
+        block_n: keys per step of the online softmax; divides split.
+        split: keys per split; splits are computed separately and merged in order.
+        num_warps, num_stages: Triton launch options.
     """
 
     block_m: int
@@ -34,27 +34,27 @@ class AttentionConfig:
 def attention_configs(
     head_dim: int, dtype: torch.dtype, capability: int
 ) -> tuple[AttentionConfig, AttentionConfig]:
-    """The tile for few rows a sequence and the tile for many.
+    """The configuration for few rows per sequence and the one for many.
 
-    Both make a row's bits alike (see `paged_attention`): they differ in their number of rows, and
-    in warps so that each warp has the same number.
+    Both give a row the same bits (see `paged_attention`): they differ in the number of rows, and
+    in warps so that each warp has the same number of rows.
 
     Args:
-        head_dim: numbers a head.
+        head_dim: size of a head.
         dtype: of queries and pages.
-        capability: of the device, 90 for 9.0.
+        capability: the device's compute capability, 90 for 9.0.
     """
     if dtype == torch.float32:
         few = AttentionConfig(16, 32, 1024, 4, 1)
         return few, few
     wide = head_dim > 128
-    # Half the keys where a block has little shared memory.
+    # Half the keys on devices with little shared memory per block.
     block_n = (32 if wide else 64) // (1 if 90 <= capability < 120 else 2)
-    # Keys hang on a load of their page numbers: of five stages two are those, three hold keys.
+    # Loading keys first needs their page numbers: of five stages two hold those, three hold keys.
     stages = 3 if wide else 5
     few = AttentionConfig(64, block_n, 1024, 4, stages)
     many = few if wide else AttentionConfig(128, block_n, 1024, 8, stages)
-    # Only on 9.0 do both heights mean the same instruction, and the same threads for a row.
+    # Only on 9.0 do both heights use the same instruction and the same threads for a row.
     return (few, many) if capability == 90 else (many, many)
 
 
@@ -78,10 +78,10 @@ def check_attention_configs(few: AttentionConfig, many: AttentionConfig, capabil
 def configs_for(
     head_dim: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[AttentionConfig, AttentionConfig]:
-    """What was measured for such heads on the device (see `tuning`), else `attention_configs`.
+    """The tuned configurations for this head size (see `tuning`), else `attention_configs`.
 
     Args:
-        head_dim: numbers a head.
+        head_dim: size of a head.
         dtype: of queries and pages.
         device: with its index.
     """
@@ -94,7 +94,7 @@ def configs_for(
         check_attention_configs(*pair, capability)
         return pair
 
-    block_d = max(power_of_two(head_dim), 16)  # what the tile is made for: it must be the same
+    block_d = max(power_of_two(head_dim), 16)  # the tile's width: entries must match it exactly
     bucket: tuning.Bucket = {"block_d": block_d, "dtype": str(dtype).removeprefix("torch.")}
     found = tuning.tuned_pair("paged_attention", device, bucket, make, reach=0.0)
     return found or attention_configs(head_dim, dtype, capability)

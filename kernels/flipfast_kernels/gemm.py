@@ -1,4 +1,4 @@
-"""A matrix product whose rows do not depend on each other, nor on how many there are."""
+"""Batch-invariant matrix product: a row's bits do not depend on the other rows or their number."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from flipfast_kernels.launch import (
     device_facts,
 )
 
-_REACH = 2.0  # of tuned entries: one of the weight's sides four times as long, say
+_REACH = 2.0  # of tuned entries: for example, one side of the weight four times as long
 
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """Tile and launch of the product.
+    """Tile sizes and launch options of the product.
 
     Attributes:
         block_m, block_n, block_k: rows, columns and depth of a tile, powers of two.
         group_m: tiles of rows that share the columns' weights through L2.
-        num_warps, num_stages: of Triton.
+        num_warps, num_stages: Triton launch options.
     """
 
     block_m: int
@@ -43,30 +43,30 @@ class LinearConfig:
 def linear_configs(
     n_out: int, n_in: int, dtype: torch.dtype, capability: int
 ) -> tuple[LinearConfig, LinearConfig]:
-    """The tile for few rows and the tile for many.
+    """The configuration for few rows and the one for many.
 
-    Both make a row's bits with the same instruction in the same order (see `linear`): they share
-    everything that reaches the arithmetic and differ in how many rows a tile has.
+    Both compute a row with the same instruction in the same order (see `linear`): they share
+    everything that affects the arithmetic and differ in the number of rows per tile.
 
     Args:
         n_out, n_in: shape of the weight.
         dtype: of x and the weight.
-        capability: of the device, 90 for 9.0.
+        capability: the device's compute capability, 90 for 9.0.
     """
     if dtype == torch.float32:
         few = LinearConfig(32, 64, 16, 8, 4, 3)
         return few, few
-    # Narrow outputs take narrow tiles, for there are only n_out / block_n of them at few rows.
+    # Narrow outputs take narrow tiles: with few rows there are only n_out / block_n programs.
     block_n = 128 if n_out >= 4096 else 64
     many = LinearConfig(128, block_n, 64, 8, 8, 3)
     if 100 <= capability < 120:
-        # 64 and 128 rows are two instructions on these: one tile height for all.
+        # 64 and 128 rows use different instructions here, so there is one tile height.
         return many, many
     return LinearConfig(64, block_n, 64, 8, 4, 4 if capability == 90 else 3), many
 
 
 def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int) -> None:
-    """Raise ValueError unless both give a row the same bits on such a device; see `linear`."""
+    """Raise ValueError unless both give a row the same bits at this capability; see `linear`."""
     for name in ("block_m", "block_n", "block_k", "group_m", "num_warps", "num_stages"):
         for value in (getattr(few, name), getattr(many, name)):
             if type(value) is not int or value < 1:
@@ -85,7 +85,7 @@ def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int)
 def configs_for(
     n_out: int, n_in: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[LinearConfig, LinearConfig]:
-    """What was measured for such a weight on the device (see `tuning`), else `linear_configs`.
+    """The tuned configurations nearest to this weight (see `tuning`), else `linear_configs`.
 
     Args:
         n_out, n_in: shape of the weight.
@@ -109,7 +109,7 @@ def configs_for(
 
 
 def pick_config(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
-    """The tall tile as soon as the low one would need more than one wave of programs.
+    """The tall tile once the short one would need more than one wave of programs.
 
     Args:
         n_rows: of x.
@@ -130,24 +130,25 @@ def linear(
 ) -> torch.Tensor:
     """x @ weight.T + bias with float32 sums; a row's bits do not depend on the other rows.
 
-    Each output is one chain of matrix instructions from the first k to the last, in tiles that
-    only the weight's shape, the dtype and the device choose; there is no split of K. How many rows
-    a tile has (64 or 128) does depend on the number of rows: on compute capability 9 four warps of
-    a tile issue the same m64nNk16 instruction in both, on 8 and 12 each warp the same m16n8k16,
-    and a row lies in one of them alone. Where tile heights mean different instructions (10 and
-    11) there is one height. float32 is IEEE: fused multiply-adds, ascending in k.
+    Each output is one chain of matrix instructions from the first k to the last, in tiles chosen
+    by the weight's shape, the dtype and the device alone; K is never split. Only a tile's height
+    (64 or 128 rows) depends on the number of rows: on compute capability 9 four warps of a tile
+    issue the same m64nNk16 instruction at both heights, on 8 and 12 each warp issues the same
+    m16n8k16, and each row belongs to exactly one instruction. Where the heights would use
+    different instructions (10 and 11) there is one height. float32 is IEEE: fused multiply-adds,
+    ascending in k.
 
     Work: 2 M N K operations and (M K + N K + M N) numbers moved. On an H200 (989 TFLOP/s dense
-    bf16, 4.8 TB/s by the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N) /
-    4.8e12) seconds: the weight's reading bounds it below about 206 rows.
+    bf16, 4.8 TB/s per the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N)
+    / 4.8e12) seconds: below about 206 rows, reading the weight is the bound.
 
     Args:
-        x: (M, K), bfloat16, float16 or float32; rows at any stride.
-        weight: (N, K) of x's dtype; rows at any stride.
+        x: (M, K), bfloat16, float16 or float32; any row stride.
+        weight: (N, K) of x's dtype; any row stride.
         bias: (N,), any of these dtypes, or None.
-        out: (M, N), x's dtype or float32, overwritten; None makes one of x's dtype.
-        config: None picks one. A row's bits are the same only where block_n, block_k and the
-            instruction are.
+        out: (M, N), x's dtype or float32, overwritten; None allocates one of x's dtype.
+        config: None picks one. A row's bits are the same only for equal block_n, block_k and
+            instruction.
 
     Returns:
         out.
@@ -192,7 +193,7 @@ def linear(
 def linear_ref(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What `linear` computes, in float64 and rounded to x's dtype at the end."""
+    """Reference for `linear`: computed in float64 and rounded to x's dtype at the end."""
     out = x.double() @ weight.double().T
     if bias is not None:
         out += bias.double()

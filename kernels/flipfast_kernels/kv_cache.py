@@ -1,4 +1,4 @@
-"""Writing a step's keys and values into their pages."""
+"""Writing a step's keys and values into the pages of the KV cache."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def write_kv(
     *,
     validate: bool = True,
 ) -> None:
-    """Put each token's keys and values where slot_mapping says, rounded to the pages' dtype.
+    """Write each token's keys and values to its slot, rounded to the pages' dtype.
 
     Bytes: every number is read once and written once, so at least 2 * T * H * D * (itemsize in +
-    itemsize out) / 4.8e12 seconds on an H200 (4.8 TB/s by the datasheet).
+    itemsize out) / 4.8e12 seconds on an H200 (4.8 TB/s per the datasheet).
 
     Args:
-        key, value: (T, H, D), bfloat16, float16 or float32; any stride but 1 in the last dimension.
-        key_pages, value_pages: (pages, page_size, H, D), both of one dtype and stride, page_size a
-            power of two.
-        slot_mapping: (T,) int64, page * page_size + offset. Where two tokens share a slot, either
-            may stay.
-        validate: check that the slots lie in the pages; on CUDA the host waits for that. Without it
-            a wrong slot overwrites memory that is not the pages'.
+        key, value: (T, H, D), bfloat16, float16 or float32; stride 1 in the last dimension, any
+            stride in the others.
+        key_pages, value_pages: (pages, page_size, H, D), both of the same dtype and strides,
+            page_size a power of two.
+        slot_mapping: (T,) int64, page * page_size + offset. If tokens share a slot, any may win.
+        validate: check that the slots are in the pages; on CUDA the host waits for that. Without it
+            a wrong slot overwrites memory outside the pages.
 
     Raises:
         ValueError: dtypes, shapes, strides or devices that do not fit, or a slot out of range.
@@ -83,7 +83,7 @@ def write_kv_ref(
     value_pages: torch.Tensor,
     slot_mapping: torch.Tensor,
 ) -> None:
-    """What `write_kv` does, through torch's indexing."""
+    """Reference for `write_kv`, using torch indexing."""
     page_size = key_pages.shape[1]
     pages, offsets = slot_mapping // page_size, slot_mapping % page_size
     key_pages[pages, offsets] = key.to(key_pages.dtype)
@@ -91,7 +91,7 @@ def write_kv_ref(
 
 
 def check_pages(key_pages: torch.Tensor, value_pages: torch.Tensor) -> None:
-    """Raise ValueError unless both are (pages, page_size, H, D) of one dtype, shape and stride."""
+    """Raise ValueError unless both are (pages, page_size, H, D) of one dtype, shape and strides."""
     check_float(key_pages=key_pages)
     shape = tuple(key_pages.shape)
     if len(shape) != 4 or shape[1] & (shape[1] - 1) or shape[1] < 1:

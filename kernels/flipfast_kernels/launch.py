@@ -1,4 +1,4 @@
-"""What the host sides of the kernels share: checks before a launch, facts of the device."""
+"""Shared host-side helpers of the kernels: checks before a launch and device properties."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def kernel_runs_on(kernel: Any, device: torch.device) -> bool:
-    """Whether a kernel can run on a device: CUDA, or any where Triton interprets it."""
+    """Whether a kernel can run on a device: CUDA, or any device if Triton interprets it."""
     return device.type == "cuda" or not isinstance(kernel, _TRITON.JITFunction)
 
 
 def check_device(kernel: Any, **tensors: torch.Tensor | None) -> None:
-    """Raise ValueError unless all tensors lie on one device that the kernel runs on."""
+    """Raise ValueError unless all tensors are on one device that the kernel runs on."""
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     first, device = next((name, tensor.device) for name, tensor in given.items())
     if not kernel_runs_on(kernel, device):
@@ -36,14 +36,14 @@ def check_float(**tensors: torch.Tensor | None) -> None:
 
 
 def check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless the tensor has this shape and neighbours in its last dimension."""
+    """Raise ValueError unless the tensor has this shape and its last dimension is contiguous."""
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {shape}")
     check_last_stride(name, tensor)
 
 
 def check_last_stride(name: str, tensor: torch.Tensor) -> None:
-    """Raise ValueError where neighbours in the last dimension are not neighbours in memory."""
+    """Raise ValueError unless the last dimension is contiguous in memory."""
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         raise ValueError(
             f"{name} has strides {tensor.stride()}: the last one must be 1, call contiguous()"
@@ -52,7 +52,7 @@ def check_last_stride(name: str, tensor: torch.Tensor) -> None:
 
 @lru_cache(maxsize=64)
 def device_facts(device: torch.device) -> tuple[int, int]:
-    """Compute capability (90 for 9.0) and number of multiprocessors; a Hopper's off CUDA."""
+    """Compute capability (90 for 9.0) and number of multiprocessors; off CUDA those of a Hopper."""
     if device.type != "cuda":
         return 90, 132
     properties = torch.cuda.get_device_properties(device)
@@ -76,7 +76,7 @@ def check_integers(**tensors: torch.Tensor | None) -> None:
 
 
 def check_range(name: str, tensor: torch.Tensor, low: int, high: int) -> None:
-    """Raise ValueError unless every entry lies in [low, high), with the first that does not.
+    """Raise ValueError, naming the first offender, unless every entry is in [low, high).
 
     Reads the tensor: on CUDA the host waits for it.
     """
@@ -88,7 +88,7 @@ def check_range(name: str, tensor: torch.Tensor, low: int, high: int) -> None:
 
 
 def check_offsets(name: str, offsets: torch.Tensor, total: int) -> None:
-    """Raise ValueError unless offsets (n + 1,) rise from 0 or more to at most `total`.
+    """Raise ValueError unless offsets (n + 1,) are non-decreasing and in [0, total].
 
     Reads the tensor: on CUDA the host waits for it.
     """

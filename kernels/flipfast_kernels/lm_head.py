@@ -1,4 +1,4 @@
-"""The head's product, reduced to what is wanted of its logits before they are written anywhere."""
+"""LM head fused with arg-max, log-sum-exp and log-probability: logits never reach memory."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from flipfast_kernels.launch import (
     power_of_two,
 )
 
-_MOST_TOKENS = 1 << 22  # a row's parts are held by one program, and their ids as float32
+_MOST_TOKENS = 1 << 22  # one program holds a row's parts, and token ids are stored as float32
 
 
 @dataclass(frozen=True)
 class LmHead:
-    """What `lm_head` finds out about each row's logits.
+    """Results of `lm_head` for each row of logits.
 
     Attributes:
         best: (m,) int64, the first token with the largest logit; -1 for a row that has a NaN or
-            whose largest logit is not finite. Everything else about such a row is NaN.
+            whose largest logit is not finite. The row's other results are then NaN.
         best_logit: (m,) float32.
-        logsumexp: (m,) float32, None where it was not asked for.
+        logsumexp: (m,) float32; None if not requested.
         target_logprob: (m,) float32, log-probability of the row's target; None without targets.
     """
 
@@ -53,46 +53,46 @@ def lm_head(
     config: LinearConfig | None = None,
     validate: bool = True,
 ) -> LmHead:
-    """Arg-max, log-sum-exp and a token's log-probability of x @ weight.T, which is never written.
+    """Arg-max, log-sum-exp and target log-probability of x @ weight.T, which is never written.
 
-    A program makes one tile of the product with the instructions and the order of `linear`, so a
-    logit has the bits that linear(x, weight) has in float32, and reduces it to three numbers a
-    row; a second kernel takes each row's tiles together (the log-sum-exp as Milakov and
-    Gimelshein 2018 do over parts). Exponentials are taken below the largest logit, which itself
-    is left out of the sum and of its logarithm, log(1 + rest): a log-probability near 0 keeps its
-    relative precision. The width of the tiles hangs on the weight and the device alone, and a
-    row's sums are made in one order: on compute capability 9 a row lies in the same four threads
-    in tiles of either height, elsewhere sums come from one height of tiles. So a row's results do
-    not depend on the other rows, nor on how many there are.
+    A program computes one tile of the product with the instructions and the order of `linear`, so
+    a logit has the bits that linear(x, weight) has in float32, and reduces it to three numbers per
+    row; a second kernel combines each row's tiles (the log-sum-exp over parts as in Milakov and
+    Gimelshein 2018). Exponentials are relative to the largest logit, whose own term is left out of
+    the sum and added inside the logarithm, log(1 + rest): a log-probability near 0 keeps its
+    relative precision. The tile width depends on the weight and the device alone, and a row is
+    summed in one order: on compute capability 9 a row belongs to the same four threads in tiles of
+    either height, elsewhere sums use a single tile height. So a row's results depend neither on
+    the other rows nor on their number.
 
-    A soft cap rises with its logit, so the arg-max is of the logits before it, also where the cap
-    rounds two of them to one number.
+    The soft cap is monotonic, so the arg-max is taken of the uncapped logits, even where the cap
+    rounds two of them to the same number.
 
     Work: 2 m V d operations; (V d + m d) numbers read, 12 m V / block_n bytes of parts written
-    and read once, block_n 128 from 4096 tokens on. On an H200 (989 TFLOP/s dense bf16, 4.8 TB/s
-    by the datasheet) bf16 takes at least max(2 m V d / 989e12, 2 V d / 4.8e12) seconds: with
-    V = 151936 and d = 1024 it is 65 microseconds up to about 206 rows.
+    and read once; block_n is 128 from V = 4096 on. On an H200 (989 TFLOP/s dense bf16, 4.8 TB/s
+    per the datasheet) bf16 takes at least max(2 m V d / 989e12, 2 V d / 4.8e12) seconds: with
+    V = 151936 and d = 1024 that is 65 microseconds up to about 206 rows.
 
     Args:
-        x: (m, d), bfloat16, float16 or float32; rows at any stride.
-        weight: (V, d) of x's dtype, V from 1 to 4194304; rows at any stride.
-        targets: (m,) int32 or int64, tokens whose log-probability is wanted; None for none. They
-            imply statistics.
-        statistics: whether the log-sum-exp is wanted.
-        softcap: logits are softcap * tanh(logit / softcap); None for no cap.
-        out: tensors to overwrite; None makes them.
-        parts: float32, one dimension, at least `head_parts` numbers, overwritten; None makes it.
-        config: None picks one. A row's bits are the same only where block_n, block_k and the
-            instruction are.
-        validate: whether targets are read and held against V; on CUDA the host waits for that.
-            Without it a target outside [0, V) gives NaN.
+        x: (m, d), bfloat16, float16 or float32; any row stride.
+        weight: (V, d) of x's dtype, V from 1 to 4194304; any row stride.
+        targets: (m,) int32 or int64, tokens whose log-probability to compute; None for none.
+            Targets imply statistics.
+        statistics: whether to compute the log-sum-exp.
+        softcap: logits become softcap * tanh(logit / softcap); None for no cap.
+        out: tensors to overwrite; None allocates them.
+        parts: (at least `head_parts`,) float32, overwritten; None allocates it.
+        config: None picks one. A row's bits are the same only for equal block_n, block_k and
+            instruction.
+        validate: check targets against V; on CUDA the host waits for that. Without it a target
+            outside [0, V) gives NaN.
 
     Returns:
         out.
 
     Raises:
         ValueError: dtypes, shapes, strides or devices that do not fit, a softcap that is not above
-            0, a target outside [0, V).
+            0 and finite, a target outside [0, V).
     """
     n_rows, n_out, n_in = _check(x, weight, targets, softcap)
     statistics = statistics or targets is not None
@@ -167,7 +167,7 @@ def lm_head_ref(
     statistics: bool = False,
     softcap: float | None = None,
 ) -> LmHead:
-    """What `lm_head` computes, through float64 logits."""
+    """Reference for `lm_head`, from float64 logits."""
     logits = x.double() @ weight.double().T
     best_logit, best = logits.max(dim=1)
     bad = ~best_logit.isfinite()
@@ -187,12 +187,12 @@ def lm_head_ref(
 
 
 def head_parts(n_rows: int, weight: torch.Tensor, statistics: bool) -> int:
-    """How many numbers `lm_head` needs for its parts.
+    """Number of float32 values that `lm_head` needs for its parts.
 
     Args:
         n_rows: rows of x.
         weight: of the head.
-        statistics: whether the log-sum-exp is wanted.
+        statistics: whether the log-sum-exp is computed.
     """
     n_out, n_in = weight.shape
     block_n = configs_for(n_out, n_in, weight.dtype, weight.device)[0].block_n
@@ -200,12 +200,12 @@ def head_parts(n_rows: int, weight: torch.Tensor, statistics: bool) -> int:
 
 
 def row_warps(block: int) -> int:
-    """Warps of the program that takes a row's `block` parts together."""
+    """Warps of the program that combines a row's `block` parts."""
     return min(max(block // 256, 1), 16)
 
 
 def _pick(n_rows: int, n_out: int, n_in: int, x: torch.Tensor, statistics: bool) -> LinearConfig:
-    """What the product takes, but one height of tiles where another may sum in another order."""
+    """The product's configuration, but a single tile height where heights may differ in order."""
     wgmma = device_facts(x.device)[0] == 90 and x.dtype != torch.float32
     if statistics and not wgmma:
         return configs_for(n_out, n_in, x.dtype, x.device)[0]

@@ -1,4 +1,4 @@
-"""Root-mean-square norm of rows, with the residual's addition before it where there is one."""
+"""Root-mean-square norm of rows, optionally fused with the residual addition before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flipfast_kernels.launch import (
     power_of_two,
 )
 
-_WIDEST = 65536  # numbers a row; one program holds it in registers
+_WIDEST = 65536  # numbers per row; one program holds a row in registers
 
 
 def rms_norm(
@@ -23,20 +23,20 @@ def rms_norm(
     out: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """x / sqrt(mean(x**2) + eps) * weight over rows, float32 inside (Zhang and Sennrich 2019).
+    """x / sqrt(mean(x**2) + eps) * weight per row, in float32 (Zhang and Sennrich 2019).
 
-    With a residual, x is added to it in place first, and the norm is of the sum as it was rounded.
-    One program reduces one row, in an order that its length alone sets: a row's bits do not depend
-    on the other rows.
+    With a residual, x is first added to it in place, and the norm is taken of the rounded sum. One
+    program reduces one row, in an order set by the row length alone: a row's bits do not depend on
+    the other rows.
 
-    Bytes: each of x, residual and out once a pass, so at least (2 or 4) * M * D * itemsize / 4.8e12
-    seconds on an H200 (4.8 TB/s by the datasheet).
+    Bytes: each read or write of x, residual and out once, so at least (2 or 4) * M * D * itemsize /
+    4.8e12 seconds on an H200 (4.8 TB/s per the datasheet).
 
     Args:
-        x: (M, D), bfloat16, float16 or float32; rows at any stride.
+        x: (M, D), bfloat16, float16 or float32; any row stride.
         weight: (D,) float32.
         eps: added to the mean square.
-        out: (M, D), any of these dtypes, may be x; None makes one like x.
+        out: (M, D), any of these dtypes, may be x; None allocates one like x.
         residual: (M, D), any of these dtypes, not x; None for none.
 
     Returns:
@@ -78,7 +78,7 @@ def rms_norm_ref(
     out: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What `rms_norm` does, in float64 and rounded at the end."""
+    """Reference for `rms_norm`: computed in float64 and rounded at the end."""
     wide = x.double()
     if residual is not None:
         wide = residual.copy_(residual.double() + wide).double()

@@ -1,8 +1,8 @@
-"""What stands between a layer's projection and its attention, in one pass over the tokens.
+"""QK norm, rotary embedding and KV cache write, fused into one pass over the tokens.
 
-Queries are normed and rotated in place; keys are normed and rotated on their way into their pages,
-and values go into theirs. Norms are root-mean-square (Zhang and Sennrich 2019), rotation is that of
-Su et al. 2021 with the halves of a head against each other, as in GPT-NeoX.
+Queries are normed and rotated in place; keys are normed, rotated and written to their pages, values
+are written to theirs. Norms are root-mean-square (Zhang and Sennrich 2019); the rotation is that of
+Su et al. 2021, pairing the two halves of a head as in GPT-NeoX.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flipfast_kernels.launch import (
     power_of_two,
 )
 
-_WIDEST = 32768  # numbers a token, heads and head size rounded up to powers of two
+_WIDEST = 32768  # numbers per token, with heads and head size rounded up to powers of two
 
 
 def norm_rope_write(
@@ -39,35 +39,34 @@ def norm_rope_write(
     *,
     validate: bool = True,
 ) -> None:
-    """Norm and rotate queries in place; norm, rotate and write keys to their pages, and values.
+    """Norm and rotate queries in place; norm, rotate and write keys to their pages; write values.
 
     All in float32; a number is rounded once, when it is stored. One program takes one token, in
-    tiles and an order that the number and size of the heads set: a token's bits depend on it alone.
+    tiles and an order set by the number and size of the heads: a token's bits depend on it alone.
 
     Bytes: every number is read once and written once, so at least 2 * T * (H + 2 * G) * D *
-    itemsize / 4.8e12 seconds on an H200 (4.8 TB/s by the datasheet), the same again for tables and
-    weights where they do not stay in its caches; about 20 operations a number, far below its rate.
+    itemsize / 4.8e12 seconds on an H200 (4.8 TB/s per the datasheet), and as much again for tables
+    and weights that do not stay in its caches; about 20 operations per number, far below its rate.
 
     Args:
-        query: (T, H, D), bfloat16, float16 or float32, overwritten; any stride but 1 in the last
-            dimension, here and below, such as a view of a row of queries, keys and values.
-        key, value: (T, G, D), any of these dtypes; left as they are.
-        key_pages, value_pages: (pages, page_size, G, D), both of one dtype and stride, page_size a
-            power of two.
-        slot_mapping: (T,) int64, page * page_size + offset. Where two tokens share a slot, either
-            may stay.
+        query: (T, H, D), bfloat16, float16 or float32, overwritten. Here and below, the last
+            dimension has stride 1 and the others any, so views of a fused QKV row work.
+        key, value: (T, G, D), any of these dtypes; not modified.
+        key_pages, value_pages: (pages, page_size, G, D), both of the same dtype and strides,
+            page_size a power of two.
+        slot_mapping: (T,) int64, page * page_size + offset. If tokens share a slot, any may win.
         positions: (T,) int64, rows of cos and sin.
-        cos, sin: (positions, rotary_dim / 2) float32, rotary_dim at most D; the numbers of a head
-            from rotary_dim on are not rotated. None for both leaves positions out.
+        cos, sin: (positions, rotary_dim / 2) float32, rotary_dim at most D; a head's numbers from
+            rotary_dim on are not rotated. None for both means no rotation.
         query_weight: float32, (D,) for a norm of each head, (H * D,) for one over all heads, None
             for no norm.
         key_weight: the same with G heads.
         eps: added to the mean square.
-        validate: check that slots lie in the pages and positions in the tables; on CUDA the host
+        validate: check that slots are in the pages and positions in the tables; on CUDA the host
             waits for that. Without it both must be right.
 
     Raises:
-        ValueError: dtypes, shapes, strides or devices that do not fit, more than 32768 numbers a
+        ValueError: dtypes, shapes, strides or devices that do not fit, more than 32768 numbers per
             token, or a slot or position out of range.
     """
     _check_heads("query", query)
@@ -109,17 +108,17 @@ def norm_rope(
 ) -> None:
     """Norm and rotate queries or keys in place, as `norm_rope_write` does.
 
-    Bytes: 2 * T * H * D * itemsize, over 4.8e12 the least seconds on an H200 (4.8 TB/s by the
+    Bytes: 2 * T * H * D * itemsize, so at least that / 4.8e12 seconds on an H200 (4.8 TB/s per the
     datasheet).
 
     Args:
-        x: (T, H, D), bfloat16, float16 or float32, any stride but 1 in the last dimension.
-        positions, cos, sin, eps: as there.
-        weight: as its query_weight.
-        validate: check that positions lie in the tables; on CUDA the host waits for that.
+        x: (T, H, D), bfloat16, float16 or float32; stride 1 in the last dimension, others any.
+        positions, cos, sin, eps: as in `norm_rope_write`.
+        weight: as query_weight there.
+        validate: check that positions are in the tables; on CUDA the host waits for that.
 
     Raises:
-        ValueError: dtypes, shapes, strides or devices that do not fit, more than 32768 numbers a
+        ValueError: dtypes, shapes, strides or devices that do not fit, more than 32768 numbers per
             token, or a position out of range.
     """
     _check_heads("x", x)
@@ -141,7 +140,7 @@ def norm_rope_ref(
     weight: torch.Tensor | None,
     eps: float,
 ) -> torch.Tensor:
-    """What `norm_rope` makes of x, in float64 and not rounded; x is left as it is."""
+    """Reference for `norm_rope`: returns the unrounded float64 result; x is not modified."""
     y = x.double()
     if weight is not None:
         rows = y.reshape(x.shape[0], -1, weight.numel())
@@ -169,7 +168,7 @@ def norm_rope_write_ref(
     key_weight: torch.Tensor | None,
     eps: float,
 ) -> None:
-    """What `norm_rope_write` does, in float64 and rounded at the end."""
+    """Reference for `norm_rope_write`: computed in float64 and rounded at the end."""
     query.copy_(norm_rope_ref(query, positions, cos, sin, query_weight, eps))
     turned = norm_rope_ref(key, positions, cos, sin, key_weight, eps)
     write_kv_ref(turned, value, key_pages, value_pages, slot_mapping)
@@ -193,7 +192,7 @@ def norm_rope_tiles(
     }
 
 
-# Keys, values, the pages of both, slots.
+# Keys, values, key pages, value pages, slots.
 _Write = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -243,7 +242,7 @@ def _launch(
 
 
 def _norm_kind(weight: torch.Tensor | None, head_dim: int) -> int:
-    """0 for no norm, 1 for one a head, 2 for one over all heads."""
+    """0 for no norm, 1 for a norm of each head, 2 for one over all heads."""
     return 0 if weight is None else 1 + (weight.shape[0] != head_dim)
 
 

@@ -1,4 +1,4 @@
-"""Multiset overlap of ragged rows of token or word ids, and the F1 that follows from it."""
+"""Multiset overlap and F1 of ragged rows of token or word ids."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flipfast_kernels.launch import (
 )
 from flipfast_kernels.overlap_f1_checks import Mode, Out, check_out, check_rows, longest_row
 
-_SHORT = 64  # ids; rows up to here share a program
+_SHORT = 64  # ids; rows up to this length share a program
 _LONGEST = 4096  # ids; above, sorting is faster than comparing all with all
-_MOST_EACH = 8  # predictions that a program scores one after the other, references at hand
+_MOST_EACH = 8  # predictions that a program scores in sequence against its loaded references
 _GRID = 65535  # programs in a launch's second dimension
 
 
 class Tile(NamedTuple):
-    """What a program has at hand of its references: `rows` rows, `block` places of each."""
+    """The part of its references that a program holds: `rows` rows, `block` ids of each."""
 
     rows: int
     block: int
     lanes: int  # threads that share a row
-    chunk: int  # places of the predictions taken at a time
+    chunk: int  # prediction ids compared at a time
     warps: int
 
 
@@ -42,45 +42,45 @@ def overlap_f1(
     validate: bool = True,
     out: Out | None = None,
 ) -> Out:
-    """Count the ids that two rows share, each as often as both hold it, and score them.
+    """Count the ids that two rows share, as multisets, and compute F1, precision and recall.
 
-    The scores are those of FLIP (arXiv 2602.13551) on ids in place of words, in its order of
-    operations: equal bits to Python's. Counts are exact for all ids, and a pair's results depend on
-    its own two rows only.
+    The scores are those of FLIP (arXiv 2602.13551) on ids instead of words, in its order of
+    operations: bit-identical to Python's. Counts are exact for all ids, and a pair's results
+    depend on its own two rows only.
 
-    A row of P ids against one of R is P * R comparisons, each an instruction that gives 1.0 or 0.0
-    and one that adds it; a program compares a reference with itself once for up to eight
-    predictions. One launch serves rows of up to 64 ids, a second one those of up to 1,024; above, a
-    third counts the references' copies. Rows above 4,096 ids are sorted instead, and with them the
-    whole batch.
+    A row of P ids against one of R is P * R comparisons, each one instruction that gives 1.0 or
+    0.0 and one that adds it; a program compares a reference with itself once for up to eight
+    predictions. One launch serves rows of up to 64 ids, a second those of up to 1,024; above that,
+    a third counts the references' copies. If any row has more than 4,096 ids, the whole batch is
+    sorted instead.
 
-    Bytes: ids, offsets and results once, so with int32 ids and rows of 64 ids 10**6 pairs of one
-    prediction a reference are at least 0.12 ms on an H200 (4.8 TB/s by the datasheet), of eight a
-    reference 0.07 ms. Instructions bound it, not bytes: compiled for sm_90, a warp compares 16
-    places of 8 predictions with all 64 of 8 references in 552 instructions, 512 of them the
-    comparisons. That makes about 340 a pair of such rows and 350 a reference, and at 4 a clock and
-    1.75 GHz on 132 multiprocessors predicts 0.75 and 0.41 ms: a sixth of the bandwidth. Nothing of
-    this has been measured.
+    Bytes: ids, offsets and results once, so with int32 ids and rows of 64 ids, 10**6 pairs take at
+    least 0.12 ms on an H200 (4.8 TB/s per the datasheet) with one prediction per reference and
+    0.07 ms with eight. Instructions are the bound, not bytes: compiled for sm_90, a warp compares
+    16 ids of 8 predictions with all 64 of 8 references in 552 instructions, 512 of them the
+    comparisons. That is about 340 per pair of such rows and 350 per reference, and at 4 per clock
+    and 1.75 GHz on 132 multiprocessors predicts 0.75 and 0.41 ms: a sixth of the bandwidth. None
+    of this has been measured.
 
     Args:
-        prediction_ids, reference_ids: int32 or int64, one dimension: the rows, one after the other.
+        prediction_ids, reference_ids: int32 or int64, one dimension: the rows, concatenated.
         prediction_offsets, reference_offsets: int32 or int64 (rows + 1,): row i has the entries
             from offsets[i] to offsets[i + 1].
-        mode: "pairs": N = K * M predictions, of which prediction i belongs to reference i // K;
+        mode: "pairs": N = K * M predictions, prediction i belonging to reference i // K;
             "matrix": each of N predictions with each of M references.
-        max_len: an upper bound of the lengths of all rows; None reads the offsets, for which the
+        max_len: upper bound on the length of every row; None reads the offsets, for which the
             host waits on CUDA.
-        validate: check what stands in the offsets, for which the host waits on CUDA. Unchecked
-            offsets must be right, and no row longer than max_len: its results are not written.
-        out: counts and scores to write to; None makes new ones.
+        validate: check the offsets, for which the host waits on CUDA. Unchecked offsets must be
+            right; the results of a row longer than max_len are then not written.
+        out: counts and scores to overwrite; None allocates them.
 
     Returns:
         counts: int32 (N,), or (N, M) in mode "matrix": the size of each multiset intersection.
-        scores: float64, the same shape and 3 more: f1, precision, recall; 0 where the count is 0.
+        scores: float64, shape (*counts.shape, 3): f1, precision, recall; 0 where the count is 0.
 
     Raises:
-        ValueError: dtypes, shapes, strides or devices that do not fit, offsets that fall or run
-            past the end, a row longer than max_len, N that is no multiple of M in mode "pairs".
+        ValueError: dtypes, shapes, strides or devices that do not fit, offsets that decrease or run
+            past the end, a row longer than max_len, N not a multiple of M in mode "pairs".
     """
     prediction = prediction_ids, prediction_offsets
     reference = reference_ids, reference_offsets
@@ -124,10 +124,10 @@ def overlap_f1_ref(
     *,
     mode: Mode = "pairs",
 ) -> Out:
-    """What `overlap_f1` computes, by sorting: the k-th copy of an id in a prediction counts where
-    the reference holds more than k.
+    """Reference for `overlap_f1`, by sorting.
 
-    Time O(n log n) in the ids of the whole batch, in mode "matrix" once a reference. The host does
+    Copy k of an id in a prediction, from 0, counts if the reference holds more than k. Time
+    O(n log n) in the ids of the whole batch, in mode "matrix" once per reference. The host does
     not wait for the device.
     """
     n_predictions, n_references = check_rows(
@@ -136,7 +136,7 @@ def overlap_f1_ref(
     prediction_offsets, reference_offsets = prediction_offsets.long(), reference_offsets.long()
     n_values = prediction_ids.shape[0] + reference_ids.shape[0] + 1
     predicted, referred = _dense(prediction_ids, reference_ids)
-    # Rows lie one after the other, so what is sorted by row and id stays in its row.
+    # Rows are contiguous and in order, so sorting by row and id keeps each id in its row.
     predicted += _rows(prediction_offsets, predicted.shape[0]) * n_values
     referred += _rows(reference_offsets, referred.shape[0]) * n_values
     predicted, referred = predicted.sort().values, referred.sort().values
@@ -180,7 +180,7 @@ def _launch(
     shortest: int,
     longest: int,
 ) -> None:
-    """Count and score the pairs whose longer row has shortest to longest ids."""
+    """Count and score the pairs whose longer row has from `shortest` to `longest` ids."""
     tile = tile_for(longest)
     one_block = longest <= tile.block
     n_references = reference[1].shape[0] - 1
@@ -193,7 +193,7 @@ def _launch(
         weights_kernel[(n_groups, -(-longest // tile.block))](
             *reference, weights, n_references, shortest, longest, **sizes, **options
         )
-    # Enough programs to fill the device come before references that are read once.
+    # Filling the device with programs has priority over reading each reference only once.
     n_programs = 4 * device_facts(out[0].device)[1]
     n_per_program = min(max(n_groups * n_each // n_programs, 1), _MOST_EACH)
     n_per_program = max(n_per_program, -(-n_each // _GRID))
@@ -215,7 +215,7 @@ def _launch(
 
 
 def _dense(*ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The ids numbered from 0 in their order, which leaves room for a row above them."""
+    """The ids renumbered from 0 in order, small enough to add a multiple of the row number."""
     values, order = torch.cat([x.long() for x in ids]).sort()
     is_new = torch.nn.functional.pad(values[1:] != values[:-1], (min(len(values), 1), 0))
     numbers = torch.empty_like(values).scatter_(0, order, is_new.long().cumsum(0))
@@ -223,7 +223,7 @@ def _dense(*ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _rows(offsets: torch.Tensor, n_ids: int) -> torch.Tensor:
-    """The row of each entry; -1 before the first."""
+    """The row of each entry; -1 before the first row."""
     index = torch.arange(n_ids, device=offsets.device)
     return torch.searchsorted(offsets, index, right=True) - 1
 

@@ -1,4 +1,4 @@
-"""What `overlap_f1` asks of its arguments; each check raises ValueError with what is wrong."""
+"""Argument checks of `overlap_f1`; each raises a ValueError that names the problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def longest_row(
     max_len: int | None,
     validate: bool,
 ) -> int:
-    """The given bound, or the length of the longest row."""
+    """The length of the longest row, or max_len if it is given and not validated.
+
+    Raises:
+        ValueError: a row longer than max_len.
+    """
     if max_len is not None and not validate:
         return max_len
     longest = 0
@@ -40,7 +44,7 @@ def check_rows(
     reference_offsets: torch.Tensor,
     mode: Mode,
 ) -> tuple[int, int]:
-    """Raise ValueError for what need not be read; the numbers of predictions and references."""
+    """Check all that needs no tensor values; return the numbers of predictions and references."""
     if mode not in ("pairs", "matrix"):
         raise ValueError(f'mode is {mode!r}: pass "pairs" or "matrix"')
     tensors = {

@@ -1,4 +1,4 @@
-"""Causal attention over pages, for prefill chunks and decode in one launch."""
+"""Causal attention over the paged KV cache, for prefill chunks and decode in one launch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOG2_E = 1.0 / math.log(2.0)
 
 
 def runs_on(device: torch.device) -> bool:
-    """Whether attention can run on a device: CUDA, or any where Triton interprets kernels."""
+    """Whether attention can run on a device: CUDA, or any device if Triton interprets kernels."""
     return kernel_runs_on(attend_kernel, device)
 
 
@@ -49,49 +49,46 @@ def paged_attention(
     config: AttentionConfig | None = None,
     validate: bool = True,
 ) -> torch.Tensor:
-    """Attention of each sequence's last tokens over its pages, with an online softmax.
+    """Attention of each sequence's last tokens over its KV cache pages, with an online softmax.
 
-    The method is FlashAttention's (Dao et al. 2022; Dao 2023) over pages (Kwon et al. 2023), the
-    query heads of a key head packed into one tile so that its keys are read once.
+    The method is FlashAttention's (Dao et al. 2022; Dao 2023) over pages (Kwon et al. 2023), with
+    the query heads that share a KV head packed into one tile so that its keys are read once.
 
-    A row's bits depend on its query and its keys alone. Keys are taken in blocks at fixed absolute
-    positions, in ascending order, within splits of a fixed number of keys, which are merged in
-    ascending order by operations that each round once, whether one program walks over the splits
-    or many programs take one each. A block that a row does not see multiplies its sums by exactly
-    1 and adds exactly 0. The two tile heights use the same matrix instruction, and a row is summed
-    by the same four threads in both, so chunks and decode agree.
+    A row's bits depend on its query and its keys alone. Keys are processed in blocks at fixed
+    absolute positions, in ascending order, within splits of a fixed number of keys. The splits are
+    merged in ascending order by operations that each round once, whether one program walks over
+    them or many programs take one each. For a block that a row does not see, its sums are
+    multiplied by exactly 1 and increased by exactly 0. The two tile heights use the same matrix
+    instruction, and the same four threads sum a row in both, so chunked prefill and decode agree.
 
     Work: 4 * n_heads * head_dim operations for each pair of a query and a key it sees; bytes: the
-    keys and values of each sequence once a tile of rows, 2 * n_kv_heads * head_dim * itemsize a
-    key. Decode is bound by these: at least bytes / 4.8e12 seconds on an H200; prefill by
+    keys and values of each sequence once per tile of rows, 2 * n_kv_heads * head_dim * itemsize
+    per key. Decode is bound by bytes: at least bytes / 4.8e12 seconds on an H200; prefill by
     operations / 989e12 (datasheet, dense bf16).
 
     Args:
-        query: (n_tokens, n_heads, head_dim) of the pages' dtype, any stride but 1 in the last
-            dimension.
+        query: (n_tokens, n_heads, head_dim) of the pages' dtype; only the last stride must be 1.
         key_pages, value_pages: (pages, page_size, n_kv_heads, head_dim), bfloat16, float16 or
             float32, page_size a power of two, head_dim at most 256.
         cu_seqlens_q: (n_seqs + 1,) int32, where each sequence's tokens start.
-        seq_lens: (n_seqs,) int32, keys of each sequence, its tokens of this step included.
-        block_tables: (n_seqs, width) int32; entries behind a sequence's last page may hold
-            anything.
-        max_seqlen_q: at least the largest number of tokens of a sequence.
-        max_seq_len: at least the largest of seq_lens.
+        seq_lens: (n_seqs,) int32, keys of each sequence, including its tokens of this step.
+        block_tables: (n_seqs, width) int32; entries after a sequence's last page are ignored.
+        max_seqlen_q: upper bound on the tokens of a sequence.
+        max_seq_len: upper bound on seq_lens.
         scale: multiplies q.k, above 0.
         window: positions that a query sees, its own included; None for all.
         softcap: caps scores to softcap * tanh(score / softcap); None for no cap.
-        out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous, overwritten; None
-            makes one.
+        out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous; None allocates it.
         config: None picks one.
-        validate: read the index tensors and hold them against the pages and each other; on CUDA
-            the host waits for that. Without it a wrong number reads memory that is not the call's.
+        validate: check the index tensors against the pages and each other; on CUDA the host waits
+            for that. Without it a wrong value reads out-of-bounds memory.
 
     Returns:
         out.
 
     Raises:
-        ValueError: dtypes, shapes, strides, devices or numbers that do not fit, offsets that fall
-            or run past the last token, lengths or pages out of range.
+        ValueError: dtypes, shapes, strides, devices or numbers that do not fit, offsets that
+            decrease or run past the last token, lengths or pages out of range.
     """
     if out is None:
         out = query.new_empty(query.shape[0], query.shape[1:].numel())
@@ -223,7 +220,7 @@ def paged_attention_ref(
     window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """What `paged_attention` computes, one sequence at a time in float64; float64 result."""
+    """Reference for `paged_attention`: one sequence at a time in float64; float64 result."""
     n_heads, (page_size, n_kv_heads) = query.shape[1], key_pages.shape[1:3]
     results = []
     for i, length in enumerate(seq_lens.tolist()):
@@ -245,7 +242,7 @@ def paged_attention_ref(
 
 
 def _mode(n_splits: int, n_programs: int, n_processors: int) -> str:
-    """How the splits are shared out; the bits are the same, so the batch may have a say."""
+    """How splits map to programs; every mode gives the same bits, so the batch may decide."""
     if n_splits <= 1:
         return "one"
     return "parallel" if n_programs < 2 * n_processors else "loop"

@@ -1,4 +1,4 @@
-"""What `search` chooses from for the kernels whose tiles are worth measuring."""
+"""Tuning problems for `search`: candidate tiles and workloads of the kernels worth tuning."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def linear_problem(
     rows: Sequence[int] = (1, 8, 32, 64, 512, 2048),
     quick: bool = False,
 ) -> Problem:
-    """The product with a weight of (n_out, n_in), of `rows` rows; up to 64 of them are few."""
+    """Products of `rows` rows with a weight of (n_out, n_in); up to 64 rows count as few."""
 
     def make() -> list[Workload]:
         generator = torch.Generator(device).manual_seed(0)
@@ -71,7 +71,7 @@ def attention_problem(
     prefill: tuple[int, int] = (8, 650),
     quick: bool = False,
 ) -> Problem:
-    """Attention of decode steps and of whole prompts, each (sequences, tokens)."""
+    """Attention of decode steps and of whole prompts; decode, prefill: (sequences, tokens)."""
 
     def make() -> list[Workload]:
         shapes = (("decode", 1, decode), ("prefill", prefill[1], prefill))

@@ -1,4 +1,4 @@
-"""Measuring launch configurations on the device at hand; see `tuning` for what comes of it."""
+"""Autotuning: measure launch configurations on the current device; `tuning` stores the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# Seconds that a call takes on the device.
+# Returns the seconds that a call takes on the device.
 Timer = Callable[[Callable[[], object]], float]
 Pair = tuple[Any, Any]  # configurations for few rows and for many
 
@@ -20,11 +20,11 @@ class Workload:
     """One call to measure.
 
     Attributes:
-        name: says how large it is.
-        few: whether the configuration for few rows is the one that serves it.
-        run: the call, with a configuration.
+        name: describes its size.
+        few: whether it uses the configuration for few rows.
+        run: makes the call with a given configuration.
         expected: its result in float64.
-        tolerance: of the largest difference, as a share of the largest expected number.
+        tolerance: largest allowed difference, relative to the largest expected number.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Problem:
-    """A shape of a kernel, and what there is to choose from.
+    """A kernel shape and its candidate configurations.
 
     Attributes:
-        kernel: name in the file.
-        bucket: of the shape.
-        pairs: to choose from, the usual choice first; both of a pair give a row the same bits.
-        make: the workloads; called when their turn comes, as they take memory.
+        kernel: its name in a tuning file.
+        bucket: of the shape; see `tuning`.
+        pairs: the candidates, the default first; both of a pair give a row the same bits.
+        make: makes the workloads; called only when needed, as they take memory.
     """
 
     kernel: str
@@ -53,14 +53,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found for a problem.
+    """The measurements of a problem.
 
     Attributes:
-        problem: that was measured.
-        pair: the best.
-        usual, best: microseconds of each workload with the usual pair and with the best, by name.
-        n_measured: pairs that could be compared.
-        refused: pairs that did not run, were wrong, or gave a row two kinds of bits; and why.
+        problem: the problem that was measured.
+        pair: the best pair.
+        usual, best: microseconds by workload name, with the default pair and with the best.
+        n_measured: number of pairs that were timed.
+        refused: pairs that did not run, were wrong, or did not give a row the same bits; and why.
     """
 
     problem: Problem
@@ -71,7 +71,7 @@ class Result:
     refused: dict[Pair, str]
 
     def entry(self) -> dict[str, Any]:
-        """As it stands in a tuning file."""
+        """The entry for a tuning file."""
         few, many = self.pair
         return {
             "bucket": self.problem.bucket,
@@ -89,17 +89,17 @@ def search(
     seconds: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Result]:
-    """Measure every problem, and within it every pair as far as the time allows.
+    """Measure every problem, and within it as many pairs as time allows.
 
-    A problem may take a quarter of the time that is left, as the first ones build the kernels for
-    all; a problem whose turn does not come has no result. The best pair has the smallest product of
-    times over all workloads, so that each counts alike.
+    A problem may take a quarter of the remaining time, as the first ones compile the kernels for
+    all; a problem not reached in time has no result. The best pair has the smallest product of
+    times over all workloads, so that each has equal weight.
 
     Args:
         problems: in order of importance.
-        timer: measures a call; `cuda_timer`.
-        seconds: for all of them.
-        clock: seconds of some clock.
+        timer: measures a call, such as `cuda_timer`'s.
+        seconds: time budget for all problems.
+        clock: returns the current time in seconds.
     """
     end = clock() + seconds
     for problem in problems:
@@ -112,10 +112,10 @@ def search(
 def measure(
     problem: Problem, timer: Timer, *, until: float, clock: Callable[[], float] = time.monotonic
 ) -> Result:
-    """Find the best pair; the usual one is measured whatever the time.
+    """Find the best pair; the default pair is measured even if time is up.
 
     Raises:
-        RuntimeError: the usual pair does not run or is wrong.
+        RuntimeError: the default pair does not run or is wrong.
     """
     workloads = problem.make()
     known: dict[tuple[str, Any], float] = {}
@@ -137,16 +137,16 @@ def measure(
 
 
 def cuda_timer(device: torch.device, *, repeats: int = 15) -> Timer:
-    """Median over CUDA events, the L2 cache overwritten before every call."""
-    # Many times any L2 cache, and on an H200 a quarter of a millisecond: see below.
+    """A timer that returns the median over CUDA events, flushing the L2 cache before every call."""
+    # Many times the size of any L2 cache, and a quarter of a millisecond on an H200: see below.
     flushed = torch.empty(1 << 30, dtype=torch.int8, device=device)
 
     def timer(call: Callable[[], object]) -> float:
         call()
         spans = []
         for _ in range(repeats):
-            # While this is written the host gets ahead, also where it checks arguments for tens of
-            # microseconds: what is timed is not its launching.
+            # Writing this lets the host get ahead, even if it checks arguments for tens of
+            # microseconds, so that launch time is not measured.
             flushed.zero_()
             events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
             events[0].record()
@@ -180,7 +180,7 @@ def _wrong(workloads: Sequence[Workload], pair: Pair) -> str | None:
 def _times(
     workloads: Sequence[Workload], pair: Pair, timer: Timer, known: dict[tuple[str, Any], float]
 ) -> dict[str, float]:
-    """Microseconds of each workload; a configuration that is in several pairs is timed once."""
+    """Microseconds of each workload; a configuration in several pairs is timed once."""
     found = {}
     for work in workloads:
         config = pair[0] if work.few else pair[1]

@@ -1,4 +1,4 @@
-"""Where the instruction stands in a model's output, found in the tokens without their text."""
+"""Finding the instruction's byte span in a model's output from token ids, without the text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flipfast_kernels.launch import (
 )
 
 UNDECIDED, FOUND, EMPTY = 0, 1, 2
-DEAD, START = 0, 1  # states: nothing leads out of the first, every row begins in the second
-UNKNOWN, NO_CHANGE = 0, 1  # classes: of a token without bytes, and of one with none to add
-LENGTH_BITS, STATE_BITS = 11, 8  # of a token's word, of an entry of the table
+DEAD, START = 0, 1  # states: DEAD is never left, every row begins in START
+UNKNOWN, NO_CHANGE = 0, 1  # classes: of tokens with unknown bytes, and of tokens that add none
+LENGTH_BITS, STATE_BITS = 11, 8  # low bits of a token's word and of a table entry
 MAX_CLASSES = 1 << 20  # so that a table has at most 2**28 entries
 _BLOCK, _UNROLL = 32, 8
 _LONGEST_ROW = 1 << 20  # tokens; keeps positions below 2**31
@@ -27,19 +27,19 @@ _LONGEST_ROW = 1 << 20  # tokens; keeps positions below 2**31
 
 @dataclass(frozen=True)
 class SpanAutomaton:
-    """A byte automaton compiled over a vocabulary: what each token does to each state.
+    """A byte automaton compiled over a vocabulary: the transition of each state on each token.
 
-    Tokens that do the same form a class, so that the table is small enough to stay in a cache.
-    States come in the order of their phases: 0 is dead, those below first_inside stand before the
-    value, those from first_after on stand behind its closing quote.
+    Tokens with the same transitions form a class, so that the table is small enough to stay in
+    cache. States are ordered by phase: 0 is dead, those below first_inside are before the value,
+    those from first_after on are after its closing quote.
 
     Attributes:
-        tokens: (V,) int32, a token's class << LENGTH_BITS | its bytes. Class 0 holds the tokens
-            of unknown bytes, class 1 changes no state.
-        table: (classes, states) int16, the token's index of its first byte inside the value, or of
-            the byte that ends it, whichever is reached in it, << STATE_BITS | the next state.
+        tokens: (V,) int32, class << LENGTH_BITS | number of bytes. Class 0 holds the tokens with
+            unknown bytes, class 1 changes no state.
+        table: (classes, states) int16, index << STATE_BITS | next state. The index is that of the
+            token's first byte inside the value or of the byte that ends it, whichever it reaches.
         results: (states,) int32, the status of a row that ends in the state.
-        first_inside, first_after: states.
+        first_inside, first_after: the first states inside and after the value.
     """
 
     tokens: torch.Tensor
@@ -59,7 +59,7 @@ class SpanAutomaton:
 
 
 class Spans(NamedTuple):
-    """Byte spans in the joined bytes of each row's tokens, int32 (N,); 0, 0 unless FOUND."""
+    """Spans in the concatenated bytes of each row's tokens, int32 (N,); 0, 0 unless FOUND."""
 
     begin: torch.Tensor
     end: torch.Tensor
@@ -72,25 +72,25 @@ def find_spans(
     automaton: SpanAutomaton,
     validate: bool = True,
 ) -> Spans:
-    """Find each row's instruction: its first byte, the byte behind its last, and a status.
+    """Find each row's instruction: the byte range [begin, end) and a status.
 
-    FOUND and EMPTY are certain, UNDECIDED says nothing: such a row's text needs the parser that
-    the automaton was made for. A row is walked by one lane, so its result depends on its own
-    tokens only. A token that the automaton does not know makes its row UNDECIDED.
+    FOUND and EMPTY are certain; UNDECIDED means that the row's text needs the parser that the
+    automaton was built from. One lane walks a row, so its result depends on its own tokens only.
+    A token unknown to the automaton makes its row UNDECIDED.
 
-    Operations: about 25 integer ones a token. Bytes: 4 or 8 of the id and 4 of its class a token,
-    so at least 12 * sum(lens) / 4.8e12 seconds on an H200 (4.8 TB/s by the datasheet); the table,
-    of less than a hundred kilobytes, stays in a cache. What counts is latency instead: a token
-    waits for one load after the other, and with some 300 cycles for one from the second cache a row
-    of 64 tokens takes 10 to 15 microseconds, however many rows there are. That is an estimate.
+    Operations: about 25 integer ones per token. Bytes per token: 4 or 8 of the id and 4 of its
+    class, so with int64 ids at least 12 * sum(lens) / 4.8e12 seconds on an H200 (4.8 TB/s per the
+    datasheet); the table, less than a hundred kilobytes, stays in cache. The real bound is latency:
+    a token's loads depend on each other, and at about 300 cycles per L2 load a row of 64 tokens
+    takes 10 to 15 microseconds, however many rows there are. That is an estimate.
 
     Args:
-        token_ids: (N, T) int32 or int64, rows at any stride; entries from a row's length on are
+        token_ids: (N, T) int32 or int64, any row stride; entries from a row's length on are
             ignored.
         lens: (N,) int32, each in [0, T].
         automaton: on the device of the ids.
         validate: check the values of ids, lengths and automaton; on CUDA the host waits for that.
-            Without it no value leads outside the tensors, as long as the automaton is sound.
+            Without it no value causes an out-of-bounds access, as long as the automaton is sound.
 
     Returns:
         Spans of int32 (N,) each.
@@ -154,7 +154,7 @@ def find_spans_ref(
     automaton: SpanAutomaton,
     validate: bool = True,
 ) -> Spans:
-    """What `find_spans` computes, one token of all rows after the other."""
+    """Reference for `find_spans`: all rows together, one token at a time."""
     _check(token_ids, lens, automaton)
     if validate:
         _check_values(token_ids, lens, automaton)

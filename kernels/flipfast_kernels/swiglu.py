@@ -19,25 +19,25 @@ _MOST_PROGRAMS = 2**31 - 1
 
 
 def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = None) -> torch.Tensor:
-    """activation(gate) * up from rows with the gate in front, in float32 and rounded once.
+    """activation(gate) * up for rows that hold gate, then up; in float32 and rounded once.
 
     silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 *
-    x**3))) (Hendrycks and Gimpel 2016). Every number of the result comes from its own two alone.
+    x**3))) (Hendrycks and Gimpel 2016). Each output depends on its own two inputs alone.
 
-    Bytes: 3 * M * D * itemsize, over 4.8e12 the least seconds on an H200 (4.8 TB/s by the
-    datasheet); about 10 operations and an exponential a number of the result, below its rate.
+    Bytes: 3 * M * D * itemsize, so at least that / 4.8e12 seconds on an H200 (4.8 TB/s per the
+    datasheet); about 10 operations and an exponential per output, below its rate.
 
     Args:
-        gate_up: (M, 2 * D), bfloat16, float16 or float32; rows at any stride.
+        gate_up: (M, 2 * D), bfloat16, float16 or float32; any row stride.
         activation: "silu" or "gelu_tanh".
-        out: (M, D), any of these dtypes, rows at any stride, sharing no memory with gate_up,
-            overwritten; None makes one of gate_up's dtype.
+        out: (M, D), any of these dtypes, any row stride, sharing no memory with gate_up,
+            overwritten; None allocates one of gate_up's dtype.
 
     Returns:
         out.
 
     Raises:
-        ValueError: another activation; dtypes, shapes, strides or devices that do not fit.
+        ValueError: unknown activation; dtypes, shapes, strides or devices that do not fit.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: use one of {ACTIVATIONS}")
@@ -73,7 +73,7 @@ def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = Non
 def gated_ref(
     gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What `gated` computes, in float64 and rounded at the end."""
+    """Reference for `gated`: computed in float64 and rounded at the end."""
     gate, up = gate_up.double().chunk(2, dim=1)
     if activation == "silu":
         result = functional.silu(gate) * up
@@ -83,6 +83,6 @@ def gated_ref(
 
 
 def gated_tile(dim: int) -> tuple[int, int]:
-    """Numbers of the result a program makes, and its warps: eight numbers a thread."""
+    """Outputs and warps per program: eight outputs per thread."""
     block = min(power_of_two(dim), 1024)
     return block, max(block // 256, 1)

@@ -1,9 +1,9 @@
-"""Tuned launch configurations: where they are kept and which one serves a shape.
+"""Tuned launch configurations: where they are stored and which one applies to a shape.
 
-A file belongs to one kind of device. The user's own, in a cache folder, goes before the one that
-comes with the package; where neither has an entry near enough, the kernel's own rule decides. What
-is chosen may depend on the weight's shape, the dtype and the device, never on the number of rows:
-an entry is the pair of configurations for few rows and for many, which give a row the same bits.
+Each file is for one device model. The user's own file, in a cache folder, takes precedence over the
+packaged one; if neither has an entry near enough, the kernel's default rule applies. The choice may
+depend on the weight's shape, the dtype and the device, never on the number of rows: an entry is a
+pair of configurations, for few rows and for many, which give a row the same bits.
 """
 
 from __future__ import annotations
@@ -28,23 +28,27 @@ Bucket = Mapping[str, "int | str"]
 Config = TypeVar("Config")
 
 _log = logging.getLogger(__name__)
-_chosen: list[Path] = []  # the file of `use`, where there is one
+_chosen: list[Path] = []  # the file given to `use`, if any
 
 
 def user_folder() -> Path:
-    """Where a user's own files lie: ~/.cache/flipfast/tuning."""
+    """The folder of a user's own files: ~/.cache/flipfast/tuning.
+
+    Raises:
+        RuntimeError: the home folder is unknown.
+    """
     return Path.home() / ".cache" / "flipfast" / "tuning"
 
 
 def file_name(device_name: str) -> str:
-    """The name of a device's file, such as nvidia-h200.json."""
+    """The name of a device's tuning file, such as nvidia-h200.json."""
     return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-") + ".json"
 
 
 def use(path: Path | None) -> None:
-    """Take configurations from this file alone, or from the usual places again.
+    """Read configurations from this file alone, or with None from the usual places again.
 
-    Call it before the first launch: what was chosen for a shape before stays in the kernels.
+    Call it before the first launch: kernels cache what they chose for a shape.
     """
     _chosen[:] = [] if path is None else [path]
     entries.cache_clear()
@@ -58,19 +62,19 @@ def tuned_pair(
     *,
     reach: float,
 ) -> tuple[Config, Config] | None:
-    """The configurations for few and for many rows that were measured nearest to a shape.
+    """The tuned configurations, for few and for many rows, that are nearest to a shape.
 
     Args:
-        kernel: name in the file.
-        device: what it runs on.
-        bucket: numbers and names that make up the shape.
-        make: from two mappings of fields to two checked configurations; a ValueError or TypeError
-            of its own says what is wrong with them.
-        reach: how far an entry may be from the shape: the sum over the bucket's numbers of
-            |log2(ours / theirs)|. Names must be equal.
+        kernel: its name in a tuning file.
+        device: where it runs.
+        bucket: the numbers and names that describe the shape.
+        make: makes two checked configurations from two mappings of fields; raises ValueError or
+            TypeError if something is wrong with them.
+        reach: the largest allowed distance of an entry from the shape: the sum over the bucket's
+            numbers of |log2(ours / theirs)|. Names must be equal.
 
     Returns:
-        None where no entry is near enough, or the nearest one is broken, which is logged.
+        The pair, or None if no entry is near enough or the nearest one is invalid (logged).
     """
     if device.type != "cuda":
         return None
@@ -87,14 +91,14 @@ def tuned_pair(
 def nearest(
     candidates: list[Mapping[str, Any]], bucket: Bucket, reach: float
 ) -> Mapping[str, Any] | None:
-    """The entry with the nearest bucket within reach, the first of equals; see `tuned_pair`."""
+    """The entry with the nearest bucket within reach, the first if tied; see `tuned_pair`."""
     distances = [distance(entry["bucket"], bucket) for entry in candidates]
     best = min(distances, default=math.inf)
     return candidates[distances.index(best)] if best <= reach else None
 
 
 def distance(theirs: Bucket, ours: Bucket) -> float:
-    """How far two buckets are apart; infinite where names or keys differ."""
+    """Distance between two buckets (see `tuned_pair`); infinite if names or keys differ."""
     if theirs.keys() != ours.keys():
         return math.inf
     total = 0.0
@@ -109,7 +113,7 @@ def distance(theirs: Bucket, ours: Bucket) -> float:
 
 @lru_cache(maxsize=16)
 def entries(device: torch.device) -> dict[str, list[Mapping[str, Any]]]:
-    """All entries for a CUDA device by kernel, the user's first; read once a process."""
+    """All entries for a CUDA device by kernel, the user's first; read once per process."""
     name = file_name(torch.cuda.get_device_name(device))
     merged: dict[str, list[Mapping[str, Any]]] = {}
     for path in _chosen or [*_user_files(name), PACKAGED / name]:
@@ -119,7 +123,7 @@ def entries(device: torch.device) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def read(path: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """The entries of a file by kernel; none, and one logged line, where it cannot serve here."""
+    """The entries of a file by kernel; empty, with a logged warning, if it is unusable here."""
     if not path.is_file():
         return {}
     try:
@@ -140,13 +144,13 @@ def write(
     kernels: Mapping[str, list[dict[str, Any]]],
     date: str,
 ) -> None:
-    """Write a file that `read` takes on this device with these versions.
+    """Write a file that `read` accepts on this device with these versions.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
         device_name: as torch names the device.
-        kernels: by kernel, entries of "bucket", "few" and "many", and what else is worth keeping.
-        date: of the measurement, as in 2026-01-31.
+        kernels: by kernel, entries with "bucket", "few", "many" and any further fields.
+        date: of the measurement, such as 2026-01-31.
     """
     content = {
         "format": FORMAT,
@@ -163,7 +167,7 @@ def write(
 
 
 def _refusal(content: dict[str, Any]) -> str | None:
-    """Why a file cannot serve here; None if it can. Another compiler makes other instructions."""
+    """Why a file is unusable here, or None. Another compiler may generate other instructions."""
     if content["format"] != FORMAT:
         return f"its format is {content['format']}, not {FORMAT}"
     theirs, ours = (_release(version) for version in (content["triton"], _TRITON.__version__))
@@ -186,5 +190,5 @@ def _release(version: str) -> str:
 def _user_files(name: str) -> list[Path]:
     try:
         return [user_folder() / name]
-    except RuntimeError:  # no home
+    except RuntimeError:  # no home folder
         return []

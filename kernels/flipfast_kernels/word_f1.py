@@ -1,4 +1,4 @@
-"""Word F1 straight from token ids: the published value without turning the ids into text."""
+"""Word F1 directly from token ids: the published value without decoding the ids to text."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ __all__ = [
 
 _ARTICLES = ("a", "an", "the")
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Control characters that are no white space: an article may end beside them.
+# Control characters other than white space: they are word boundaries for articles.
 _MARKS = frozenset(chr(c) for c in range(128) if not (chr(c).isspace() or chr(c).isprintable()))
 
 
 class WordScores(NamedTuple):
-    """Results of N rows, on their device.
+    """Results for N rows, on the rows' device.
 
     Attributes:
-        counts: int32 (N, 3), overlap, the prediction's words, the reference's words; of a row that
-            is not decided the first two are -1.
-        scores: float64 (N, 3), f1, precision, recall; NaN in a row that is not decided.
-        decided: bool (N,), whether the values are the published ones; if not, ask the text.
+        counts: int32 (N, 3): overlap, words of the prediction, words of the reference; the first
+            two are -1 in an undecided row.
+        scores: float64 (N, 3): f1, precision, recall; NaN in an undecided row.
+        decided: bool (N,), whether the values are the published ones; if not, score the text.
     """
 
     counts: torch.Tensor
@@ -66,38 +66,38 @@ def word_f1(
     out: WordScores | None = None,
     validate: bool = True,
 ) -> WordScores:
-    """Score the words of each row's text against a reference's, by the definition of FLIP.
+    """Score the words of each row's text against a reference's, as FLIP defines it.
 
     The definition is that of arXiv 2602.13551: lower case, no ASCII punctuation, no articles, words
-    parted by white space, overlap of multisets. In ASCII text without control characters other than
-    white space the words are the runs of letters and digits between white space, and the articles
-    those that are a, an, the. A scan composes a word's hash from the pieces that the tokens hold
-    (see `flipfast_kernels.word_hash`); equal hashes count as equal words.
+    separated by white space, overlap of multisets. In ASCII text without control characters other
+    than white space, words are what is left between white space after punctuation is dropped, and
+    the articles are the words a, an, the. A scan composes a word's hash from the pieces in its
+    tokens (see `flipfast_kernels.word_hash`); equal hashes count as equal words.
 
-    Not decided are rows with a byte of 0x80 or more, another control character or, with `json`, a
-    backslash inside the span, with a word of more than 128 letters, and with an id whose bytes are
-    unknown or that the table lacks before the span's end.
+    A row is undecided if its span has a byte of 0x80 or more, another control character, a word of
+    more than 128 letters or, with `json`, a backslash, or if an id before the span's end has
+    unknown bytes or is not in the table.
 
-    Operations: 2 a pair of token and distinct reference word; the tokens are read again for every
-    32 distinct words, from a cache. Bytes: 4 or 8 of the id and 32 of
-    its record a token, twice that with spans (the table of 256,000 tokens, 8 MB, lies in the L2
-    cache), 12 a distinct reference word. On an H200 (4.8 TB/s by the datasheet) at least
-    N * L * (40 to 80) / 4.8e12 seconds: 4,096 rows of 64 tokens take 2.2 microseconds or more.
+    Operations: 2 per pair of token and distinct reference word; the tokens are read again, from
+    cache, for every 32 distinct words. Bytes per token: 4 or 8 of the id and 32 of its record,
+    twice that with spans (the table of 256,000 tokens, 8 MB, fits in the L2 cache); 12 per distinct
+    reference word. On an H200 (4.8 TB/s per the datasheet) at least N * L * (40 to 80) / 4.8e12
+    seconds for rows of L tokens: 4,096 rows of 64 tokens take 2.2 microseconds or more.
 
     Args:
-        token_ids: (N, T) int32 or int64, rows at any stride; entries from a row's length on are
+        token_ids: (N, T) int32 or int64, any row stride; entries from a row's length on are
             ignored.
         lens: (N,) int32, each in [0, T].
-        span_begin, span_end: (N,) int32, the bytes [begin, end) of the row's text that are scored,
-            counted in the bytes of its tokens one behind the other; both None for whole rows.
+        span_begin, span_end: (N,) int32, the bytes [begin, end) to score, counted in the
+            concatenated bytes of the row's tokens; both None for whole rows.
         table: of the tokenizer.
-        references: R of them.
+        references: R references.
         reference_rows: (N,) int32, which reference a row is scored against; None for row i against
             reference i // samples.
-        samples: rows a reference, where reference_rows is None.
-        json: whether the spans lie inside JSON strings, where a backslash begins an escape.
-        out: where the results go, None makes it.
-        validate: check what the tensors hold. On CUDA the host waits for that.
+        samples: rows per reference, used if reference_rows is None.
+        json: whether the spans are inside JSON strings, where a backslash begins an escape.
+        out: tensors to overwrite; None allocates them.
+        validate: check the tensors' values; on CUDA the host waits for that.
 
     Raises:
         ValueError: dtypes, shapes, strides or devices that do not fit; with `validate` also ids,
@@ -159,7 +159,7 @@ def word_f1_ref(
     samples: int = 1,
     json: bool = False,
 ) -> WordScores:
-    """What `word_f1` computes, through the bytes and the text of each row."""
+    """Reference for `word_f1`, from the bytes and the text of each row."""
     table, references = table.to("cpu"), references.to("cpu")
     out = _outputs(None, token_ids.shape[0], torch.device("cpu"))
     for row in range(token_ids.shape[0]):
@@ -176,7 +176,7 @@ def word_f1_ref(
 
 
 def _text(ids: list[int], span: tuple[int, int] | None, table: TokenTable) -> str | None:
-    """The text of a row's span, None where it is not known or not ASCII."""
+    """The text of a row's span; None if it is unknown or not ASCII."""
     text = b""
     for token in ids:
         if span is not None and len(text) >= span[1]:
@@ -190,7 +190,7 @@ def _text(ids: list[int], span: tuple[int, int] | None, table: TokenTable) -> st
 
 
 def _words(text: str) -> list[str] | None:
-    """The words of an ASCII text, None where they are not decided."""
+    """The words of an ASCII text; None if they are undecided."""
     words = text.lower().translate(_DELETE_PUNCTUATION).split()
     if _MARKS & set(text) or any(len(word) > LONGEST_WORD for word in words):
         return None

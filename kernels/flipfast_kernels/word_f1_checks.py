@@ -1,4 +1,4 @@
-"""What `word_f1` asks of its arguments; each check raises ValueError with what is wrong."""
+"""Argument checks of `word_f1`; each raises a ValueError that names the problem."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_arguments(
     reference_rows: torch.Tensor | None,
     samples: int,
 ) -> tuple[int, int]:
-    """Check all that can be told without reading a tensor; the shape of token_ids."""
+    """Check all that needs no tensor values; return the shape of token_ids."""
     if token_ids.dim() != 2:
         raise ValueError(f"token_ids has shape {tuple(token_ids.shape)}: expected (N, T)")
     if token_ids.dtype not in (torch.int32, torch.int64):
@@ -83,7 +83,7 @@ def check_values(
     references: ReferenceWords,
     reference_rows: torch.Tensor | None,
 ) -> None:
-    """Check lengths, ids, spans, offsets and rows, which reads them."""
+    """Check the values of lengths, ids, spans, offsets and reference rows."""
     width = token_ids.shape[1]
     check_range("lens", lens, 0, width + 1)
     inside = torch.arange(width, device=lens.device) < lens[:, None]

@@ -1,6 +1,6 @@
-"""What `word_f1` reads besides token ids: the vocabulary's bytes, and the references' words.
+"""Tables that `word_f1` reads besides token ids: the vocabulary's bytes and the reference words.
 
-Needs no Triton: both are made on the CPU, also where no kernel can run.
+Needs no Triton: both are built on the CPU, even where no kernel can run.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import torch
 
 from flipfast_kernels.word_hash import ARTICLES, LETTERS, LONGEST_WORD, as_int64, power
 
-# Fields of a record's info, which jit/word_f1.py takes apart.
-HEAD_SHIFT, TAIL_SHIFT, INNER_SHIFT = 16, 24, 32  # behind the 16 bits of the number of bytes
-BOUNDARY = 1 << 48  # white space in it
-BAD = 1 << 49  # bytes in it whose treatment needs Unicode's tables
-UNKNOWN = 1 << 50  # nobody knows its bytes
-BACKSLASH = 1 << 51  # one in it, which is an escape in JSON
+# Fields of a record's info, which jit/word_f1.py unpacks.
+HEAD_SHIFT, TAIL_SHIFT, INNER_SHIFT = 16, 24, 32  # bits 0 to 15 are the number of bytes
+BOUNDARY = 1 << 48  # the token has white space
+BAD = 1 << 49  # it has bytes that only the text path can treat, or a too long word
+UNKNOWN = 1 << 50  # its bytes are unknown
+BACKSLASH = 1 << 51  # it has a backslash, which is an escape in JSON
 _MOST_BYTES = (1 << 16) - 1
-_LONGEST_PIECE = 255  # a longer one counts as that long: no word with it is decided
+_LONGEST_PIECE = 255  # longer pieces count as this long: words with one are undecided anyway
 
-_SPACE, _LETTER = 1, 2  # kinds of bytes; a kind of 0 is dropped
+_SPACE, _LETTER = 1, 2  # kinds of bytes; bytes of kind 0 are dropped
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenTable:
-    """What the tokens of a vocabulary are made of, all on one device; `build_token_table` makes it.
+    """The tokens of a vocabulary as pieces of words, on one device; see `build_token_table`.
 
     A token's text, lower-cased and without punctuation, is letters up to its first white space (the
-    head), whole words, and letters behind its last white space (the tail).
+    head), whole words, and letters after its last white space (the tail).
 
     Attributes:
-        records: int64 (V + 256, 4), 32 bytes a token: the head's hash (all letters where there is
-            no white space), the tail's, the info (bits 0 to 15 number of bytes, then the letters of
-            head and tail, 8 bits each, the number of whole words, 16 bits, and flags), and where
-            its whole words begin. Behind the vocabulary, each of the 256 bytes as a token.
-        words: int64 (words,), hashes of whole words inside a token; articles are left out.
+        records: int64 (V + 256, 4), 32 bytes per token: hash of the head (of all letters if there
+            is no white space), hash of the tail, info (16 bits number of bytes, 8 bits letters of
+            the head, 8 bits letters of the tail, 16 bits number of whole words, then flags), and
+            index of its first whole word in `words`. After the vocabulary, the 256 bytes as tokens.
+        words: int64 (words,), hashes of the whole words inside tokens, without articles.
         raw: uint8 (bytes,), the bytes of all tokens.
-        offsets: int64 (V + 1,), where a token's bytes begin in `raw`.
+        offsets: int64 (V + 1,), where each token's bytes begin in `raw`, and the total at the end.
         powers: int64 (256,), powers of the hash's base.
     """
 
@@ -56,7 +56,7 @@ class TokenTable:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """Where the tensors live."""
         return self.records.device
 
     def to(self, device: torch.device | str) -> TokenTable:
@@ -67,13 +67,13 @@ class TokenTable:
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceWords:
-    """The words of R references, articles dropped, all on one device.
+    """The words of R references without articles, all on one device.
 
     Attributes:
         hashes: int64 (words,), the distinct words of reference 0, of reference 1 and so on.
-        copies: int32 (words,), how often the reference holds that word.
-        offsets: int32 (R + 1,), where a reference's words begin.
-        n_words: int32 (R,), the number of its words, each as often as it stands there.
+        copies: int32 (words,), number of occurrences of that word in its reference.
+        offsets: int32 (R + 1,), where each reference's words begin, and the total at the end.
+        n_words: int32 (R,), number of words of each reference, repetitions included.
     """
 
     hashes: torch.Tensor
@@ -91,11 +91,11 @@ class ReferenceWords:
 
 
 def build_token_table(token_bytes: Sequence[bytes | None]) -> TokenTable:
-    """The table of a vocabulary, on the CPU; 256,000 tokens take about half a second.
+    """Build the table of a vocabulary, on the CPU; 256,000 tokens take about half a second.
 
     Args:
-        token_bytes: for every id the bytes that it adds to the text, none for a token that decoding
-            skips; None where nobody knows, so that no row with it is decided.
+        token_bytes: for every id the bytes that it adds to the text, empty for a token that
+            decoding skips; None if unknown, which makes rows with that id undecided.
 
     Raises:
         ValueError: a token of more than 65535 bytes, with its id.
@@ -125,12 +125,12 @@ def _as_tensor(data: bytes) -> torch.Tensor:
 
 
 def _byte_tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each byte its kind, its flags, and the value of its lower case."""
+    """For each byte its kind, its flags, and the hash value of its lower case."""
     kinds, flags, values = [], [], []
     for byte in range(256):
         char = chr(byte)
         is_letter = char.isascii() and char.isalnum()
-        # These part words in str.split() and end an article, the separators 0x1C to 0x1F too.
+        # str.split() splits at these, including the separators 0x1C to 0x1F; they end an article.
         is_space = char.isascii() and char.isspace()
         is_known = is_letter or is_space or char in string.punctuation
         kinds.append(_LETTER * is_letter + _SPACE * is_space)
@@ -140,20 +140,20 @@ def _byte_tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _records(raw: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The records of tokens given as bytes one behind the other, and their whole words."""
+    """The records of tokens given as concatenated bytes, and the hashes of their whole words."""
     kinds, flags, values = _byte_tables()
     n_tokens = lengths.shape[0]
     token = torch.repeat_interleave(torch.arange(n_tokens), lengths)
     index = raw.int()
     kind = kinds[index]
-    spaces = torch.zeros(raw.shape[0] + 1, dtype=torch.int64)  # how many stand before a byte
+    spaces = torch.zeros(raw.shape[0] + 1, dtype=torch.int64)  # how many come before a byte
     spaces[1:] = (kind == _SPACE).cumsum(0)
     end = lengths.cumsum(0)
     before, after = spaces[end - lengths], spaces[end]  # of each token
 
     letters = (kind == _LETTER).nonzero().flatten()
     of_letter = token[letters]
-    # A piece is letters of one token that no white space parts; so numbered, they rise.
+    # A piece is a token's letters with no white space between them; these numbers increase.
     parts = spaces[letters] + of_letter
     _, piece, sizes = parts.unique_consecutive(return_inverse=True, return_counts=True)
     last = sizes.cumsum(0) - 1

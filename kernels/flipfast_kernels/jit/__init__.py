@@ -1,1 +1,1 @@
-"""Device code, one module an operation; importing one needs triton."""
+"""Device code, one module per operation; importing a module needs triton."""

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of what becomes of a pass over drafted tokens."""
+"""Device code for the acceptance of drafted tokens in speculative decoding."""
 
 import triton
 import triton.language as tl
@@ -31,7 +31,7 @@ def accept_kernel(
     HAS_ADDRESSES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One sequence: its positions side by side."""
+    """One sequence per program, all its positions in parallel."""
     row = tl.program_id(0).to(tl.int64)
     if HAS_DRAFTS:
         start = tl.load(starts_ptr + row).to(tl.int64)
@@ -56,7 +56,7 @@ def accept_kernel(
         n_accepted = tl.min(tl.where(accepted, BLOCK, at), axis=0)
         tokens = tl.where(at < n_accepted, drafts, tokens)
 
-    # Whichever comes first ends the row: an end token, the budget, a position without a token.
+    # The row ends at the first end token, at its budget or at a position without a token.
     n_known = tl.sum((inside & (at <= n_accepted) & (tokens >= 0)).to(tl.int32), axis=0)
     is_end = at < 0
     if HAS_END_IDS:

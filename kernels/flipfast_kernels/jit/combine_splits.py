@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code that puts the splits of a query's keys together (FlashDecoding's second step)."""
+"""Device code that merges the splits of a query's keys (FlashDecoding's second step)."""
 
 import triton
 import triton.language as tl
@@ -7,9 +7,10 @@ import triton.language as tl
 
 @triton.jit
 def merge(top, total, acc, part_top, part_total, part_acc, to_log2):
-    """Fold a split's softmax (its maximum, sum and weighted values) into the running one.
+    """Merge a split's softmax (maximum, sum and weighted values) into the running one.
 
-    A split without a visible key (maximum -inf) changes no bit, nor does an empty running state.
+    A split without a visible key (maximum -inf) changes no bit, and neither does merging into an
+    empty running state.
     """
     new_top = tl.maximum(top, part_top)
     shift = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -22,7 +23,7 @@ def merge(top, total, acc, part_top, part_total, part_acc, to_log2):
 
 @triton.jit
 def _sequence_of_token(token, cu_seqlens_q_ptr, n_seqs):
-    """The last sequence that starts at or before a token: the one that holds it, if any does."""
+    """The last sequence that starts at or before a token: the only one that can contain it."""
     low = 0
     high = n_seqs
     while high - low > 1:
@@ -52,11 +53,11 @@ def combine_kernel(
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
 ):
-    """One token: merge the splits of its heads, in ascending order, with `merge`."""
+    """Merge the splits of one token's heads, in ascending order, with `merge`."""
     token = tl.program_id(0)
     seq = _sequence_of_token(token, cu_seqlens_q_ptr, n_seqs)
     seq_end = tl.load(cu_seqlens_q_ptr + seq + 1)
-    # A step may be padded with tokens of no sequence: nothing was computed for those.
+    # Padding tokens belong to no sequence: nothing was computed for them.
     if token >= seq_end:
         return
     position = tl.load(seq_lens_ptr + seq) - seq_end + token

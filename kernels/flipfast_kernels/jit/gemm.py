@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the matrix product."""
+"""Device code for the matrix product."""
 
 import triton
 import triton.language as tl
@@ -20,17 +20,17 @@ def product_tile(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """This program's tile of x @ weight.T: one float32 accumulator, K from its start to its end.
+    """This program's tile of x @ weight.T: one float32 accumulator, summed over K in order.
 
-    Rows past the last read row n_rows - 1 again (nobody may use their results), so that only the
-    tail of K, which no batch changes, needs a mask.
+    Rows past the last read row n_rows - 1 again (their results must not be used), so that only the
+    tail of K, which does not depend on the batch, needs a mask.
 
-    Returns: the tile's place in rows and in columns, and (BLOCK_M, BLOCK_N) sums.
+    Returns: the tile's row index and column index, and the (BLOCK_M, BLOCK_N) sums.
     """
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(n_rows, BLOCK_M)
     tiles_n = tl.cdiv(n_out, BLOCK_N)
-    # GROUP_M tiles of rows walk over the columns together: their weights come from L2.
+    # GROUP_M tiles of rows walk over the columns together, so that they share weights in L2.
     group = pid // (GROUP_M * tiles_n)
     first_m = group * GROUP_M
     height = tl.minimum(tiles_m - first_m, GROUP_M)
@@ -60,7 +60,7 @@ def product_tile(
     return tile_m, tile_n, acc
 
 
-# One binary whatever the number of rows.
+# One binary for any number of rows.
 @triton.jit(do_not_specialize=["n_rows"])
 def linear_kernel(
     x_ptr,

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the write into the paged cache."""
+"""Device code for writing into the paged KV cache."""
 
 import triton
 import triton.language as tl
@@ -25,7 +25,7 @@ def write_kv_kernel(
     BLOCK_H: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One token: all its heads' keys and values, to the slot that it was given."""
+    """One token: write the keys and values of all its heads to its slot."""
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots_ptr + token).to(tl.int64)
     heads = tl.arange(0, BLOCK_H)[:, None]

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the head: a product whose tiles are reduced where they are made."""
+"""Device code for the LM head: a product whose tiles are reduced where they are computed."""
 
 import triton
 import triton.language as tl
@@ -9,7 +9,7 @@ from flipfast_kernels.jit.gemm import product_tile
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-# One binary whatever the number of rows.
+# One binary for any number of rows.
 @triton.jit(do_not_specialize=["n_rows"])
 def head_tile_kernel(
     x_ptr,
@@ -32,10 +32,10 @@ def head_tile_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """One tile of x @ weight.T, as `linear_kernel` makes it, reduced over its columns.
+    """One tile of x @ weight.T, as `linear_kernel` computes it, reduced over its columns.
 
-    parts is (2 or 3, n_rows, tiles of columns) float32: the tile's largest number, its first
-    column, and with HAS_SUMS what the others' exponentials add to its own, which counts as 1.
+    parts is (2 or 3, n_rows, tiles of columns) float32: the tile's largest logit, the first column
+    that has it, and with HAS_SUMS the sum of the other logits' exponentials relative to it.
     """
     tile_m, tile_n, acc = product_tile(
         x_ptr, weight_ptr, n_rows, n_out, n_in, x_stride, weight_stride, EVEN_K, BLOCK_M, BLOCK_N,
@@ -45,7 +45,7 @@ def head_tile_kernel(
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     read_rows = tl.minimum(rows, n_rows - 1).to(tl.int64)
 
-    # From here on columns are counted within the tile: numbers that the compiler knows.
+    # From here on columns are relative to the tile: values that the compiler knows.
     stored = rows < n_rows
     at = tl.arange(0, BLOCK_N)[None, :]
     start = tile_n * BLOCK_N
@@ -54,8 +54,8 @@ def head_tile_kernel(
         holds = (targets >= 0) & (targets < BLOCK_N)
         own = tl.where(at == tl.where(holds, targets, -1).to(tl.int32)[:, None], acc, 0.0)
         tl.store(target_ptr + rows, tl.sum(own, axis=1), mask=stored & holds)
-    # A maximum passes over NaN, which must count as the largest number. Columns past the last are
-    # the last again: never larger, never first.
+    # tl.max ignores NaN, which must count as the largest number. Columns past the last repeat the
+    # last one: never larger, never first.
     acc = tl.where(acc == acc, acc, float("inf"))
     top = tl.max(acc, axis=1)
     first = tl.min(tl.where(acc == top[:, None], at, BLOCK_N), axis=1)
@@ -67,7 +67,7 @@ def head_tile_kernel(
         if HAS_CAP:
             acc = _capped(acc, cap)
             top = _capped(top, cap)
-        # Where all are -inf they add 0, not exp(-inf + inf).
+        # If all logits are -inf they add 0, not exp(-inf + inf).
         shift = tl.where(top > float("-inf"), top, 0.0)
         others = (at < n_out - start) & (at != first[:, None])
         terms = tl.where(others, tl.exp2((acc - shift[:, None]) * _LOG2_E), 0.0)
@@ -91,7 +91,7 @@ def head_row_kernel(
     HAS_CAP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row: the parts of all its tiles, in an order that the number of tiles alone sets."""
+    """Combine one row's parts, in an order set by the number of tiles alone."""
     row = tl.program_id(0).to(tl.int64)
     tiles = tl.arange(0, BLOCK)
     inside = tiles < n_tiles
@@ -110,12 +110,12 @@ def head_row_kernel(
     tl.store(best_logit_ptr + row, tl.where(finite, top, nan))
     if HAS_SUMS:
         rests = tl.load(parts + 2 * part, mask=inside, other=0.0)
-        # A tile's own largest number adds 1 to its rest; the row's stands before the sum.
+        # A tile's largest logit adds 1 to its rest, except the row's largest: see log(1 + rest).
         rests += tl.where(firsts == first, 0.0, 1.0)
         scales = tl.exp2((tops - top) * _LOG2_E)
         terms = tl.where(inside, rests * scales, 0.0)
         rest = tl.sum(terms.to(tl.float64), axis=0)
-        # log(1 + rest), which is rest where 1 + rest would lose it.
+        # log(1 + rest), which is rest where adding 1 would round it away.
         log_total = tl.where(rest < 1e-9, rest, tl.log(1.0 + rest))
         total = (top.to(tl.float64) + log_total).to(tl.float32)
         tl.store(logsumexp_ptr + row, tl.where(finite, total, nan))
@@ -124,7 +124,7 @@ def head_row_kernel(
             logit = tl.load(target_ptr + row)
             if HAS_CAP:
                 logit = _capped(logit, cap)
-            # Not target - total: that would round away probabilities near 1.
+            # Not target - total, which would lose precision for probabilities near 1.
             log_prob = ((logit - top).to(tl.float64) - log_total).to(tl.float32)
             known = finite & (target >= 0) & (target < n_out)
             tl.store(target_ptr + row, tl.where(known, log_prob, nan))

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the norms."""
+"""Device code for the root-mean-square norm."""
 
 import triton
 import triton.language as tl
@@ -19,7 +19,7 @@ def rms_norm_kernel(
     HAS_RESIDUAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row: read once, reduced by one program in an order that BLOCK alone sets."""
+    """One row, read once and reduced by one program in an order set by BLOCK alone."""
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < dim
@@ -27,7 +27,7 @@ def rms_norm_kernel(
     if HAS_RESIDUAL:
         residual_ptrs = residual_ptr + row * residual_stride + cols
         total = tl.load(residual_ptrs, mask=inside, other=0.0).to(tl.float32) + x
-        # What is normed is what the next layer will read: the sum as it was rounded.
+        # Norm the rounded sum, which is what the next layer will read.
         rounded = total.to(residual_ptr.dtype.element_ty)
         tl.store(residual_ptrs, rounded, mask=inside)
         x = rounded.to(tl.float32)

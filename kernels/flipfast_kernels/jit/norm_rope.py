@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the norm and rotation of queries and keys and the write into the paged cache."""
+"""Device code for norming and rotating queries and keys and writing to the paged KV cache."""
 
 import triton
 import triton.language as tl
@@ -7,10 +7,10 @@ import triton.language as tl
 
 @triton.jit
 def _pair_dims(head_dim, half, SPLIT: tl.constexpr, BLOCK_P: tl.constexpr):
-    """(1, BLOCK_P) dimensions: first and second of each pair that turns.
+    """(1, BLOCK_P) dimensions: first and second of each pair that is rotated.
 
-    With SPLIT some of a head does not turn: what is left makes pairs, too, behind the others.
-    Without, both are plain ranges, which can be loaded as vectors.
+    With SPLIT part of a head is not rotated: the remaining dimensions form pairs after the others.
+    Without, both are plain ranges, which allow vector loads.
     """
     pairs = tl.arange(0, BLOCK_P)[None, :]
     if SPLIT:
@@ -19,7 +19,7 @@ def _pair_dims(head_dim, half, SPLIT: tl.constexpr, BLOCK_P: tl.constexpr):
         second = first + tl.where(pairs < half, half, all_pairs - half)
         first_ok = pairs < all_pairs
     else:
-        # Masks of bare arguments: any arithmetic on them would cost the vectors.
+        # Masks use bare arguments: any arithmetic on them would prevent vector loads.
         first = pairs
         second = pairs + half
         first_ok = pairs < half
@@ -39,7 +39,7 @@ def _normed(
     eps,
     OVER_HEADS: tl.constexpr,
 ):
-    """First and second halves of all heads, each head normed by itself or all of them as one."""
+    """First and second halves of all heads, normed per head or with OVER_HEADS over all heads."""
     total = tl.sum(x * x + y * y, axis=1)
     if OVER_HEADS:
         scale = tl.rsqrt(tl.sum(total, axis=0) / n + eps)
@@ -91,8 +91,8 @@ def norm_rope_kernel(
 ):
     """One token: queries in place, keys and values to its slot; all loads before any store.
 
-    QUERY_NORM and KEY_NORM are 0 for none, 1 for a norm a head, 2 for one over all heads. A head is
-    held as two tiles whose numbers turn against each other, so that a thread has both of a pair.
+    QUERY_NORM and KEY_NORM are 0 for none, 1 for a norm of each head, 2 for one over all heads. A
+    head is held as two tiles, one per element of the rotated pairs, so a thread has both of a pair.
     """
     token = tl.program_id(0).to(tl.int64)
     x_dims, y_dims, x_ok, y_ok = _pair_dims(head_dim, half, SPLIT, BLOCK_P)
@@ -118,7 +118,7 @@ def norm_rope_kernel(
     if HAS_ROPE:
         pairs = tl.arange(0, BLOCK_P)[None, :]
         position = tl.load(positions_ptr + token)
-        # What does not turn has the angle 0.
+        # Dimensions that are not rotated have the angle 0.
         cos = tl.load(cos_ptr + position * cos_stride + pairs, mask=pairs < half, other=1.0)
         sin = tl.load(sin_ptr + position * sin_stride + pairs, mask=pairs < half, other=0.0)
 

@@ -1,12 +1,12 @@
 # mypy: ignore-errors
-"""Device code of the id overlap: every id of one row against every id of the other."""
+"""Device code for the id overlap: every id of one row against every id of the other."""
 
 import triton
 import triton.language as tl
 
-# An integer from 0 to _FLOATS stands for the float whose bits are that plus _NORMAL: none of these
-# is a NaN, nor subnormal, which some settings take for 0. Floats, because their comparison gives a
-# 1.0 to add, which that of integers does not.
+# An id in [0, _FLOATS) is represented by the float whose bits are id + _NORMAL: none of these is
+# NaN or subnormal, which some settings flush to 0. Floats, because comparing them gives a 1.0 to
+# add, which comparing integers does not.
 _NORMAL = tl.constexpr(0x00800000)
 _FLOATS = tl.constexpr(0x7F800000 - 0x00800000)
 _NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
@@ -14,7 +14,7 @@ _NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
 
 @triton.jit
 def _span(offsets_ptr, rows, is_row):
-    """Where rows begin, int64, and how long they are, int32; what is no row is empty."""
+    """Where rows begin, int64, and their lengths, int32; empty where is_row is false."""
     begin = tl.load(offsets_ptr + rows, mask=is_row, other=0).to(tl.int64)
     end = tl.load(offsets_ptr + rows + 1, mask=is_row, other=0).to(tl.int64)
     return begin, (end - begin).to(tl.int32)
@@ -27,14 +27,14 @@ def _has_float(ids):
 
 @triton.jit
 def _floats(ids, inside):
-    """The floats that stand for ids; NaN for ids that have none, and outside of the row."""
+    """The floats that represent ids; NaN for ids that have none, and outside the row."""
     bits = tl.where(inside & _has_float(ids), ids.to(tl.int32) + _NORMAL, _NAN)
     return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _columns(offsets_ptr, rows, n_rows, ROWS: tl.constexpr, LANES: tl.constexpr):
-    """The columns of a tile, LANES to a row: each one's row, whether there is one, and its span."""
+    """The columns of a tile, LANES per row: row index, whether it exists, its begin and length."""
     column = tl.arange(0, ROWS * LANES) // LANES
     its_row = rows + column
     is_row = its_row < n_rows
@@ -44,10 +44,10 @@ def _columns(offsets_ptr, rows, n_rows, ROWS: tl.constexpr, LANES: tl.constexpr)
 
 @triton.jit
 def _tile(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
-    """BLOCK ids of each row from place `first` on: what is inside, their addresses, the ids.
+    """BLOCK ids of each row from index `first` on: mask of valid entries, their indices, the ids.
 
-    In the shape (BLOCK // LANES, columns) LANES threads share a row, and each of them has all of
-    the first dimension in registers.
+    With the shape (BLOCK // LANES, columns), LANES threads share a row, and each holds all of the
+    first dimension in registers.
     """
     lane = tl.arange(0, begin.shape[0]) % LANES
     places = first + tl.arange(0, BLOCK // LANES)[:, None] * LANES + lane[None, :]
@@ -58,14 +58,14 @@ def _tile(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr)
 
 @triton.jit
 def _tile_floats(ids_ptr, begin, lens, first, BLOCK: tl.constexpr, LANES: tl.constexpr):
-    """The floats of a tile, and whether it holds ids that have none."""
+    """The floats of a tile, and whether it has ids without a float."""
     inside, _, ids = _tile(ids_ptr, begin, lens, first, BLOCK, LANES)
     return _floats(ids, inside), tl.max((inside & ~_has_float(ids)).to(tl.int32)) > 0
 
 
 @triton.jit
 def _copies(floats, ids_ptr, begin, lens, CHUNK: tl.constexpr):
-    """How often each float of a tile stands in its row of `ids_ptr`; begin and lens of rows."""
+    """How often each float of a tile occurs in its row of `ids_ptr`; begin and lens are per row."""
     N_STEPS: tl.constexpr = floats.shape[0]
     ROWS: tl.constexpr = begin.shape[0]
     LANES: tl.constexpr = floats.shape[1] // ROWS
@@ -82,13 +82,13 @@ def _copies(floats, ids_ptr, begin, lens, CHUNK: tl.constexpr):
 
 @triton.jit
 def _other_copies(tile, ids_ptr, begin, lens):
-    """The same for the ids of a tile that have no float; begin and lens of columns."""
+    """As `_copies`, for the ids of a tile without a float; begin and lens are per column."""
     inside, _, tile_ids = tile
     tile_ids = tl.where(inside & ~_has_float(tile_ids), tile_ids, 1)
     copies = tl.zeros(tile_ids.shape, tl.int32)
     for at in range(0, tl.max(lens, 0)):
         ids = tl.load(ids_ptr + begin + at, mask=at < lens, other=0)
-        ids = tl.where(_has_float(ids), 0, ids)  # equal neither to a 1 nor to what has no float
+        ids = tl.where(_has_float(ids), 0, ids)  # equals neither 1 nor an id without float
         copies += (ids[None, :] == tile_ids).to(tl.int32)
     return copies.to(tl.float32)
 
@@ -106,7 +106,7 @@ def _weights(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One over the copies of each id of a tile in its own row, and 1 outside of the rows."""
+    """1 / (copies of the id in its own row) for each id of a tile; 1 outside the rows."""
     LANES: tl.constexpr = floats.shape[1] // begin.shape[0]
     copies = _copies(floats, ids_ptr, begin, lens, CHUNK)
     if has_others:
@@ -128,7 +128,7 @@ def weights_kernel(
     LANES: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One over the copies of an id in its row, for BLOCK places of ROWS rows of more than BLOCK.
+    """1 / (copies of the id in its row), for BLOCK ids of ROWS rows with more than BLOCK ids.
 
     Rows of fewer than `shortest` or more than `longest` ids are left to another launch.
     """
@@ -150,7 +150,7 @@ def weights_kernel(
 
 @triton.jit
 def _pair(references, each, n_references, n_each, IS_MATRIX: tl.constexpr):
-    """Where a reference's result with its prediction number `each` stands."""
+    """Index of the result of a reference with its prediction number `each`."""
     if IS_MATRIX:
         pairs = (tl.zeros_like(references) + each) * n_references + references
     else:
@@ -179,14 +179,14 @@ def overlap_kernel(
     LANES: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """ROWS references, each against n_per_program of its n_each predictions, one after the other.
+    """ROWS references, each against n_per_program of its n_each predictions in sequence.
 
-    An id of c copies in the prediction and r in the reference adds min(c / r, 1) at each of the r:
-    their sum is min(c, r) but for roundings far below a half, and rounds to it.
+    An id with c copies in the prediction and r in the reference adds min(c / r, 1) at each of the
+    r: the sum is min(c, r) up to rounding errors far below a half, and rounds to it.
 
     Pairs whose longer row has fewer than `shortest` or more than `longest` ids are left to another
-    launch. ONE_BLOCK: no reference here is longer than BLOCK, so it is read, and its copies are
-    counted, before the loop; weights_ptr is not used.
+    launch. ONE_BLOCK: no reference here is longer than BLOCK, so references are read, and their
+    copies counted, before the loop; weights_ptr is not used.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS
     rows = row + tl.arange(0, ROWS)
@@ -237,7 +237,7 @@ def overlap_kernel(
             total += tl.sum(tl.reshape(parts, (ROWS, LANES)), 1)
         counts = (total + 0.5).to(tl.int32)
         tl.store(counts_ptr + pairs, counts, mask=is_pair)
-        # The published order of operations, and no fused ones: equal bits to Python's.
+        # The published order of operations, none fused: bit-identical to Python's.
         same = counts.to(tl.float64)
         precision = same / tl.maximum(lens, 1).to(tl.float64)
         recall = same / tl.maximum(reference_lens, 1).to(tl.float64)

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""Device code of attention over pages.
+"""Device code for attention over the paged KV cache.
 
-Every step on a query's row is either exact (max, products with 0 and 1), one correctly rounded
+Every operation on a query's row is exact (max, products with 0 and 1), one correctly rounded
 operation (`tl.fma` where a compiler might or might not fuse), or the same instruction on the same
 operands, so that a row has the same bits in every tile, step and split (see the host module).
 """
@@ -41,7 +41,7 @@ def _key_block(
     dims = tl.arange(0, BLOCK_D)
     dim_inside = dims < HEAD_DIM
     keys = first + tl.arange(0, BLOCK_N)
-    # Behind the sequence's end page numbers and values are anybody's: page 0 and zeros instead.
+    # Past the sequence's end, page numbers and values may be anything: use page 0 and zeros.
     if MASKED:
         written = keys < seq_len
         pages = tl.load(table + keys // PAGE_SIZE, mask=written, other=0)
@@ -71,7 +71,7 @@ def _key_block(
         scores = tl.where(seen, scores, float("-inf"))
 
     new_top = tl.maximum(top, tl.max(scores, 1))
-    # A row that has seen no key yet: exp2(-inf) is 0 and not exp2(-inf + inf).
+    # For a row that has seen no key yet this gives exp2(-inf) = 0, not exp2(-inf + inf).
     shift = tl.where(new_top == float("-inf"), 0.0, new_top)
     weights = tl.exp2((scores - shift[:, None]) * to_log2)
     decay = tl.exp2((top - shift) * to_log2)
@@ -103,7 +103,7 @@ def _key_range(
     PAGE_SIZE: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """The softmax over keys begin to end - 1, afresh; every row sees those before `whole`."""
+    """A new softmax over keys [begin, end); every row sees the keys before `whole`."""
     BLOCK_M: tl.constexpr = query.shape[0]
     BLOCK_D: tl.constexpr = query.shape[1]
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -131,8 +131,8 @@ def _key_range(
 def _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP: tl.constexpr, BLOCK_M: tl.constexpr):
     """The last sequence whose blocks start at or before this one, by bisection.
 
-    Sequence i has the blocks from cu_seqlens_q[i] * GROUP // BLOCK_M + i on: never fewer than it
-    needs, and no two sequences share one.
+    The blocks of sequence i start at cu_seqlens_q[i] * GROUP // BLOCK_M + i: never fewer than it
+    needs, and never shared with another sequence.
     """
     low = 0
     high = n_seqs
@@ -146,7 +146,7 @@ def _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP: tl.constexpr, BLOCK_M: 
     return low
 
 
-# One binary whatever the step holds.
+# One binary for any step.
 @triton.jit(do_not_specialize=["n_seqs", "n_tokens", "window"])
 def attend_kernel(
     query_ptr,
@@ -182,10 +182,10 @@ def attend_kernel(
     HAS_WINDOW: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
 ):
-    """BLOCK_M rows (tokens times the heads of one key head) of a sequence against its keys.
+    """BLOCK_M rows (tokens times the query heads of one KV head) of a sequence against its keys.
 
     MODE "one": every sequence fits into one split. "loop": a program walks over all splits.
-    "parallel": a program takes one split and leaves its softmax for `combine_kernel`.
+    "parallel": a program takes one split and stores its softmax for `combine_kernel`.
     """
     block = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -204,7 +204,7 @@ def attend_kernel(
     rows = row_0 + tl.arange(0, BLOCK_M)
     row_inside = rows < n_queries * GROUP
     first_position = seq_len - n_queries
-    # Rows that pad the tile stand where the last query stands: they ask for no key of their own.
+    # Rows that pad the tile take the last query's position, so they need no further keys.
     positions = first_position + tl.minimum(rows // GROUP, n_queries - 1)
     dims = tl.arange(0, BLOCK_D)
     inside = row_inside[:, None] & (dims < HEAD_DIM)[None, :]

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the search for the instruction's span."""
+"""Device code for finding the instruction's span."""
 
 import triton
 import triton.language as tl
@@ -30,11 +30,11 @@ def find_spans_kernel(
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """A row a lane: it walks the automaton over its tokens and notes where the value lies."""
+    """One row per lane: walk the automaton over the row's tokens and record the value's span."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = rows < n_rows
     length = tl.load(lens_ptr + rows, mask=inside, other=0).to(tl.int32)
-    # Lengths are not read on the host: a wrong one must not lead out of the row.
+    # The host may not have checked lengths: a wrong one must not read past the row.
     length = tl.minimum(length, width)
     row_ptrs = ids_ptr + rows.to(tl.int64) * ids_stride
     state = tl.full([BLOCK], START, tl.int32)
@@ -42,15 +42,15 @@ def find_spans_kernel(
     begin = tl.zeros([BLOCK], tl.int32)
     end = tl.zeros([BLOCK], tl.int32)
     for first in range(0, tl.max(length, axis=0), UNROLL):
-        # Ids and words of later tokens are on their way while an entry is waited for.
+        # Unrolled so that ids and words of later tokens load while a table entry is awaited.
         for step in tl.static_range(UNROLL):
             live = first + step < length
             token = tl.load(row_ptrs + first + step, mask=live, other=0).to(tl.int64)
             known = live & (token >= 0) & (token < vocab)
-            # 0 stands for a token that nobody knows; past its end a row stays where it is.
+            # Word 0 is an unknown token; past its end a row stays in its state.
             word = tl.load(tokens_ptr + token, mask=known, other=0)
             word = tl.where(live, word, NO_CHANGE)
-            # A table has at most 2**28 entries.
+            # Fits int32: a table has at most 2**28 entries.
             at = (word >> LENGTH_BITS) * n_states + state
             entry = tl.load(table_ptr + at).to(tl.int32)
             after = entry & ((1 << STATE_BITS) - 1)

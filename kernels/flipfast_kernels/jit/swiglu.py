@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the gated activation."""
+"""Device code for the gated activation."""
 
 import triton
 import triton.language as tl
@@ -15,7 +15,7 @@ def gated_kernel(
     GELU: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK numbers of one row; a row's blocks are neighbours in the grid, as in memory."""
+    """BLOCK outputs of one row; a row's blocks are adjacent in the grid, as in memory."""
     blocks = tl.cdiv(dim, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
     cols = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -24,7 +24,7 @@ def gated_kernel(
     gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gates + dim, mask=inside, other=0.0).to(tl.float32)
     if GELU:
-        # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2y)), which loses nothing where tanh is near -1.
+        # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2y)), which keeps precision where tanh is near -1.
         cubed = gate * gate * gate
         steep = 1.5957691216057308 * (gate + 0.044715 * cubed)  # 2 sqrt(2 / pi)
     else:

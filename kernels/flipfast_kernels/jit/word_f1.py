@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Device code of the word F1 from token ids."""
+"""Device code for word F1 from token ids."""
 
 import triton
 import triton.language as tl
@@ -15,12 +15,12 @@ _BOUNDARY = tl.constexpr(word_tables.BOUNDARY)
 _UNKNOWN = tl.constexpr(word_tables.UNKNOWN)
 _UNDECIDED = tl.constexpr(word_tables.BAD | word_tables.UNKNOWN)
 _BACKSLASH = tl.constexpr(word_tables.BACKSLASH)
-_FRESH = tl.constexpr(1 << 30)  # in a run's length: white space stands before it
+_FRESH = tl.constexpr(1 << 30)  # flag in a run's length: white space precedes it
 
 
 @triton.jit
 def _join(hash_a, power_a, length_a, hash_b, power_b, length_b):
-    """Two runs of letters, one behind the other; the second alone where it begins a word."""
+    """Concatenate two runs of letters; only the second is kept where it begins a word."""
     is_fresh = length_b >= _FRESH
     joined_hash = tl.where(is_fresh, hash_b, hash_a * power_b + hash_b)
     joined_power = tl.where(is_fresh, power_b, power_a * power_b)
@@ -31,10 +31,10 @@ def _join(hash_a, power_a, length_a, hash_b, power_b, length_b):
 def _find_span(
     ids_ptr, records_ptr, n_tokens, table_size, begin, end, undecided, BLOCK_T: tl.constexpr
 ):
-    """Where the bytes [begin, end) lie in a row: counts of tokens and of their bytes.
+    """Locate the bytes [begin, end) in a row, as counts of tokens and of their bytes.
 
     Returns: the tokens that start before `begin`, and their bytes; the tokens that end by `end`,
-    and their bytes; whether the place of `end` is unknown.
+    and their bytes; whether the position of `end` is unknown.
     """
     n_before, bytes_before, n_by_end, bytes_by_end, total = 0, 0, 0, 0, 0
     for first in range(0, n_tokens, BLOCK_T):
@@ -59,7 +59,7 @@ def _find_span(
 
 @triton.jit
 def _cut_token(ids_ptr, offsets_ptr, at, is_cut, table_size):
-    """Where the bytes of a token that the span cuts begin and end among all tokens' bytes."""
+    """Begin and end, among all tokens' bytes, of a token that the span cuts."""
     token = tl.load(ids_ptr + at, mask=is_cut, other=0).to(tl.int64)
     known = is_cut & (token >= 0) & (token < table_size)
     begin = tl.load(offsets_ptr + token, mask=known, other=0)
@@ -80,7 +80,7 @@ def _record(
     table_size,
     HAS_SPAN: tl.constexpr,
 ):
-    """The numbers of the records at some places of a row: bytes, whole tokens, bytes."""
+    """Record indices at places of a row: first left bytes, then whole tokens, then right bytes."""
     if HAS_SPAN:
         is_left = inside & (at < n_left)
         is_right = inside & (at >= n_left + n_whole)
@@ -93,7 +93,7 @@ def _record(
         is_whole = inside
         byte = tl.zeros_like(at).to(tl.int64)
         token = tl.load(ids_ptr + at, mask=inside, other=0).to(tl.int64)
-    # An id that the table lacks reads as the byte 0, which no row is decided with.
+    # An id missing from the table reads as the byte 0, which makes its row undecided.
     is_token = is_whole & (token >= 0) & (token < table_size)
     return tl.where(is_token, token, table_size + byte)
 
@@ -126,10 +126,10 @@ def word_f1_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """One row. Its places are tokens; a token that the span cuts is one place for each byte.
+    """One row. Its places are tokens; a token that the span cuts is one place per byte.
 
-    Place p holds the tail of the record before it and the head of its own, so that the scan's value
-    at p is the whole word there where the record at p ends one.
+    Place p holds the tail of the previous record and the head of its own, so that the scan's value
+    at p is a whole word if the record at p ends one.
     """
     row = tl.program_id(0).to(tl.int64)
     ids_ptr += row * ids_stride
@@ -158,7 +158,7 @@ def word_f1_kernel(
     r_begin = tl.load(reference_offsets_ptr + reference)
     r_end = tl.load(reference_offsets_ptr + reference + 1)
     overlap, n_words = 0, 0
-    # A reference of more than BLOCK_R distinct words reads the row again for each block of them.
+    # With more than BLOCK_R distinct reference words, the row is read again for each block of them.
     for r_first in range(r_begin, tl.maximum(r_end, r_begin + 1), BLOCK_R):
         r = r_first + tl.arange(0, BLOCK_R)
         wanted = tl.load(reference_hashes_ptr + r, mask=r < r_end, other=0)
@@ -167,7 +167,7 @@ def word_f1_kernel(
         n_words = 0
         open_hash = tl.zeros((), tl.int64)
         open_length = 0
-        for first in range(0, n_places + 1, BLOCK_T):  # the row's end is a place of its own
+        for first in range(0, n_places + 1, BLOCK_T):  # one extra place for the row's end
             at = first + tl.arange(0, BLOCK_T)
             inside = at < n_places
             record = _record(
@@ -231,7 +231,7 @@ def word_f1_kernel(
             n_inner = ((info >> _INNER) & 0xFFFF).to(tl.int32)
             n_words += tl.sum(is_word.to(tl.int32) + n_inner, axis=0)
             most_inner = tl.max(n_inner, axis=0)
-            if most_inner > 0:  # tokens of more than one word, which few vocabularies have
+            if most_inner > 0:  # tokens with whole inner words, which few vocabularies have
                 inner_at = tl.load(records_ptr + record * 4 + 3, mask=inside, other=0)
                 for k in range(most_inner):
                     has_word = k < n_inner
