@@ -124,7 +124,7 @@ class NativeInverter(Inverter):
 
     @property
     def watches(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @property
@@ -196,7 +196,7 @@ class NativeInverter(Inverter):
 
     @property
     def streams(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def start(
@@ -228,7 +228,7 @@ class NativeInverter(Inverter):
 
     @property
     def has_likelihoods(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def likelihoods(

@@ -44,7 +44,7 @@ class StepResult:
     def wait(self) -> list[list[int]]:
         """Each chunk's output tokens: the accepted draft tokens and one more.
 
-        A token is BAD_LOGITS if its logits were not finite.
+        The last one is BAD_LOGITS if its logits were not finite.
         """
         if self.arrived is not None:
             self.arrived.synchronize()
