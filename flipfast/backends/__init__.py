@@ -1,4 +1,4 @@
-"""Inverters: one file a backend, found by its name, imported when it is asked for."""
+"""Inverters: one file per backend, found by name and imported on first use."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _ADDRESSES = ("http://", "https://")
-_EXTRAS = {"openai_http": "client", "vllm": "vllm"}  # of this package, with what a backend needs
+_EXTRAS = {"openai_http": "client", "vllm": "vllm"}  # this package's extra for each backend
 
 
 def available_backends() -> list[str]:
-    """Names of the backends in this folder, sorted; nothing is imported to find them."""
+    """Sorted names of the backends in this folder; imports none of them."""
     names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
@@ -53,16 +53,15 @@ def load_inverter(
     """Load a model with one of the backends.
 
     Args:
-        backend: a name from `available_backends()`, or the address of a server, which is what the
-            backend openai_http runs on. None takes the native engine, and transformers, with one
-            logged line, for a model that the engine does not know.
-        model: what that backend takes as a model: a local folder, a hub name, or what a server
-            calls it.
-        native: options of the native engine; another backend gets those of them that it knows.
+        backend: a name from `available_backends()`, or a server's address, which selects
+            openai_http. None selects the native engine, or transformers (logging a warning) if
+            the engine does not support the model.
+        model: a local folder, a hub name, or the name a server uses for the model.
+        native: options of the native engine; other backends receive only those they accept.
         options: passed on to the backend's `load`.
 
     Raises:
-        ConfigError: there is no such backend, or it does not take an option.
+        ConfigError: there is no such backend, or it does not accept an option.
         MissingDependencyError: a package that the backend needs is not installed.
         ModelLoadError: the model cannot be loaded.
     """

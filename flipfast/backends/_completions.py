@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server: which models it has, and what it makes of a prompt."""
+"""HTTP client of an OpenAI-compatible server: its list of models and its completions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import httpx
 from flipfast.errors import ConfigError, FlipfastError, UnavailableError
 
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0, pool=None)
-_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # between tries, where the server does not say how long
+_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # between attempts, unless the server says how long
 _LONGEST_WAIT_S = 30.0
 _LONGEST_REASON = 300  # characters of a server's message
 
 
 class CompletionsServer:
-    """Requests to one server, for any thread; the connections are kept.
+    """Sends requests to one server, from any thread, over persistent connections.
 
-    Connection errors and 503 are tried again, nothing else is.
+    Retries connection errors and status 503, nothing else.
 
     Args:
-        address: "http://host:8000", with or without the "/v1" behind it.
+        address: "http://host:8000", with or without a trailing "/v1".
         api_key: sent as a bearer key; None for none.
-        n_connections: most requests at a time.
+        n_connections: maximum number of concurrent requests.
 
     Raises:
-        ConfigError: the address cannot be read.
+        ConfigError: the address is not a valid URL.
     """
 
     def __init__(self, address: str, api_key: str | None, n_connections: int) -> None:
@@ -45,18 +45,18 @@ class CompletionsServer:
             raise ConfigError(f"{address!r} is no address of a server: {error}") from error
 
     def models(self) -> list[dict[str, Any]]:
-        """The cards of the models that it serves; `id` is the name of each.
+        """The cards of the served models; `id` is the name of each.
 
         Raises:
-            FlipfastError: no answer, or another than a list of models.
+            FlipfastError: no answer, or one that is not a list of models.
         """
         return _entries(self._answer("GET", "/v1/models", None), "data")
 
     def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The first choice of POST /v1/completions, with the answer's `usage`, where it has one.
+        """The first choice of POST /v1/completions, with the answer's `usage`, {} if it has none.
 
         Raises:
-            UnavailableError: no connection, or 503, at every try.
+            UnavailableError: no connection, or status 503, at every attempt.
             FlipfastError: the server refuses the request, or answers with something else.
         """
         answer = self._answer("POST", "/v1/completions", body)
@@ -95,7 +95,7 @@ class CompletionsServer:
 
 
 class Call:
-    """The requests of one call, which stop trying once the server is known to be gone."""
+    """The requests of one call, which fail at once when the server is known to be unreachable."""
 
     def __init__(self, server: CompletionsServer) -> None:
         self._server = server
@@ -103,7 +103,7 @@ class Call:
         self._error = UnavailableError("")
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """See CompletionsServer.complete; fails at once where another request found no server."""
+        """See CompletionsServer.complete; fails at once if another request found no server."""
         if self._gone.is_set():
             raise self._error
         try:
@@ -126,13 +126,13 @@ def _not_openai(answer: Any) -> FlipfastError:
 
 
 def _asked_wait(response: httpx.Response, usual: float) -> float:
-    """Seconds that a Retry-After asks for, within limits; a date there is not read."""
+    """Seconds that a Retry-After header asks for, up to a limit; `usual` if it holds no number."""
     asked = response.headers.get("Retry-After", "")
     return min(float(asked), _LONGEST_WAIT_S) if asked.isdecimal() else usual
 
 
 def _refusal(address: str, response: httpx.Response) -> str:
-    """The server's own words, which stand in `error.message`, `message` or nowhere."""
+    """The server's own message, from `error.message`, `message` or the whole body."""
     try:
         content = response.json()
         error = content.get("error", content)

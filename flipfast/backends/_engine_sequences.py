@@ -1,4 +1,4 @@
-"""Requests as sequences of the native engine, and what came of those as results."""
+"""Converts requests to sequences of the native engine, and finished sequences to results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def sequences_for(
     sampling: SamplingParams,
     tokens: torch.Tensor | None = None,
 ) -> list[Case]:
-    """One for each request, in their order.
+    """One case per request, in the same order.
 
     Args:
-        inverter: says what it cannot run.
-        requests: to continue prompts.
+        inverter: decides which requests it cannot run.
+        requests: prompts to continue.
         sampling: shared by all of them.
-        tokens: (requests, max_new_tokens) int32, a row each for the output tokens; None leaves them
-            on the host alone.
+        tokens: (requests, max_new_tokens) int32, one row per request for its output tokens; None
+            keeps them on the host only.
     """
     return [
         inverter.refusal(request, sampling)
@@ -51,7 +51,7 @@ def sequences_for(
 def scoring_sequences_for(
     inverter: Inverter, requests: SequenceOf[LikelihoodRequest]
 ) -> list[Case]:
-    """The same for requests for the probabilities of given tokens."""
+    """The same for requests that ask for the probabilities of given tokens."""
     return [
         inverter.likelihood_refusal(request)
         or Sequence.scoring(request.prompt_ids, request.target_ids)
@@ -60,7 +60,7 @@ def scoring_sequences_for(
 
 
 def inversion_of(case: Case) -> Inversion:
-    """What came of a request to continue a prompt."""
+    """The result of a request to continue a prompt."""
     error = _error(case)
     if error is not None:
         return Inversion.failed(error)
@@ -69,7 +69,7 @@ def inversion_of(case: Case) -> Inversion:
 
 
 def likelihood_of(case: Case) -> Likelihood:
-    """What came of a request for probabilities."""
+    """The result of a request for probabilities."""
     error = _error(case)
     if error is not None:
         return Likelihood([], [], error)
@@ -78,7 +78,7 @@ def likelihood_of(case: Case) -> Likelihood:
 
 
 def _error(case: Case) -> str | None:
-    """Why a request has no result; None if it has one."""
+    """The reason why a request has no result; None if it has one."""
     if isinstance(case, str):
         return case
     if case.finish_reason == "cancelled":

@@ -1,4 +1,4 @@
-"""What a model's generation_config.json asks for."""
+"""Reads what a model's generation_config.json asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, GenerationConfig
 
-# What shapes the logits of a greedy run besides the repetition penalty, and what leaves it off.
+# Options besides the repetition penalty that change a greedy run, and the values that disable them.
 _PROCESSORS = {
     "bad_words_ids": None,
     "begin_suppress_tokens": None,
@@ -29,7 +29,7 @@ _PROCESSORS = {
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """A folder's generation config; where it has none, what its config.json says."""
+    """A folder's generation config, or one derived from its config.json if it has none."""
     if (folder / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -37,7 +37,7 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 
 
 def end_ids(generation_config: GenerationConfig) -> frozenset[int]:
-    """The token ids that end an output; a generation config holds none, one or a list."""
+    """The token ids that end an output; a generation config holds none, one or a list of them."""
     eos = generation_config.eos_token_id
     if eos is None:
         return frozenset()
@@ -45,7 +45,7 @@ def end_ids(generation_config: GenerationConfig) -> frozenset[int]:
 
 
 def unserved_processor(generation_config: GenerationConfig) -> str | None:
-    """The first option that would change a greedy run in a way of its own, as name=value."""
+    """The first option that changes a greedy run beyond the repetition penalty, as name=value."""
     for name, off in _PROCESSORS.items():
         value = getattr(generation_config, name, None)
         if value is not None and value != off:

@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer through transformers, with clear errors."""
+"""Loads a causal language model and its tokenizer through transformers, with clear errors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 _HUB_TIMEOUT_S = 10.0
-_LONGEST_REASON = 300  # characters of another library's message; some run over pages
+_LONGEST_REASON = 300  # characters of another library's message; some are pages long
 
-# What a folder's generation_config.json may ask for and a plain greedy run must not do. With
-# do_sample off, its temperature and the like are not looked at.
+# Overrides for what a generation_config.json may ask for and a plain greedy run must not do. With
+# do_sample off, transformers ignores its temperature and the like.
 _PLAIN_FIELDS = {
     "do_sample": False,
     "num_beams": 1,
@@ -44,8 +44,8 @@ _PLAIN_FIELDS = {
     "output_hidden_states": False,
     "output_logits": False,
     "output_scores": False,
-    "use_cache": True,  # often switched off in a folder written by a training run
-    "pad_token_id": 0,  # only fills rows that have ended, so any id does
+    "use_cache": True,  # training runs often save it switched off
+    "pad_token_id": 0,  # only fills rows that have ended, so any id works
 }
 
 
@@ -70,10 +70,10 @@ def load_model(
     revision: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A model in eval mode and its tokenizer, from a local folder or by hub name.
+    """Load a model in eval mode and its tokenizer from a local folder or by hub name.
 
-    Its generation_config is the folder's, set to decode greedily: end tokens and processors
-    such as the repetition penalty stay, sampling and beam search go.
+    Its generation_config is the folder's, changed to decode greedily: end tokens and processors
+    such as the repetition penalty are kept; sampling and beam search are disabled.
 
     Raises:
         ModelLoadError: no such folder or hub model, or files that are missing or unusable.
@@ -90,12 +90,12 @@ def load_model(
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype, output_loading_info=True, **options
             )
-    except OSError as error:  # transformers' own word for missing files
+    except OSError as error:  # raised by transformers for missing files
         raise ModelLoadError(_explain(name, where, local_only, error)) from None
     except Exception as error:
         raise ModelLoadError(_explain(name, where, local_only, error)) from error
     model, report = loaded
-    # transformers fills what a checkpoint lacks with random numbers.
+    # transformers fills tensors that a checkpoint lacks with random numbers.
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ModelLoadError(
@@ -116,12 +116,12 @@ def load_model(
 def load_tokenizer(
     name: str, folder: Path, vocab_size: int | None, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder.
+    """Load the tokenizer in a folder.
 
     Args:
         name: of the model, for messages.
         folder: with the tokenizer's files.
-        vocab_size: rows of the model's embedding, where they are known.
+        vocab_size: rows of the model's embedding, if known.
         trust_remote_code: run Python code that comes with the tokenizer.
 
     Raises:
@@ -136,7 +136,7 @@ def load_tokenizer(
         raise ModelLoadError(
             f"could not load the tokenizer of {name!r}: {_one_line(error)}"
         ) from error
-    # Added tokens may lie behind the embedding: the text models of Gemma 3 have one for images.
+    # Added tokens may lie past the embedding: the text models of Gemma 3 have one for images.
     if vocab_size is not None and tokenizer.vocab_size > vocab_size:
         raise ModelLoadError(
             f"the tokenizer of {name!r} has {tokenizer.vocab_size} tokens, the model's embedding "
@@ -146,13 +146,13 @@ def load_tokenizer(
 
 
 def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens of prompt and output together; sys.maxsize where nothing sets a limit."""
+    """Maximum number of tokens of prompt and output together; sys.maxsize if unlimited."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(limit or min(tokenizer.model_max_length, sys.maxsize))
 
 
 def _locate(name: str, revision: str | None) -> tuple[str, bool]:
-    """What to hand to from_pretrained, and whether it may use local files only."""
+    """What to pass to from_pretrained, and whether it must use local files only."""
     folder = local_folder(name)
     if folder is not None:
         return str(folder), True
@@ -163,7 +163,7 @@ def _locate(name: str, revision: str | None) -> tuple[str, bool]:
         known = refusal(name, revision, error)
         if known is not None:
             raise ModelLoadError(known) from None
-        return name, True  # no network, offline mode, a mirror that lacks this call: the cache
+        return name, True  # no network, offline mode, a mirror without this call: use the cache
     return name, False
 
 
@@ -179,7 +179,7 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def quiet(*, progress_bars: bool) -> Iterator[None]:
-    """Transformers without advice, and without bars unless asked, put back as it was afterwards."""
+    """Silence transformers' warnings, and its progress bars unless asked, within this context."""
     verbosity = logging.get_verbosity()
     hide_bars = logging.is_progress_bar_enabled() and not progress_bars
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Logits processors: a sample that depends on its own request alone, and a watch for NaN."""
+"""Logits processors: sampling that depends on its own request alone, and a check for NaN."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flipfast.engine.sampling import SamplingParams, uniform
 
 
 class SeededSampler(LogitsProcessor):
-    """Turns an arg-max loop into sampling with a random stream of its own for every row.
+    """Turns an arg-max loop into sampling with a separate random stream for every row.
 
-    Each step draws one token a row by inversion: the first token whose cumulative probability
+    Each step draws one token per row by inversion: the first token whose cumulative probability
     exceeds a uniform number (Devroye, "Non-Uniform Random Variate Generation", 1986, III.2). The
-    number comes from the row's seed and the step alone, so neither the neighbours, the order nor
-    torch's generators have a say.
+    number depends on the row's seed and the step alone, not on other rows, their order or torch's
+    generators.
 
     Args:
-        seeds: one integer a row.
+        seeds: one integer per row.
         sampling: temperature above 0; top-k, then top-p, as transformers applies them.
     """
 
@@ -39,15 +39,15 @@ class SeededSampler(LogitsProcessor):
             self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (rows, vocabulary), float32, to the same with 0 at the draw, -inf elsewhere."""
-        # The best token at 0 keeps its distance to the next exact at any temperature.
+        """Map scores, (rows, vocabulary) float32, to 0 at the drawn token and -inf elsewhere."""
+        # With the best score at 0, its distance to the next stays exact at any temperature.
         warped = scores - scores.amax(-1, keepdim=True)
         for warper in self._warpers:
             warped = warper(input_ids, warped)
         cumulative = warped.double().softmax(-1).cumsum(-1)
         draws = [uniform(seed, self._step) for seed in self._seeds]
         draw = torch.tensor(draws, dtype=torch.float64, device=scores.device)[:, None]
-        # right=True passes over tokens of probability 0; the clamp is for rows of NaN.
+        # right=True skips tokens of probability 0; the clamp is for rows of NaN.
         tokens = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
         tokens = tokens.clamp(max=scores.shape[-1] - 1)
         self._step += 1
@@ -55,10 +55,10 @@ class SeededSampler(LogitsProcessor):
 
 
 class LogitsWatch(LogitsProcessor):
-    """Notes the first step at which a row has no usable logits (NaN, overflow, none left).
+    """Records the first step at which a row has no usable logits (NaN, overflow, all masked).
 
     Attributes:
-        first_bad: (rows,) int64, the step, or -1 where all was well.
+        first_bad: (rows,) int64, that step, or -1 if there was none.
     """
 
     def __init__(self, n_rows: int, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class LogitsWatch(LogitsProcessor):
         self._step = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (rows, vocabulary) as they came."""
+        """Return the scores, (rows, vocabulary), unchanged."""
         bad = ~scores.amax(-1).isfinite() & (self.first_bad < 0)
         self.first_bad.masked_fill_(bad, self._step)
         self._step += 1

@@ -39,8 +39,8 @@ class InversionRequest:
         seed: fixes this request's random choices; greedy decoding ignores it. Derive it from the
             request's content, never from its place in a list.
         drafts: token ids that the output may repeat, the likeliest first; -1 as a first entry
-            stands for the output's start. They change how fast a result comes, never the result.
-        watcher: sees the output grow, on inverters that have `watches`.
+            stands for the output's start. They affect speed, never the result.
+        watcher: sees the output as it grows, on inverters with `watches`.
     """
 
     prompt_ids: Sequence[int]
@@ -51,14 +51,14 @@ class InversionRequest:
 
 @dataclass(frozen=True)
 class Inversion:
-    """What the model wrote for one request.
+    """The output for one request.
 
     Args:
         output_ids: the new token ids, without the end token.
-        text: the same, decoded, special tokens left out; None where the caller wanted none.
-        finish_reason: "stop" (the model ended, or a watcher for it), "length" (max_new_tokens
+        text: the output decoded without special tokens; None if the caller wanted no text.
+        finish_reason: "stop" (ended by the model or a watcher), "length" (max_new_tokens
             reached), "pruned" (a watcher had no use for the rest) or "error".
-        error: what went wrong, only where finish_reason is "error".
+        error: what went wrong; set only if finish_reason is "error".
     """
 
     output_ids: list[int]
@@ -68,17 +68,17 @@ class Inversion:
 
     @classmethod
     def failed(cls, error: str) -> Inversion:
-        """The result of a request that could not be run, and why."""
+        """The result of a request that could not be run, with the reason."""
         return cls([], "", "error", error)
 
 
 @dataclass(frozen=True)
 class LikelihoodRequest:
-    """Tokens behind a prompt, of which the probability is wanted.
+    """A prompt and the tokens after it whose probabilities are wanted.
 
     Args:
         prompt_ids: token ids of the whole prompt, special tokens included.
-        target_ids: token ids of what follows it, at least one.
+        target_ids: token ids that follow the prompt, at least one.
     """
 
     prompt_ids: Sequence[int]
@@ -87,13 +87,12 @@ class LikelihoodRequest:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What the model thinks of a request's target tokens, each behind those before it.
+    """The probability of each target token of a request, given all tokens before it.
 
     Args:
-        logprobs: natural logarithms of their probabilities; no temperature and no penalty plays a
-            part in them.
-        best_ids: the likeliest token in the place of each.
-        error: what went wrong, the lists are then empty; else None.
+        logprobs: natural log-probabilities of the targets, without temperature or penalties.
+        best_ids: the likeliest token at each target's position.
+        error: what went wrong (the lists are then empty), or None.
     """
 
     logprobs: list[float]
@@ -102,14 +101,14 @@ class Likelihood:
 
 
 class Inverter(ABC):
-    """A language model that continues prompts; every engine implements this class.
+    """A language model that continues prompts; every backend implements this class.
 
     A backend is one file in this folder with a `load(model, **options) -> Inverter`.
 
     Attributes:
         tokenizer: the model's own tokenizer, with its chat template.
-        context_length: most tokens that prompt and output may have together.
-        vocab_size: token ids run from 0 to this, exclusive.
+        context_length: maximum number of tokens of prompt and output together.
+        vocab_size: token ids are in [0, vocab_size).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -118,27 +117,27 @@ class Inverter(ABC):
 
     @property
     def token_device(self) -> torch.device | None:
-        """A device that can keep output tokens for whoever scores them there; None for none."""
+        """Device on which output tokens can stay for scoring there; None if there is none."""
         return None
 
     @property
     def drafts(self) -> bool:
-        """Whether requests' drafts are of use."""
+        """Whether the inverter uses requests' drafts."""
         return False
 
     @property
     def watches(self) -> bool:
-        """Whether requests' watchers are heeded."""
+        """Whether the inverter runs requests' watchers."""
         return False
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end an output, on inverters that have `watches`."""
+        """Tokens that end an output, on inverters with `watches`."""
         return frozenset()
 
     @cached_property
     def token_bytes(self) -> TokenBytes:
-        """What each token adds to an output's text; worked out when it is first asked for."""
+        """The bytes that each token adds to an output's text; computed on first access."""
         found = verified_token_bytes(self.tokenizer, self.vocab_size)
         if found.flaw is not None:
             _log.warning(
@@ -149,12 +148,12 @@ class Inverter(ABC):
 
     @property
     def has_likelihoods(self) -> bool:
-        """Whether `likelihoods` is there."""
+        """Whether `likelihoods` is supported."""
         return False
 
     @property
     def weights_version(self) -> int:
-        """Changes when the weights do: results of another version are those of another model."""
+        """Changes whenever the weights do, so that results of older weights can be recognized."""
         return 0
 
     @abstractmethod
@@ -164,7 +163,7 @@ class Inverter(ABC):
         sampling: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
-        """Continue every prompt; one result a request, in the order of the requests.
+        """Continue every prompt; returns one result per request, in the order of the requests.
 
         A result depends on its own request, the model and `sampling`, never on the other
         requests. A request that cannot be run gets finish_reason "error"; the others still run.
@@ -172,18 +171,18 @@ class Inverter(ABC):
         Args:
             requests: any number of prompts, in any order and of any length.
             sampling: shared by all of them.
-            on_progress: called now and then with how many requests are done so far, with
-                len(requests) at the end.
+            on_progress: called from time to time with the number of requests done so far, last
+                with len(requests).
         """
 
     @property
     def max_running(self) -> int:
-        """Requests that run at a time, where it can be known: more only wait."""
+        """Number of requests that run at a time, where known; any more would wait."""
         return 32
 
     @property
     def streams(self) -> bool:
-        """Whether `start` and `step` are there."""
+        """Whether `start` and `step` are supported."""
         return False
 
     def start(
@@ -192,21 +191,29 @@ class Inverter(ABC):
         sampling: SamplingParams,
         on_end: Callable[[int, Inversion], None],
     ) -> Callable[[], None]:
-        """Have prompts continued by the coming calls of `step`, beside those under way.
+        """Queue prompts for later calls of `step` to continue, alongside those already running.
 
         Args:
             requests: one or more.
             sampling: shared by all of them.
-            on_end: called with a request's place and its result, as for `generate` but without a
-                text, when it has one: by a thread that runs steps, or before this returns.
+            on_end: called with a request's index and its result (as from `generate`, but without
+                text) when it ends: by a thread that runs steps, or before this returns.
 
         Returns:
-            Drops those that have not ended; any thread may call it, `on_end` may come once more.
+            A function that cancels the requests that have not ended. Any thread may call it;
+            cancelled requests may still reach `on_end`.
+
+        Raises:
+            ConfigError: the backend does not support this.
         """
         raise ConfigError(f"{type(self).__name__} runs whole batches: use backend='native'")
 
     def step(self) -> None:
-        """Go on with all that has been started by one step, if there is any."""
+        """Advance all started requests, if any, by one step.
+
+        Raises:
+            ConfigError: the backend does not support this.
+        """
         raise ConfigError(f"{type(self).__name__} runs whole batches: use backend='native'")
 
     def likelihoods(
@@ -214,27 +221,27 @@ class Inverter(ABC):
         requests: Sequence[LikelihoodRequest],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Likelihood]:
-        """How likely given tokens are behind prompts, in one pass each and without decoding.
+        """Probabilities of given tokens after prompts, in one pass each and without decoding.
 
-        A result depends on its own request and the model. A request that cannot be run gets an
-        error; the others still run.
+        A result depends on its own request and the model alone. A request that cannot be run gets
+        an error; the others still run.
 
         Args:
             requests: any number, in any order and of any length.
             on_progress: as for `generate`.
 
         Returns:
-            One result a request, in the order of the requests.
+            One result per request, in the order of the requests.
 
         Raises:
-            ConfigError: the backend has no such thing.
+            ConfigError: the backend does not support this.
         """
         raise ConfigError(
             f"{type(self).__name__} cannot tell how likely given tokens are: use backend='native'"
         )
 
     def decode(self, output_ids: Sequence[int]) -> str:
-        """The text of output tokens, special tokens left out."""
+        """The text of output tokens, without special tokens."""
         text = self.tokenizer.decode(
             list(output_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -245,7 +252,7 @@ class Inverter(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the model's memory back; the inverter cannot be used afterwards."""
+        """Free the model's memory; the inverter cannot be used afterwards."""
 
     def __enter__(self) -> Inverter:
         return self
@@ -254,14 +261,14 @@ class Inverter(ABC):
         self.close()
 
     def refusal(self, request: InversionRequest, sampling: SamplingParams) -> str | None:
-        """Why a request cannot be run, with the offending numbers; None if it can."""
+        """The reason why a request cannot be run, with the offending numbers; None if it can."""
         ids, n_new = request.prompt_ids, sampling.max_new_tokens
         if not len(ids):
             return "the prompt is empty: it needs at least one token"
         return self._misfit(ids, n_new, f"{len(ids)} prompt tokens and {n_new} new tokens")
 
     def likelihood_refusal(self, request: LikelihoodRequest) -> str | None:
-        """Why a request of `likelihoods` cannot be run, with the numbers; None if it can."""
+        """The same as `refusal`, for a request of `likelihoods`."""
         ids, targets = request.prompt_ids, request.target_ids
         for name, part in (("prompt", ids), ("target", targets)):
             if not len(part):

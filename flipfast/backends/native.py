@@ -53,17 +53,17 @@ def load(
 
     Args:
         model: a local folder, or a hub name, which is downloaded if the local cache lacks it.
-        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
-        dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes what is
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
+        dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes the
             fastest on the device.
-        batch_size: most sequences running at a time.
+        batch_size: maximum number of sequences running at a time.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.
         deterministic, attention, memory, drafting: see EngineOptions.
 
     Raises:
         ConfigError: an option that cannot be used.
-        UnsupportedModelError: a sound model that needs another backend.
+        UnsupportedModelError: a valid model that needs another backend.
         ModelLoadError: the model cannot be loaded.
     """
     options = EngineOptions(
@@ -95,13 +95,13 @@ def load(
 
 
 class NativeInverter(Inverter):
-    """Runs requests through the native engine: continuous batching, shared prefixes.
+    """Runs requests through the native engine, with continuous batching and prefix caching.
 
     Args:
         model: the loaded engine.
         tokenizer: the model's tokenizer.
         context_length: of the model, in tokens.
-        vocab_size: rows of its embedding.
+        vocab_size: rows of the model's embedding.
     """
 
     def __init__(
@@ -119,17 +119,17 @@ class NativeInverter(Inverter):
 
     @property
     def drafts(self) -> bool:
-        """Whether the engine drafts."""
+        """Whether the engine uses speculative decoding."""
         return self._model.engine.drafts
 
     @property
     def watches(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Those of the model's generation config."""
+        """The end tokens of the model's generation config."""
         return self._model.engine.end_ids
 
     @property
@@ -156,7 +156,7 @@ class NativeInverter(Inverter):
 
     @property
     def token_device(self) -> torch.device | None:
-        """The device that `generate_into` leaves output tokens on, None where it cannot."""
+        """The device on which `generate_into` leaves output tokens; None if it cannot."""
         return self._model.token_device
 
     def generate_into(
@@ -166,15 +166,15 @@ class NativeInverter(Inverter):
         sampling: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
-        """Continue every prompt, decode nothing, and leave the output tokens on the device.
+        """Continue every prompt and leave the output tokens on the device, without decoding them.
 
         Args:
-            tokens: int32 (len(requests), max_new_tokens) on `token_device`; the first entries of a
-                row become the request's output_ids, what is behind them is undefined.
+            tokens: int32 (len(requests), max_new_tokens) on `token_device`; each row starts with
+                the request's output_ids, and its remaining entries are undefined.
             requests, sampling, on_progress: as for `generate`.
 
         Returns:
-            As `generate` does, but with None for every text.
+            As for `generate`, but with every text None.
         """
         return self._generate(requests, sampling, on_progress, tokens)
 
@@ -191,12 +191,12 @@ class NativeInverter(Inverter):
 
     @property
     def max_running(self) -> int:
-        """Sequences that the engine runs at a time."""
+        """Number of sequences that the engine runs at a time."""
         return self._model.engine.max_seqs
 
     @property
     def streams(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def start(
@@ -205,7 +205,7 @@ class NativeInverter(Inverter):
         sampling: SamplingParams,
         on_end: Callable[[int, Inversion], None],
     ) -> Callable[[], None]:
-        """Have prompts continued by the coming calls of `step`; see `Inverter.start`."""
+        """Queue prompts for later calls of `step` to continue; see `Inverter.start`."""
         self._model.require_usable()
         sequences = []
         for place, case in enumerate(sequences_for(self, requests, sampling)):
@@ -228,7 +228,7 @@ class NativeInverter(Inverter):
 
     @property
     def has_likelihoods(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def likelihoods(
@@ -236,16 +236,16 @@ class NativeInverter(Inverter):
         requests: Sequence[LikelihoodRequest],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Likelihood]:
-        """How likely given tokens are behind prompts; see `Inverter.likelihoods`.
+        """Probabilities of given tokens after prompts; see `Inverter.likelihoods`.
 
-        Requests run beside those of `generate`; starts of prompts are shared with all.
+        Requests run alongside those of `generate` and share cached prefixes with them.
         """
         cases = scoring_sequences_for(self, requests)
         self._run(cases, on_progress)
         return [likelihood_of(case) for case in cases]
 
     def _run(self, cases: list[Case], on_progress: Callable[[int], None] | None) -> None:
-        """Run sequences to their end; in the place of one that cannot be run stands the reason."""
+        """Run those cases that are sequences to their end."""
         self._model.require_usable()
         sequences = [case for case in cases if isinstance(case, EngineSequence)]
         n_done = len(cases) - len(sequences)
@@ -261,7 +261,7 @@ class NativeInverter(Inverter):
         self._model.engine.generate(sequences, on_finished)
 
     def keep_prefix(self, token_ids: Sequence[int]) -> None:
-        """Keep this start of prompts in the prefix cache for longer than others."""
+        """Keep this prompt prefix in the prefix cache for longer than others."""
         self._model.engine.pin(token_ids)
 
     def forget_prefixes(self) -> None:
@@ -269,18 +269,18 @@ class NativeInverter(Inverter):
         self._model.engine.forget_prefixes()
 
     def sleep(self, *, drop_weights: bool = False) -> None:
-        """Give all device memory back until `wake`; see `LoadedModel.sleep`."""
+        """Free all device memory until `wake`; see `LoadedModel.sleep`."""
         self._model.sleep(drop_weights=drop_weights)
 
     def wake(self) -> None:
-        """Be usable again after `sleep`."""
+        """Make the engine usable again after `sleep`."""
         self._model.wake()
 
     def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
-        """Take new weights in place: a whole state dict, or a folder with safetensors."""
-        self._version += 1  # before: an update that fails half-way has changed them, too
+        """Load new weights in place, from a full state dict or a folder with safetensors."""
+        self._version += 1  # before the update: one that fails halfway has changed weights, too
         self._model.update_weights(source)
 
     def close(self) -> None:
-        """Give the model's memory back; the inverter cannot be used afterwards."""
+        """Free the model's memory; the inverter cannot be used afterwards."""
         self._model.close()

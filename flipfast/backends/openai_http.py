@@ -34,24 +34,24 @@ def load(
     dtype: str | None = None,
     memory: float | None = None,
 ) -> OpenAIInverter:
-    """Take a model that a server runs, and its tokenizer from a folder or the hub.
+    """Use a model that a server runs, with its tokenizer from a folder or the hub.
 
     Prompts are sent as token ids to `/v1/completions`, which vLLM, SGLang and llama.cpp's server
-    take; one short request tries that out. OPENAI_API_KEY is the bearer key, where it is set.
+    accept; one short request checks this. If OPENAI_API_KEY is set, it is sent as the bearer key.
 
     Args:
-        model: what the server calls the model.
+        model: the server's name for the model.
         address: of the server, "http://host:8000".
-        tokenizer: a local folder or hub name that has the model's tokenizer and configs; None
-            takes `model` for it.
-        batch_size: most requests at a time, by default 64.
+        tokenizer: a local folder or hub name with the model's tokenizer and configs; None uses
+            `model`.
+        batch_size: maximum number of concurrent requests, by default 64.
         revision: branch, tag or commit of the hub model with the tokenizer.
         trust_remote_code: run Python code that comes with the tokenizer.
-        device, dtype, memory: None; they are for the server to know.
+        device, dtype, memory: must be None; the server sets them.
 
     Raises:
         ConfigError: an option that cannot be used.
-        ModelLoadError: the server cannot be reached, does not serve the model or does not take
+        ModelLoadError: the server cannot be reached, does not serve the model or does not accept
             token ids, or the tokenizer cannot be loaded.
     """
     if address is None:
@@ -90,20 +90,20 @@ def load(
 
 
 class OpenAIInverter(Inverter):
-    """Runs requests on a server, each as one call of its `/v1/completions`.
+    """Runs each request as one call of a server's `/v1/completions`.
 
-    Prompts go in as token ids, so that prompt and truncation are those of every other backend.
-    Outputs come back as token ids where the server knows `return_token_ids`; else `output_ids` are
-    those of its text tokenized again, which may be others than the model wrote.
+    Prompts go in as token ids, so that prompt and truncation match every other backend. Outputs
+    come back as token ids if the server supports `return_token_ids`; otherwise `output_ids` come
+    from tokenizing its text again, and may differ from those that the model wrote.
 
     Args:
-        server: with the model.
-        model: its name there.
-        tokenizer: the model's.
-        generation_config: the model's, of which the end tokens and the repetition penalty count.
-        context_length: most tokens that prompt and output may have together.
-        vocab_size: token ids run from 0 to this, exclusive.
-        batch_size: most requests at a time.
+        server: the server that runs the model.
+        model: the server's name for the model.
+        tokenizer: the model's tokenizer.
+        generation_config: the model's; only its end tokens and repetition penalty are used.
+        context_length: maximum number of tokens of prompt and output together.
+        vocab_size: token ids are in [0, vocab_size).
+        batch_size: maximum number of concurrent requests.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class OpenAIInverter(Inverter):
 
     @property
     def max_running(self) -> int:
-        """Requests that are with the server at a time."""
+        """Number of requests sent to the server at a time."""
         return self._batch_size
 
     def generate(
@@ -139,8 +139,8 @@ class OpenAIInverter(Inverter):
     ) -> list[Inversion]:
         """Continue every prompt; see `Inverter.generate`.
 
-        A request that the server refuses gets an error of its own. When one has found no server at
-        several tries, those that have not been sent get the same error without any.
+        A request that the server refuses gets its own error. Once a request has failed to reach
+        the server after several attempts, unsent requests fail at once with the same error.
         """
         if self._server is None:
             raise FlipfastError("this inverter is closed; load it again to use it")
@@ -161,7 +161,7 @@ class OpenAIInverter(Inverter):
         return [done[i] for i in range(len(requests))]
 
     def check_token_ids(self) -> None:
-        """Try whether the server takes token ids for a prompt.
+        """Check that the server accepts a prompt given as token ids.
 
         Raises:
             ModelLoadError: it does not.
@@ -203,7 +203,7 @@ class OpenAIInverter(Inverter):
         }
         if self._repetition_penalty != 1.0:
             body["repetition_penalty"] = self._repetition_penalty
-        if sampling.temperature > 0:  # all of it: servers have defaults of the model's own
+        if sampling.temperature > 0:  # set all: a server may default to the model's own values
             body |= {
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k or -1,
@@ -254,7 +254,7 @@ def _folder(model: str, tokenizer: str | None, revision: str | None) -> Path:
 
 
 def _configs(folder: Path, trust_remote_code: bool) -> tuple[Any, GenerationConfig]:
-    """Of the text model, and of how it generates."""
+    """The text model's config and its generation config."""
     try:
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -267,7 +267,7 @@ def _configs(folder: Path, trust_remote_code: bool) -> tuple[Any, GenerationConf
 
 
 def _context_length(card: dict[str, Any], config: Any) -> int:
-    """What the server says, in vLLM's and SGLang's way or in llama.cpp's, else the model's own."""
+    """The limit that the server reports (vLLM, SGLang or llama.cpp field), else the model's own."""
     said = card.get("max_model_len") or (card.get("meta") or {}).get("n_ctx")
     return int(said or getattr(config, "max_position_embeddings", None) or sys.maxsize)
 

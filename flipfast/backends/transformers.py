@@ -21,7 +21,7 @@ from flipfast.backends._sampling import LogitsWatch, SeededSampler
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.errors import ConfigError, FlipfastError
 
-# Where no batch size is given: most rows, and most tokens (padding and output included), a batch.
+# Without a batch size: maximum rows and maximum tokens (padding and output included) per batch.
 _ROWS = {"cpu": 16, "cuda": 64}
 _TOKENS = {"cpu": 16_384, "cuda": 131_072}
 
@@ -39,9 +39,9 @@ def load(
 
     Args:
         model: a local folder, or a hub name, which is downloaded if the local cache lacks it.
-        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: "float32", "bfloat16" or "float16"; None takes bfloat16 on CUDA, else float32.
-        batch_size: most rows run together; None fits them to the device and the prompts.
+        batch_size: maximum rows per batch; None chooses by the device and the prompts.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
 
@@ -63,18 +63,18 @@ def load(
 
 
 class TransformersInverter(Inverter):
-    """Batches, left-padded and sorted by length, through `model.generate`.
+    """Runs left-padded batches, sorted by length, through `model.generate`.
 
     Greedy output is token-identical to `model.generate(do_sample=False)` on the prompt alone as
-    long as no two logits are closer than the rounding of a batched matrix product: for all
-    practical purposes in float32; in half precision ties occur, and batch_size=1 removes them.
-    Of the folder's generation config the end tokens and the logits processors are kept; sampling
-    follows the call's `SamplingParams` alone.
+    long as no two logits differ by less than the rounding of a batched matrix product. In float32
+    this practically always holds; in half precision ties occur, and batch_size=1 avoids them. The
+    end tokens and logits processors of the folder's generation config apply; sampling follows the
+    call's `SamplingParams` alone.
 
     Args:
         model: a transformers causal language model, as `load` prepares it.
         tokenizer: the model's tokenizer.
-        batch_size: most rows run together; None fits them to the device and the prompts.
+        batch_size: maximum rows per batch; None chooses by the device and the prompts.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class TransformersInverter(Inverter):
         return [done[i] for i in range(len(requests))]
 
     def close(self) -> None:
-        """Give the model's memory back; the inverter cannot be used afterwards."""
+        """Free the model's memory; the inverter cannot be used afterwards."""
         self._model = None
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
     def _batches(self, lengths: dict[int, int], max_new_tokens: int) -> Iterator[list[int]]:
-        """Cut requests, given as index and prompt length, into batches, longest first."""
+        """Split requests, given as index and prompt length, into batches, longest first."""
         order = sorted(lengths, key=lambda i: -lengths[i])
         start = 0
         while start < len(order):
@@ -138,13 +138,13 @@ class TransformersInverter(Inverter):
         return min(_ROWS[kind], max(1, _TOKENS[kind] // n_tokens))
 
     def _run(self, batch: list[InversionRequest], sampling: SamplingParams) -> list[Inversion]:
-        """One batch; where it fails, its halves, until only the guilty rows carry the error."""
+        """Run a batch; if it fails, run its halves, until only the failing rows get the error."""
         try:
             return self._generate(batch, sampling)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             out_of_memory = isinstance(error, torch.OutOfMemoryError)
-        # Out here the traceback, and with it the failed batch's memory, is gone.
+        # Outside the except block the traceback, and with it the batch's memory, is released.
         if out_of_memory:
             torch.cuda.empty_cache()
         if len(batch) == 1:
@@ -160,7 +160,7 @@ class TransformersInverter(Inverter):
         processors = LogitsProcessorList([watch])
         if sampling.temperature > 0:
             processors.append(SeededSampler([request.seed for request in batch], sampling))
-        with quiet(progress_bars=True):  # it has advice about options that are switched off
+        with quiet(progress_bars=True):  # generate warns about options that are switched off
             sequences = model.generate(
                 input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
@@ -186,10 +186,10 @@ class TransformersInverter(Inverter):
 
 
 def _left_padded(prompts: list[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both (rows, longest), int64, on the CPU.
+    """Token ids and attention mask, both (rows, longest) int64 on the CPU.
 
-    A row is padded with its own first token: the model does not see it, and a repetition penalty,
-    which reads the ids without the mask, finds no token in it that the prompt lacks.
+    A row is padded with its own first token: the mask hides it from the model, and a repetition
+    penalty, which ignores the mask, sees no token that the prompt lacks.
     """
     longest = max(len(prompt) for prompt in prompts)
     padding = [longest - len(prompt) for prompt in prompts]
@@ -199,10 +199,10 @@ def _left_padded(prompts: list[Sequence[int]]) -> tuple[torch.Tensor, torch.Tens
 
 
 def _longest_mixed(model: Any) -> int:
-    """Most tokens at which rows of different lengths may share a batch.
+    """Maximum number of tokens up to which rows of different lengths may share a batch.
 
     LongRoPE has two sets of frequencies and picks one for the whole batch by its longest row, so
-    rows beyond the switch only go together with rows of their own length.
+    longer rows are batched only with rows of the same length.
     """
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}

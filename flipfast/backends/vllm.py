@@ -25,17 +25,17 @@ def load(
     trust_remote_code: bool = False,
     memory: float | None = None,
 ) -> VllmInverter:
-    """Load a model into a vLLM engine of its own.
+    """Load a model into a new vLLM engine.
 
     Args:
         model: a local folder or a hub name.
-        device: None, or the kind of device that vLLM is installed for: it takes no other.
+        device: None, or the kind of device that vLLM is installed for; it accepts no other.
         dtype: "float32", "bfloat16" or "float16"; None is vLLM's "auto".
-        batch_size: most sequences running at a time, vLLM's max_num_seqs.
+        batch_size: maximum number of sequences running at a time, vLLM's max_num_seqs.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
-        memory: bytes of the key-value cache on each GPU, or with at most 1.0 vLLM's
-            gpu_memory_utilization, a share of the whole GPU that the weights count towards.
+        memory: above 1.0, bytes of KV cache on each GPU; at most 1.0, vLLM's
+            gpu_memory_utilization, a share of the whole GPU that includes the weights.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -58,17 +58,17 @@ def load(
 
 
 class VllmInverter(Inverter):
-    """Runs requests through `LLM.generate`, all of a call at once; vLLM makes the batches.
+    """Runs all requests of a call through one `LLM.generate`; vLLM does the batching.
 
     Prompts go in and outputs come out as token ids, so that prompt, truncation, parser and overlap
-    are those of every other backend. Which token is the likeliest is up to vLLM's own arithmetic,
-    and so are the samples that a seed gives. Of the model's generation config, the end tokens and
-    the repetition penalty count, as far as the LLM itself reads it.
+    match every other backend. Arg-maxes, and the samples that a seed yields, depend on vLLM's own
+    arithmetic. End tokens and repetition penalty come from the model's generation config, as far
+    as the LLM itself reads it.
 
-    Calls from several threads take turns; whoever else uses the LLM must not do so meanwhile.
+    Calls from several threads take turns; nothing else may use the LLM during a call.
 
     Args:
-        llm: a `vllm.LLM`. It stays its owner's: `close` only lets go of it.
+        llm: a `vllm.LLM`, owned by the caller: `close` only drops the reference to it.
     """
 
     def __init__(self, llm: Any) -> None:
@@ -85,7 +85,7 @@ class VllmInverter(Inverter):
 
     @property
     def max_running(self) -> int:
-        """What vLLM runs at a time by default, or more: it takes calls as they are."""
+        """256, at least what vLLM runs at a time by default; calls of any size are accepted."""
         return 256
 
     @property
@@ -99,7 +99,7 @@ class VllmInverter(Inverter):
         sampling: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Inversion]:
-        """Continue every prompt; see `Inverter.generate`. Progress is told at the end alone."""
+        """Continue every prompt; see `Inverter.generate`. Reports progress only at the end."""
         refusals = [self.refusal(request, sampling) for request in requests]
         sound = [r for r, refusal in zip(requests, refusals, strict=True) if refusal is None]
         with self._lock:
@@ -109,15 +109,15 @@ class VllmInverter(Inverter):
         return [next(outputs) if r is None else Inversion.failed(r) for r in refusals]
 
     def sleep(self, *, drop_weights: bool = False) -> None:
-        """Give the GPU's memory back until `wake`.
+        """Free the GPU's memory until `wake`.
 
         Args:
-            drop_weights: forget the weights (vLLM's level 2), so that `wake` reads the checkpoint
+            drop_weights: discard the weights (vLLM's level 2), so that `wake` reads the checkpoint
                 again, instead of moving them to host memory (level 1).
 
         Raises:
-            ConfigError: the LLM was made without sleep mode.
-            FlipfastError: it is asleep or closed.
+            ConfigError: the LLM was created without sleep mode.
+            FlipfastError: the inverter is asleep or closed.
         """
         with self._lock:
             llm = self._usable()
@@ -130,7 +130,7 @@ class VllmInverter(Inverter):
             self._asleep, self._dropped = True, drop_weights
 
     def wake(self) -> None:
-        """Be usable again after `sleep`; does nothing if awake."""
+        """Make the LLM usable again after `sleep`; does nothing if awake."""
         with self._lock:
             if not self._asleep or self._llm is None:
                 return
@@ -143,16 +143,19 @@ class VllmInverter(Inverter):
             self._asleep = False
 
     def weights_changed(self) -> None:
-        """To be called when the LLM has got new weights, in whichever of vLLM's ways.
+        """Call this after the LLM has received new weights, by any of vLLM's methods.
 
-        Cached prefixes are forgotten, and so are rewards kept by `cache_rewards`.
+        Discards cached prefixes and invalidates rewards kept by `cache_rewards`.
+
+        Raises:
+            FlipfastError: the inverter is asleep or closed.
         """
         with self._lock:
             self._usable().reset_prefix_cache()
             self._version += 1
 
     def close(self) -> None:
-        """Let go of the LLM; vLLM gives its memory back when nobody else holds it."""
+        """Drop the reference to the LLM; vLLM frees its memory when no other reference is left."""
         self._llm = None
 
     def _usable(self) -> Any:
@@ -165,12 +168,12 @@ class VllmInverter(Inverter):
     def _run(
         self, requests: Sequence[InversionRequest], sampling: SamplingParams
     ) -> list[Inversion]:
-        """All requests; where they fail, their halves, until only the guilty carry the error."""
+        """Run requests; if they fail, run halves, until only the failing ones get the error."""
         llm = self._usable()
         if not requests:
             return []
         try:
-            # A failed call may leave requests behind, whose outputs then come before these.
+            # An earlier failed call may have left requests queued; their outputs come first.
             outputs = llm.generate(
                 [TokensPrompt(prompt_token_ids=list(r.prompt_ids)) for r in requests],
                 [self._params(request, sampling) for request in requests],
@@ -190,14 +193,14 @@ class VllmInverter(Inverter):
             max_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            top_k=sampling.top_k,  # 0 takes all, there as here
+            top_k=sampling.top_k,  # 0 means all tokens in vLLM, too
             seed=narrow_seed(request.seed) if samples else None,
             repetition_penalty=self._repetition_penalty,
             detokenize=False,
         )
 
     def _inversion(self, output: Any) -> Inversion:
-        """From a CompletionOutput, whose token ids end with the end token if there was one."""
+        """Convert a CompletionOutput, whose token ids include the end token if there was one."""
         if output.finish_reason not in ("stop", "length"):
             return Inversion.failed(f"vLLM ended the request with {output.finish_reason!r}")
         ids = list(output.token_ids)

@@ -1,5 +1,5 @@
-"""The native engine: continuous batching over a paged key-value cache.
+"""The native engine: continuous batching over a paged KV cache.
 
-`engine` is the step loop; `scheduler` plans a step, `batch` lays it out, `model_runner` runs it,
-`sampler` takes the tokens. `models`, `ops` and `attention` are what a step computes with.
+`step_loop` runs the steps: `scheduler` plans a step, `batch` lays it out, `model_runner` runs it,
+`sampler` picks the tokens. `models`, `ops` and `attention` do a step's computation.
 """

@@ -1,4 +1,4 @@
-"""A step's plan as arrays."""
+"""Converts a step's plan to device tensors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class StepBatch:
     """A step's inputs on the device.
 
     Attributes:
-        input_ids: (n_tokens,) int64; what has not reached the host yet is 0.
+        input_ids: (n_tokens,) int64; 0 for tokens that have not reached the host yet.
         positions: (n_tokens,) int64.
         fed_rows: (n_fed,) int64, rows of input_ids whose token is the last one sampled.
         fed_slots: (n_fed,) int64, the slots of their sequences.
         logit_rows: (n_logits,) int64, the rows whose logits give an output token: the last one
             of each sampling sequence, and before it those that a drafted token follows.
-        cu_logits: (n_samples + 1,) int32, where each sampling sequence's logit_rows start, and
-            their number; None where each has one.
-        max_logits: most of them that a sequence has.
-        scored_rows: (n_scored,) int64, the rows that give the probability of a target, chunk behind
-            chunk; None where no sequence has targets.
-        targets: (n_scored,) int64, the targets.
+        cu_logits: (n_samples + 1,) int32, where each sampling sequence's logit_rows start, then
+            their total number; None if each sequence has one.
+        max_logits: maximum number of logit_rows that a sequence has.
+        scored_rows: (n_scored,) int64, the rows that give the probability of a target, chunk by
+            chunk; None if no row does.
+        targets: (n_scored,) int64, the targets; None like scored_rows.
         sample_slots: (n_samples,) int64, the slots of the sampling sequences.
-        output_addresses: (n_samples,) int64, where on the device an int32 copy of each sequence's
-            output tokens goes, 0 for nowhere; None where no sequence wants one.
+        output_addresses: (n_samples,) int64, device addresses for an int32 copy of each sequence's
+            output tokens, 0 for no copy; None if no sequence wants one.
         metadata: for attention.
     """
 
@@ -55,18 +55,18 @@ class StepBatch:
 
     @property
     def head_rows(self) -> torch.Tensor:
-        """The rows that the head is asked about: the logit_rows, then the scored_rows."""
+        """The rows that the LM head runs on: the logit_rows, then the scored_rows."""
         if self.scored_rows is None:
             return self.logit_rows
         return torch.cat([self.logit_rows, self.scored_rows])
 
 
 def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBatch:
-    """Lay a plan's chunks out one behind the other, without padding.
+    """Lay out a plan's chunks one after another, without padding.
 
     Args:
         plan: at least one chunk.
-        page_size: tokens a page.
+        page_size: tokens per page.
         device: where the tensors go; copies to a CUDA device do not block.
     """
     chunks = plan.chunks
@@ -123,7 +123,7 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
 
 
 def _scored(chunks: list[Chunk], ends: list[int]) -> tuple[list[int], list[int]]:
-    """Rows of a step that give a target's probability, and the targets."""
+    """The rows of a step that give a target's probability, and their targets."""
     rows: list[int] = []
     targets: list[int] = []
     for chunk, end in zip(chunks, ends, strict=True):
@@ -135,13 +135,13 @@ def _scored(chunks: list[Chunk], ends: list[int]) -> tuple[list[int], list[int]]
 
 
 def _output_address(sequence: Sequence) -> int:
-    """Where the token that a step samples for a sequence goes on the device; 0 for nowhere."""
+    """Device address for the token that a step samples for a sequence; 0 for no copy."""
     row = sequence.output_row
     return 0 if row is None else row.data_ptr() + _INT32 * (sequence.n_sampled - 1)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on the device; through pinned memory, so that the host need not wait."""
+    """Copy a host tensor to the device, through pinned memory so that the host does not wait."""
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)

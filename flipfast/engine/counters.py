@@ -1,4 +1,4 @@
-"""What an engine has done so far."""
+"""Counters of what an engine has done."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ class EngineCounters:
 
     Attributes:
         steps: model passes.
-        sampling_passes: of these, summed over the sequences that took part and got output tokens.
+        sampling_passes: model passes that gave a sequence output tokens, summed over sequences.
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, taken from the prefix cache.
         copied_pages: cached pages that held the rest of a prompt and were copied.
         computed_tokens: rows of all passes.
-        output_tokens: sampled.
-        scored_tokens: whose probabilities were asked for, and found.
-        drafted_tokens: run in case they would be sampled.
-        accepted_tokens: of these, sampled indeed.
-        preemptions: sequences that lost their pages and were computed again.
-        evictions: cached prefix pages given up for others.
-        failed_steps: steps that raised and were tried again in smaller parts.
-        peak_pages: most pages held at a time.
-        pages: pages there are.
+        output_tokens: tokens sampled.
+        scored_tokens: target tokens whose probabilities were computed.
+        drafted_tokens: draft tokens that were run.
+        accepted_tokens: of these, accepted.
+        preemptions: times that a sequence lost its pages and had to be computed again.
+        evictions: cached prefix pages evicted for others.
+        failed_steps: steps that raised an error.
+        peak_pages: maximum number of pages held at a time.
+        pages: number of pages that sequences can hold.
     """
 
     steps: int

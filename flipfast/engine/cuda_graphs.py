@@ -1,7 +1,7 @@
-"""Decode steps recorded once and replayed, so that the host launches one graph, not every kernel.
+"""CUDA graphs of decode steps, so that the host launches one graph instead of every kernel.
 
-Recorded sizes form a ladder; a step of fewer rows is padded to the next one. Padding rows read and
-write the null page, and nothing of theirs reaches a real row.
+Recorded sizes form a ladder; a step with fewer rows is padded to the next size. Padding rows read
+and write the null page and never affect a real row.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from flipfast.engine.batch import StepBatch
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionMetadata, torch.Tensor], torch.Tensor]
 Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 
-_FIRST_LENGTH = 2048  # recorded before the first request; longer ones when they come up
+_FIRST_LENGTH = 2048  # recorded before the first request; longer lengths when first needed
 
 
 class DecodeGraphs:
-    """Recorded decode steps, one token a sequence, up to the head, which follows by itself.
+    """Recorded decode steps with one token per sequence; the LM head is not recorded.
 
     Args:
         forward: (input_ids, positions, metadata, logit_rows) to the head's input in a tensor that
             the next call overwrites.
-        max_seqs: most rows of a step.
-        max_positions: most tokens of a sequence.
-        page_size: tokens a page.
+        max_seqs: maximum number of rows of a step.
+        max_positions: maximum number of tokens of a sequence.
+        page_size: tokens per page.
         device: of all tensors.
-        record: makes something that repeats a call's device work; `record_cuda_graph`.
+        record: returns a function that repeats a call's device work, such as `CudaRecorder`.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class DecodeGraphs:
         self._starts = torch.arange(max_seqs + 1, dtype=torch.int32, device=device)
 
     def warm_up(self) -> None:
-        """Record every size, the largest first, so that the others fit into its memory."""
+        """Record every size, the largest first, so that the others reuse its memory."""
         for size in reversed(self._sizes):
             self._replay(size, self._lengths[0])
 
     def fits(self, batch: StepBatch) -> bool:
-        """Whether a step is one token for each of its sequences, all of them sampling."""
+        """Whether a step runs one token for each of its sequences, all of them sampling."""
         return batch.metadata.max_seqlen_q == 1 and len(batch.logit_rows) == len(batch.input_ids)
 
     def run(self, batch: StepBatch) -> torch.Tensor:
-        """The head's input (n, hidden_size) in a step that `fits`; the next call overwrites it."""
+        """The head's input (n, hidden_size) of a step that `fits`; the next call overwrites it."""
         n, meta = len(batch.input_ids), batch.metadata
         size = self._sizes[bisect_left(self._sizes, n)]
         width = meta.block_tables.shape[1]
@@ -114,7 +114,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """Run the call twice unrecorded, for kernels that are built on first use, then record."""
+        """Run the call twice unrecorded, as kernels may compile on first use, then record it."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -133,13 +133,13 @@ class CudaRecorder:
 
 
 def ladder(max_seqs: int) -> list[int]:
-    """Sizes to record: 1, 2, 4, then multiples of 8, of 16 from 32 on, of 32 from 128 on."""
+    """Sizes to record: 1, 2, 4, multiples of 8, of 16 from 32, of 32 from 128, and max_seqs."""
     sizes = {1, 2, 4, *range(8, 32, 8), *range(32, 128, 16), *range(128, max_seqs, 32), max_seqs}
     return sorted(size for size in sizes if size <= max_seqs)
 
 
 def lengths(max_positions: int) -> list[int]:
-    """Sequence lengths to record for, each four times the one before."""
+    """Sequence lengths to record for, each four times the previous one, up to max_positions."""
     found = []
     length = _FIRST_LENGTH
     while length < max_positions:

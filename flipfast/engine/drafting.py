@@ -1,4 +1,4 @@
-"""Which tokens a step tries in advance, and whether that is worth its cost."""
+"""Speculative decoding: which draft tokens a step tries, and whether they are worth their cost."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from flipfast.engine.sequence import MAX_DRAFT, Sequence
 from flipfast.engine.step_costs import Prices, StepCosts
 from flipfast.engine.step_plan import StepPlan
 
-_PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # before any have been seen
-_SAFE = 1.5  # a draft must promise so much more than it costs
-_LEAST_CHANCE = 0.1  # below, an estimate is no more than a guess
+_PRICES = Prices(step=1.0, sequence=0.1, row=0.05, drafted=0.0)  # until there is a fit
+_SAFE = 1.5  # safety factor on the break-even acceptance probability
+_LEAST_CHANCE = 0.1  # estimates below this are no better than a guess
 _LONGEST_PAUSE = 64  # steps
 
 
 class Drafting:
-    """Extends plans by tokens that may well come next (Leviathan et al. 2023).
+    """Extends plans by draft tokens that are likely to come next (Leviathan et al. 2023).
 
-    Proposed is what follows in the request's drafts, its prompt, its own output or earlier outputs
-    where the last tokens stood before. A token is tried while its chance of being right, estimated
-    from how such proposals have fared, is above what makes its row in the step worth the time that
-    it saves later; both are learnt as the engine runs. On a device that saturates with the plain
-    step hardly any token passes, and drafting stops by itself. A sequence whose draft went wrong
-    gets at most twice as many tokens next time as were right, and one more.
+    A proposal is what followed an earlier occurrence of the last tokens in the request's drafts,
+    its prompt, its own output or earlier outputs. A token is tried while its probability of
+    acceptance, estimated from the success of similar proposals, is above the point at which the
+    time it saves later pays for its row in the step; both are learned as the engine runs. On a
+    device that the plain step already saturates, hardly any token qualifies, and drafting stops by
+    itself. After a draft with a wrong token, the sequence's next draft has at most twice as many
+    tokens as were right, plus one.
 
     Args:
-        overlap: whether steps overlap with planning; a draft does away with that, as it goes on
-            from tokens that the host must have, so that it is only tried anew after a pause where
-            it was not worth it.
+        overlap: whether steps overlap with planning. A draft prevents that, as it continues tokens
+            that the host must know, so drafting pauses whenever it was not worth it.
     """
 
     def __init__(self, *, overlap: bool) -> None:
@@ -40,12 +40,12 @@ class Drafting:
         self._next_pause = 1
 
     def wanted(self, running: SequenceOf[Sequence]) -> bool:
-        """Whether the next step should know all tokens, for drafts to go on from them."""
+        """Whether the next step should wait for all tokens, so that drafts can continue them."""
         self._pause -= 1
         return self._pause < 0 and any(sequence.n_sampled for sequence in running)
 
     def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
-        """Add drafts to the chunks of a plan that sample; the host must know all their tokens."""
+        """Add drafts to a plan's sampling chunks; the host must know all their tokens."""
         places = [i for i, chunk in enumerate(plan.chunks) if chunk.samples]
         room = scheduler.room_for_drafts(plan)
         if not places or room <= 0:
@@ -71,20 +71,20 @@ class Drafting:
                     chunk.sequence.n_drafted = len(chunk.draft)
 
     def took(self, plan: StepPlan, seconds: float) -> None:
-        """Take note of what a step cost."""
-        # Without overlap a step with drafts differs from one without by nothing but its rows.
+        """Record the duration of a step."""
+        # Without overlap, a step with drafts differs from one without only by its rows.
         drafted = self._overlap and plan.drafted
         self._costs.observe(len(plan.chunks), plan.n_rows, drafted, seconds)
 
     def learn(self, heard: SequenceOf[tuple[Sequence, list[int]]]) -> None:
-        """Take note of output tokens that have been added to sequences."""
+        """Learn from output tokens that have been added to sequences."""
         for sequence, tokens in heard:
             _limit(sequence, len(tokens) - 1)
         known = [(s.draft_handle, tokens) for s, tokens in heard if s.draft_handle is not None]
         self._drafter.extend([handle for handle, _ in known], [tokens for _, tokens in known])
 
     def forget(self, sequence: Sequence) -> None:
-        """Drop what is kept for a sequence; if it has come to its end, later ones learn from it."""
+        """Drop a sequence's state; a completed sequence's output may serve later drafts."""
         if sequence.draft_handle is not None:
             done = sequence.finish_reason in ("stop", "length")
             self._drafter.close(sequence.draft_handle, learn=done)
@@ -93,7 +93,7 @@ class Drafting:
     def _propose(
         self, sequences: list[Sequence], threshold: float
     ) -> list[tuple[list[int], list[float]]]:
-        """A draft for each sequence, and the chances of its tokens."""
+        """A draft for each sequence, and the acceptance probabilities of its tokens."""
         handles = []
         for sequence in sequences:
             if sequence.draft_handle is None:
@@ -104,12 +104,12 @@ class Drafting:
 
 
 def _most(sequence: Sequence) -> int:
-    """Tokens that a draft may have behind the one that is sampled in any case."""
+    """Maximum number of tokens of a draft, besides the one that is sampled in any case."""
     return min(sequence.sampling.max_new_tokens - sequence.n_sampled, sequence.draft_limit)
 
 
 def _limit(sequence: Sequence, n_right: int) -> None:
-    """Set a sequence's limit by how many tokens of its draft were right."""
+    """Set a sequence's draft limit by how many tokens of its draft were right."""
     if sequence.n_drafted:
         wrong = n_right < sequence.n_drafted
         limit = 2 * max(n_right, 0) + 1 if wrong else 2 * sequence.draft_limit

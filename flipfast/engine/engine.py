@@ -1,4 +1,4 @@
-"""The engine: sequences in, output tokens out, or the probabilities of given ones."""
+"""The engine: takes sequences, returns output tokens or the probabilities of given tokens."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Engine:
 
     Args:
         runner: runs steps.
-        scheduler: plans them.
+        scheduler: plans steps.
         end_ids: token ids that end an output.
-        overlap: whether a step is planned while the one before it runs.
-        drafting: proposes what may come next (speculative decoding); None for one token a pass.
+        overlap: whether to plan a step while the previous one runs.
+        drafting: proposes draft tokens (speculative decoding); None for one token per pass.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class Engine:
 
     @property
     def drafts(self) -> bool:
-        """Whether steps try tokens in advance."""
+        """Whether the engine uses speculative decoding."""
         return self._loop.drafting is not None
 
     @property
     def max_seqs(self) -> int:
-        """Most sequences running at a time."""
+        """Maximum number of sequences running at a time."""
         return self._scheduler.max_seqs
 
     @property
@@ -65,14 +65,14 @@ class Engine:
     def generate(
         self, sequences: SequenceOf[Sequence], on_finished: Callable[[Sequence], None] | None = None
     ) -> None:
-        """Run sequences to their end; what came of them is in each one's own fields.
+        """Run sequences to their end; results are stored in each sequence's own fields.
 
-        Sequences of other threads run along in the same steps. If this is interrupted, its
-        sequences leave the engine, with finish_reason "cancelled".
+        The same steps also run sequences of other threads. If this call is interrupted, its
+        sequences leave the engine with finish_reason "cancelled".
 
         Args:
             sequences: new ones.
-            on_finished: called with each as it ends, by this thread.
+            on_finished: called by this thread with each sequence as it ends.
         """
         ended: deque[Sequence] = deque()
         n_open = len(sequences)
@@ -94,9 +94,9 @@ class Engine:
             raise
 
     def start(self, sequences: SequenceOf[Sequence]) -> None:
-        """Queue sequences, to be run by `step`; their `on_end` tells when they have ended.
+        """Queue sequences for `step` to run; each one's `on_end` is called when it has ended.
 
-        Of those with the same prompt the first runs it, and the others go on from its pages.
+        Of sequences with the same prompt, the first computes it and the others reuse its pages.
         """
         lead_samples(sequences)
         for sequence in sequences:
@@ -104,7 +104,7 @@ class Engine:
                 sequence.on_end(sequence)
 
     def add(self, sequence: Sequence) -> bool:
-        """Queue a sequence; False if it can never run, and has ended with an error."""
+        """Queue a sequence; False if it can never run and has therefore ended with an error."""
         with self._lock:
             reason = self._scheduler.refusal(sequence.n_most)
             if reason is not None:
@@ -114,7 +114,7 @@ class Engine:
             return True
 
     def cancel(self, sequence: Sequence) -> None:
-        """Drop a sequence that has not ended; its pages are free at once."""
+        """Drop a sequence that has not ended, and free its pages at once."""
         with self._lock:
             if sequence.finish_reason is None:
                 sequence.finish_reason = "cancelled"
@@ -128,12 +128,12 @@ class Engine:
             self._loop.take_in()
 
     def step(self) -> list[Sequence]:
-        """Plan and start a step, take in what the one before brought; returns who has ended."""
+        """Start the next step, collect earlier results; returns the sequences that have ended."""
         with self._lock:
             return self._loop.step()
 
     def pin(self, token_ids: SequenceOf[int]) -> None:
-        """Keep this start of prompts in the prefix cache for longer than others."""
+        """Keep this prompt prefix in the prefix cache for longer than others."""
         with self._lock:
             self._scheduler.cache.pin(token_ids)
 
@@ -141,14 +141,14 @@ class Engine:
         """Empty the prefix cache.
 
         Raises:
-            FlipfastError: sequences are in the engine.
+            FlipfastError: the engine has unfinished sequences.
         """
         with self._lock:
             self.require_idle("change the weights")
             self._scheduler.cache.clear()
 
     def require_idle(self, purpose: str) -> None:
-        """Raise FlipfastError while sequences are in the engine."""
+        """Raise FlipfastError if the engine has unfinished sequences."""
         with self._lock:
             self._loop.take_in()
             if not self._scheduler.idle:

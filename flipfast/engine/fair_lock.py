@@ -1,4 +1,4 @@
-"""A lock that threads get in the order in which they asked for it."""
+"""A lock that threads acquire in the order in which they requested it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections import deque
 
 
 class FairLock:
-    """A re-entrant lock, handed from thread to thread first come, first served.
+    """A reentrant lock that serves threads first come, first served.
 
-    A thread that releases `threading.RLock` and takes it again at once, as one that runs step
-    after step does, can keep all others waiting for as long as it likes; here it queues behind
-    them.
+    A thread that releases a `threading.RLock` and takes it again at once, as one that runs step
+    after step does, can starve all others; here it queues behind them.
     """
 
     def __init__(self) -> None:
@@ -31,8 +30,8 @@ class FairLock:
             turn.acquire()
             self._queue.append((me, turn))
         try:
-            turn.acquire()  # released by whoever hands the lock over
-        except BaseException:  # an interrupt: do not leave a place in the queue to nobody
+            turn.acquire()  # released by the thread that hands the lock over
+        except BaseException:  # an interrupt: do not leave an abandoned place in the queue
             with self._mutex:
                 waiting = (me, turn) in self._queue
                 if waiting:

@@ -1,4 +1,4 @@
-"""Pages of the key-value cache: who holds which, and which may be taken."""
+"""Pages of the KV cache: which are held by sequences, and which can be taken."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ NULL_PAGE = 0  # padding rows write here; no sequence owns it
 class PagePool:
     """Page numbers with reference counts.
 
-    A page is free, held (by one sequence or more), or kept: held by nobody, its content still
-    known to the prefix cache, which gives kept pages up when free ones run out.
+    A page is free, held (by one or more sequences), or kept: held by no sequence, but with its
+    content known to the prefix cache, which evicts kept pages when free ones run out.
 
     Args:
-        n_pages: pages in all; page 0 is never handed out.
-        keep: asked when a page's last holder lets go: whether the prefix cache keeps it.
-        evict: called when free pages have run out: gives up one kept page and returns it, or
-            None if there is none.
+        n_pages: total number of pages; page 0 is never handed out.
+        keep: called when a page's last holder releases it; whether the prefix cache keeps it.
+        evict: called when no page is free; evicts one kept page and returns it, or None if there
+            is none.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class PagePool:
 
     @property
     def capacity(self) -> int:
-        """Pages that sequences can hold together."""
+        """Number of pages that sequences can hold in total."""
         return self.n_pages - 1
 
     @property
     def n_held(self) -> int:
-        """Pages that sequences hold."""
+        """Number of pages that sequences hold."""
         return self._n_held
 
     @property
     def n_available(self) -> int:
-        """Pages that can be taken: free ones and kept ones."""
+        """Number of pages that can be taken: free and kept ones."""
         return self.capacity - self._n_held
 
     def holders(self, page: int) -> int:
@@ -51,7 +51,11 @@ class PagePool:
         return self._holders[page]
 
     def take(self) -> int:
-        """A page for one holder; call it only while there are available pages."""
+        """Take a page for one holder.
+
+        Raises:
+            RuntimeError: no page is available.
+        """
         page = self._free.pop() if self._free else self._evict()
         if page is None:
             raise RuntimeError("no page is available")
@@ -66,7 +70,11 @@ class PagePool:
             self._hold(page)
 
     def release(self, pages: Iterable[int]) -> None:
-        """Let go of pages, the last one first, so that the tail of a prefix is given up first."""
+        """Release pages, the last one first, so that the tail of a prefix is evicted first.
+
+        Raises:
+            RuntimeError: no sequence holds one of the pages.
+        """
         for page in reversed(list(pages)):
             if self._holders[page] <= 0:
                 raise RuntimeError(f"page {page} is released but nobody holds it")
@@ -77,14 +85,17 @@ class PagePool:
                     self._free.append(page)
 
     def reclaim(self, page: int) -> None:
-        """Make a kept page free; the prefix cache has forgotten it."""
+        """Free a kept page that the prefix cache has forgotten."""
         self._free.append(page)
 
     def check(self, kept: set[int]) -> None:
-        """Raise if the books do not balance: for tests.
+        """Check that every page is in exactly one state; for tests.
 
         Args:
             kept: the pages that the prefix cache keeps.
+
+        Raises:
+            RuntimeError: a page is in two states or in none.
         """
         held = {page for page, count in enumerate(self._holders) if count}
         free = set(self._free)

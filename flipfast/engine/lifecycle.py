@@ -1,4 +1,4 @@
-"""What happens to a loaded model between calls: sleep, new weights, the end."""
+"""Sleep, weight updates and shutdown of a loaded model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flipfast.errors import FlipfastError
 
 
 class LoadedModel:
-    """An engine together with the weights that it runs.
+    """An engine together with its runner and weights.
 
     Attributes:
         engine: runs sequences; use it only while `require_usable` passes.
@@ -31,12 +31,12 @@ class LoadedModel:
         self.engine = engine
         self._runner: ModelRunner | None = runner
         self._checkpoint = checkpoint
-        self._why_not: str | None = None  # the reason why it cannot be used now
+        self._why_not: str | None = None  # why it cannot be used now
         self._asleep = self._dropped = False
 
     @property
     def token_device(self) -> torch.device | None:
-        """The device on which sequences can leave their output tokens; None where they cannot."""
+        """The device on which sequences can leave their output tokens; None if they cannot."""
         runner = self._live()
         return runner.device if runner.keeps_rows else None
 
@@ -46,15 +46,15 @@ class LoadedModel:
             raise FlipfastError(self._why_not)
 
     def sleep(self, *, drop_weights: bool = False) -> None:
-        """Give all device memory back; `wake` takes it again.
+        """Free all device memory; `wake` allocates it again.
 
         Args:
-            drop_weights: forget the weights, so that `wake` reads the checkpoint again, instead of
-                moving them to pinned host memory. On the CPU weights are in host memory anyway and
+            drop_weights: discard the weights, so that `wake` reads the checkpoint again, instead of
+                moving them to pinned host memory. On the CPU, weights are in host memory anyway and
                 stay there unless they are dropped.
 
         Raises:
-            FlipfastError: requests are in the engine, or it cannot be used now.
+            FlipfastError: the engine has unfinished requests, or cannot be used now.
         """
         self.require_usable()
         runner = self._live()
@@ -66,7 +66,7 @@ class LoadedModel:
         _empty_cache()
 
     def wake(self) -> None:
-        """Be usable again after `sleep`; does nothing if awake.
+        """Make the model usable again after `sleep`; does nothing if awake.
 
         Raises:
             ModelLoadError: dropped weights cannot be read again.
@@ -82,16 +82,16 @@ class LoadedModel:
         self._why_not = None
 
     def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
-        """Take new weights of the same model, in place; cached prefixes are forgotten.
+        """Load new weights of the same model in place; discards cached prefixes.
 
         Args:
-            source: a whole state dict, or a folder with safetensors.
+            source: a full state dict, or a folder with safetensors.
 
         Raises:
-            FlipfastError: requests are in the engine, or it is asleep.
-            ModelLoadError: a tensor is missing, unknown or misshapen, or the folder holds another
-                model. If that shows half-way, the engine refuses work until weights have come in
-                whole.
+            FlipfastError: the engine has unfinished requests or is asleep or closed, or the folder
+                holds another model.
+            ModelLoadError: a tensor is missing, unknown or misshapen. The engine then refuses work
+                until an update succeeds.
         """
         runner = self._live()
         if self._asleep:
@@ -113,7 +113,7 @@ class LoadedModel:
         self._why_not = None
 
     def close(self) -> None:
-        """Give all memory back for good; running requests are lost."""
+        """Free all memory for good and cancel running requests."""
         if self._runner is None:
             return
         self.engine.cancel_all()
@@ -136,7 +136,7 @@ class LoadedModel:
 
 
 def _empty_cache() -> None:
-    """Have the allocators give back what is free: torch's on the device, glibc's on the host."""
+    """Make the allocators return free memory: torch's on the device, glibc's on the host."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if sys.platform == "linux":

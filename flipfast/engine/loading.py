@@ -1,4 +1,4 @@
-"""From a model's name to an engine that is ready to run it."""
+"""Builds an engine from a model's specification, checkpoint and options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_engine(
     end_ids: frozenset[int],
     repetition_penalty: float = 1.0,
 ) -> LoadedModel:
-    """Load the weights and make the pages.
+    """Load the weights, allocate the pages and build the engine.
 
     Args:
         spec, checkpoint: from `read_model`.
@@ -43,7 +43,9 @@ def load_engine(
 
     Raises:
         ConfigError: an option that cannot be used, here or with this model.
-        ModelLoadError: the checkpoint is broken, or does not fit the memory.
+        MissingDependencyError: an option needs a package that cannot be imported.
+        ModelLoadError: the checkpoint is broken, or does not fit in memory.
+        UnsupportedModelError: the device is neither CPU nor CUDA.
     """
     device = _device(options.device)
     ops = _ops(device, options)
@@ -78,7 +80,7 @@ def load_engine(
     cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
     scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
     overlap = device.type == "cuda"
-    # A repetition penalty looks at the tokens before, which a draft would only guess.
+    # A repetition penalty depends on the previous tokens, which a draft only guesses.
     drafts = options.drafting and repetition_penalty == 1.0
     drafting = Drafting(overlap=overlap) if drafts else None
     engine = Engine(runner, scheduler, end_ids=end_ids, overlap=overlap, drafting=drafting)
@@ -142,9 +144,9 @@ def _n_pages(
     repetition_penalty: float,
 ) -> int:
     seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
-    # The workspace is there already, so that a share of the free memory no longer holds it.
+    # The workspace is already allocated, so free memory excludes it; a budget in bytes does not.
     fixed = sampling_bytes(spec.vocab_size) + logits_bytes(spec, ops, seqs)
-    fixed += seqs * attention.page_bytes()  # pages on the way from a leader to its followers
+    fixed += seqs * attention.page_bytes()  # buffer for page copies from leaders to followers
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size
     if options.memory is not None and options.memory > 1:

@@ -1,4 +1,4 @@
-"""Runs planned steps on the device and keeps the state that lives there."""
+"""Runs planned steps on the device and holds the state that lives there."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found out, on its way to the host.
+    """A step's results, on their way to the host.
 
     Attributes:
         chunks: those that sample.
-        tokens: (n,) int64 on the host, valid once `arrived` has happened: what was chosen behind
-            the last known token of each chunk and behind each token of its draft.
-        arrived: None where the device is the host.
+        tokens: (n,) int64 on the host, valid once `arrived` has happened: the token chosen after
+            the last known token of each chunk and after each token of its draft.
+        arrived: event recorded after the copies; None if the device is the host.
         scored: chunks with rows that were scored.
-        scores: (2, n) float64 on the host, valid as the tokens are: the log-probability of the
-            target of each row, and the likeliest token, both whole in this dtype; None for no rows.
+        scores: (2, n) float64 on the host, valid once `arrived` has happened: the log-probability
+            of each row's target, and the likeliest token, both exact in float64; None if no rows
+            were scored.
     """
 
     chunks: list[Chunk]
@@ -41,9 +42,9 @@ class StepResult:
     scores: torch.Tensor | None = None
 
     def wait(self) -> list[list[int]]:
-        """Each chunk's output tokens, as many as its draft was right and one more.
+        """Each chunk's output tokens: the accepted draft tokens and one more.
 
-        The last one is BAD_LOGITS where its logits were not finite.
+        The last one is BAD_LOGITS if its logits were not finite.
         """
         if self.arrived is not None:
             self.arrived.synchronize()
@@ -54,7 +55,7 @@ class StepResult:
         ]
 
     def wait_for_scores(self) -> list[tuple[Chunk, list[float], list[int]]]:
-        """Each scored chunk with its log-probabilities and its likeliest tokens."""
+        """Each scored chunk with its targets' log-probabilities and its likeliest tokens."""
         if self.scores is None:
             return []
         if self.arrived is not None:
@@ -67,20 +68,20 @@ class StepResult:
 
 
 class ModelRunner:
-    """A decoder with its pages, and for every slot the token that was sampled last.
+    """A decoder with its KV cache pages and, for every slot, the token sampled last.
 
-    A sampled token goes into the next step on the device; the host gets a copy when it is there,
-    for end tokens and the result, and plans the next step meanwhile.
+    A sampled token stays on the device for the next step; the host receives a copy asynchronously,
+    to detect end tokens and collect the result, and plans the next step meanwhile.
 
     Args:
         decoder: with its weights loaded.
         ops: of the decoder's device.
         attention: owns the pages' layout.
-        n_pages: of every layer.
-        max_seqs: slots.
-        keep: puts a step's tokens where the next step and the reward read them.
+        n_pages: pages per layer.
+        max_seqs: number of slots.
+        keep: stores a step's tokens where the next step and the reward read them.
         repetition_penalty: 1.0 for none; see `sampler.penalize`.
-        record: how decode steps are recorded, None for not at all; see `DecodeGraphs`.
+        record: how decode steps are recorded; None runs them unrecorded; see `DecodeGraphs`.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class ModelRunner:
         self.allocate()
 
     def allocate(self) -> None:
-        """Make the pages and the slots' state."""
+        """Allocate the pages and the slots' state."""
         n_layers = len(self.decoder.spec.layers)
         self._caches = [self._attention.allocate(self._n_pages) for _ in range(n_layers)]
         self._last_token = torch.zeros(self._max_seqs, dtype=torch.int64, device=self.device)
@@ -119,17 +120,17 @@ class ModelRunner:
         self._graphs = self._recorded_steps() if self._record is not None else None
 
     def release(self) -> None:
-        """Give the pages' memory back; `allocate` makes new ones."""
+        """Free the memory of the pages and the slots' state; `allocate` makes new ones."""
         self._caches, self._graphs = [], None
         self._seen = self._last_token = torch.empty(0)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
-        """Start a step; on a CUDA device it is under way when this returns.
+        """Start a step; on a CUDA device it may still be running when this returns.
 
         Args:
-            plan: at least one chunk; what earlier steps sampled for its sequences is taken from
-                the device.
+            plan: at least one chunk; tokens that earlier steps sampled for its sequences are read
+                on the device.
         """
         with as_current(self.device):
             return self._run(plan)
@@ -163,7 +164,7 @@ class ModelRunner:
                 self._attention.copy_pages(cache, pairs[0], pairs[1])
 
     def _choose(self, hidden: torch.Tensor, chunks: list[Chunk], batch: StepBatch) -> torch.Tensor:
-        """What follows each logit row (n,) int64, BAD_LOGITS where there are no usable logits."""
+        """The token after each logit row, (n,) int64; BAD_LOGITS if its logits are not usable."""
         draws = prepare_draws(chunks, self.device)
         if draws is None and self._penalty == 1.0:
             return self.decoder.best(hidden)
@@ -171,7 +172,7 @@ class ModelRunner:
         most = self.decoder.max_logit_rows
         for start in range(0, len(hidden), most):
             logits = self.decoder.logits(hidden[start : start + most])
-            if self._penalty != 1.0:  # then there are no drafts, and as many rows as slots
+            if self._penalty != 1.0:  # then there are no drafts, and one row per slot
                 slots = batch.sample_slots[start : start + most]
                 penalize(logits, self._seen[slots], self._penalty)
             within = None if draws is None else draws.within(start, start + most)
@@ -210,7 +211,7 @@ class ModelRunner:
         return graphs
 
     def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:
-        """Mark what an admitted sequence brings along, and then each token as it is fed back."""
+        """Mark the known tokens of an admitted sequence, then each token as it is fed back."""
         for sequence in plan.admitted:
             known = torch.tensor(sequence.known_tokens(0, sequence.n_tokens))
             self._seen[sequence.slot] = False
@@ -223,7 +224,7 @@ class ModelRunner:
     def _send(
         self, tokens: torch.Tensor, scores: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
-        """Copies on the host, and what tells that they have arrived."""
+        """Host copies, and the event that marks their arrival."""
         if self.device.type == "cpu":
             return tokens, scores, None
         tokens, scores = _to_host(tokens), None if scores is None else _to_host(scores)
@@ -238,7 +239,7 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _verified(chunk: Chunk, chosen: list[int]) -> list[int]:
-    """What was chosen, up to the first token that the draft did not have."""
+    """The chosen tokens up to the first one that differs from the draft, inclusive."""
     for at, token in enumerate(chunk.draft):
         if chosen[at] != token:
             return chosen[: at + 1]

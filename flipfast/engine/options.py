@@ -1,4 +1,4 @@
-"""Options of the engine, and the memory that follows from them."""
+"""Options of the engine, and the memory budget that follows from them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine runs its model; None takes what suits the device.
+    """How an engine runs its model; None chooses by the device.
 
     Attributes:
-        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16". None takes bfloat16 on
             CUDA and on CPUs with matrix units for it (AMX), else float32.
-        deterministic: whether the bits of a result may depend on nothing but its own request.
-        attention: a backend's name.
-        memory: what the engine may allocate besides the weights: bytes, or with at most 1.0 a
+        deterministic: whether the bits of a result depend on its own request alone.
+        attention: name of an attention backend.
+        memory: what the engine may allocate besides the weights: bytes, or at most 1.0 for a
             share of the memory that is free after loading them.
-        max_seqs: sequences running at a time.
-        max_tokens: tokens a step; a longer prompt is computed in chunks.
-        prefix_cache: whether prompts share the pages of a common start.
-        cuda_graphs: whether decode steps are recorded and replayed, on CUDA.
-        drafting: whether a step tries tokens that may well come next, where that is faster.
+        max_seqs: maximum number of sequences running at a time.
+        max_tokens: maximum number of tokens per step; longer prompts are prefilled in chunks.
+        prefix_cache: whether prompts share the pages of a common prefix.
+        cuda_graphs: whether decode steps run as CUDA graphs, on CUDA.
+        drafting: whether to use speculative decoding where it is faster.
 
     Raises:
         ConfigError: a value outside its range.
@@ -56,15 +56,15 @@ class EngineOptions:
             raise ConfigError(f"memory must be above 0, not {self.memory}")
 
     def seqs(self, device: torch.device) -> int:
-        """Sequences running at a time, on this device."""
+        """Maximum number of sequences running at a time on this device."""
         return self.max_seqs or _MAX_SEQS[device.type]
 
     def tokens(self, device: torch.device) -> int:
-        """Tokens a step: enough for one of every running sequence."""
+        """Maximum number of tokens per step, at least one per running sequence."""
         return max(self.max_tokens or _MAX_TOKENS[device.type], self.seqs(device))
 
     def budget(self, device: torch.device) -> int:
-        """Bytes that the engine may allocate besides the weights that are loaded already."""
+        """Bytes that the engine may allocate besides the weights, which must be loaded already."""
         memory = MEMORY_SHARE[device.type] if self.memory is None else self.memory
         if memory > 1:
             return int(memory)
@@ -72,10 +72,10 @@ class EngineOptions:
 
 
 def resolve_device(name: str | None) -> torch.device:
-    """The device to run on; None takes CUDA where there is one, else the CPU.
+    """The device to run on; None takes CUDA if available, else the CPU.
 
     Raises:
-        ConfigError: the name is no device, or CUDA is asked for and not available.
+        ConfigError: the name is not a device, or CUDA is requested but not available.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,10 +92,10 @@ def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
     """How many pages fit the budget.
 
     Args:
-        budget: bytes in all.
-        fixed: bytes that are needed besides pages.
+        budget: bytes in total.
+        fixed: bytes needed besides pages.
         page: bytes of one page, all layers.
-        wanted: more than this is of no use.
+        wanted: maximum number of useful pages.
 
     Raises:
         ConfigError: not even two pages fit (the first one is reserved).
@@ -113,6 +113,6 @@ def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    import psutil  # on a GPU it is not needed
+    import psutil  # needed only on the CPU
 
     return int(psutil.virtual_memory().available)

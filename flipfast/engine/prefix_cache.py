@@ -1,4 +1,4 @@
-"""Which pages hold the start of which prompts."""
+"""Prefix caching: finds the pages that hold the start of a prompt."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class _Node:
 
 
 class PrefixCache:
-    """A tree of full pages, found by the exact tokens on the way from the root.
+    """A tree of full pages, found by the exact tokens on the path from the root.
 
     A page is registered when the step that fills it is planned: a later sequence of the same step
-    may read it already, because each layer writes the whole step's keys and values before any
-    query reads them. Pages that no sequence holds are kept and given up least recently used
-    first; a child is never used without its parents, so that leaves go before them. Pinned pages
-    go last. Of a leader's prompt the last page is known, too, though it is full only in part.
+    may already read it, because each layer writes the whole step's keys and values before any
+    query reads them. Pages that no sequence holds are kept and evicted in least-recently-used
+    order; a child is never used without its parents, so leaves are evicted before them. Pinned
+    pages are evicted last. The last, partly filled page of a leader's prompt is registered, too.
 
     Args:
         n_pages: of the pool.
-        page_size: tokens a page.
+        page_size: tokens per page.
         enabled: False keeps nothing and finds nothing.
     """
 
@@ -48,17 +48,17 @@ class PrefixCache:
         self._nodes: dict[int, _Node] = {}  # page -> its node
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._kept_pinned: OrderedDict[int, None] = OrderedDict()
-        self._pins: set[bytes] = set()  # prompts' starts, in bytes, page by page
+        self._pins: set[bytes] = set()  # pinned prefixes of every number of full pages, as bytes
         self._paths: dict[int, bytes] = {ROOT: b""}  # number -> all tokens, for pinned nodes only
 
     def pin(self, token_ids: SequenceOf[int]) -> None:
-        """Keep the full pages of this prompt start, once computed, for longer than others."""
+        """Keep the full pages of this prompt prefix, once computed, for longer than others."""
         whole = np.asarray(token_ids, dtype="<i4").tobytes()
         width = self.page_size * 4
         self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
 
     def match(self, sequence: Sequence) -> list[int]:
-        """Full pages that hold the start of the prompt, as far as it need not run."""
+        """Full pages that hold the start of the prompt, within its first `n_reusable` tokens."""
         node, pages = ROOT, []
         for index in range(sequence.n_reusable // self.page_size):
             page = self._pages.get((node, sequence.page_key(index, self.page_size)))
@@ -69,7 +69,7 @@ class PrefixCache:
         return pages
 
     def attach(self, sequence: Sequence, pages: list[int]) -> None:
-        """Give a sequence the pages that `match` found for it."""
+        """Attach the pages that `match` found to a sequence."""
         for page in pages:
             self._kept.pop(page, None)
             self._kept_pinned.pop(page, None)
@@ -80,9 +80,9 @@ class PrefixCache:
         sequence.node = self._nodes[pages[-1]].number if pages else ROOT
 
     def match_rest(self, sequence: Sequence) -> int | None:
-        """The page with the rest of the prompt, behind those that were just attached.
+        """The page with the rest of the prompt, after those just attached; None if not cached.
 
-        It may be copied, not shared: whoever holds it may be writing behind the prompt.
+        It may be copied but not shared: its holder may be writing tokens after the prompt.
         """
         n_full, n_rest = divmod(sequence.n_reusable, self.page_size)
         if sequence.n_registered < n_full or not n_rest:
@@ -90,11 +90,11 @@ class PrefixCache:
         return self._pages.get((sequence.node, sequence.page_key(n_full, self.page_size)))
 
     def n_kept(self, pages: SequenceOf[int]) -> int:
-        """How many of these pages nobody holds."""
+        """How many of these pages no sequence holds."""
         return sum(not self.pool.holders(page) for page in pages)
 
     def register(self, sequence: Sequence) -> list[int]:
-        """Make known the prompt pages that a planned step fills; returns those that are new."""
+        """Register the prompt pages that a planned step fills; returns those that are new."""
         if not self._enabled:
             return []
         new = []
@@ -106,7 +106,7 @@ class PrefixCache:
                 page = sequence.pages[index]
                 self._add(key, page)
                 new.append(page)
-            # Where another sequence has computed the same page, its node goes on for both.
+            # If another sequence has computed the same page, both continue from its node.
             sequence.node = self._nodes[page].number
         sequence.n_registered = max(sequence.n_registered, full)
         if sequence.leads and sequence.n_computed >= sequence.n_prompt:
@@ -118,7 +118,7 @@ class PrefixCache:
         return new
 
     def forget(self, pages: SequenceOf[int]) -> None:
-        """Take back pages whose content was never computed."""
+        """Unregister pages whose content is not valid; kept ones become free."""
         for page in pages:
             if page in self._nodes:
                 self._remove(page)
@@ -132,7 +132,7 @@ class PrefixCache:
         self.forget(list(self._nodes))
 
     def kept_pages(self) -> set[int]:
-        """Pages that are known and that nobody holds."""
+        """Registered pages that no sequence holds."""
         return set(self._kept) | set(self._kept_pinned)
 
     def _add(self, key: tuple[int, bytes], page: int) -> None:

@@ -1,4 +1,4 @@
-"""From logits to output tokens."""
+"""Selects output tokens from logits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flipfast.engine.batch import to_device
 from flipfast.engine.sampling import uniform
 from flipfast.engine.step_plan import Chunk
 
-BAD_LOGITS = -1  # in place of a token, where a row's logits are not finite
+BAD_LOGITS = -1  # replaces the token of a row whose logits are not finite
 _TILE = 16  # rows drawn at a time
-_BYTES_A_NUMBER = 64  # of a tile: sorted scores, their order, sums in float64
+_BYTES_A_NUMBER = 64  # per logit of a tile: sorted scores, their order, sums in float64
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What the sampled rows of some logits need; a greedy row has no part in it.
+    """Sampling parameters of those rows of the logits that are not greedy.
 
     Attributes:
-        places: which rows of the logits, rising.
+        places: which rows of the logits, in ascending order.
         rows: (n,) int64, the same on the device.
         temperature, top_p: (n, 1) float32.
         top_k: (n, 1) int64, 0 for all tokens.
@@ -37,7 +37,7 @@ class Draws:
     uniform: torch.Tensor
 
     def within(self, start: int, end: int) -> Draws | None:
-        """Those of the rows from start to end (exclusive), counted from start."""
+        """The draws of rows start to end (exclusive), numbered from start; None without any."""
         few = slice(bisect_left(self.places, start), bisect_left(self.places, end))
         places = [place - start for place in self.places[few]]
         return (
@@ -57,12 +57,12 @@ class Draws:
 def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | None:
     """The draws of a step's output tokens; None if all are greedy.
 
-    A token that follows a draft is drawn by the number that it would have without the draft. So a
-    drafted token is kept with the probability that the model gives it, which is what rejection
-    sampling asks for (Leviathan et al. 2023), and whether there was a draft never shows.
+    A token after a draft is drawn with the same random number that it would have without the
+    draft. A drafted token is thus accepted with the probability that the model gives it, as
+    rejection sampling requires (Leviathan et al. 2023), and drafts never change the output.
 
     Args:
-        chunks: those that sample, their first output token counted in n_sampled.
+        chunks: those that sample, with their first output token counted in n_sampled.
         device: of the logits.
     """
     drawn = []
@@ -92,12 +92,12 @@ def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | No
 
 
 def sample(logits: torch.Tensor, best: torch.Tensor, draws: Draws | None) -> torch.Tensor:
-    """What follows each row of logits.
+    """Choose the next token after each row of logits.
 
     Args:
         logits: (n, vocabulary) float32.
         best: (n,) int64, the arg-max of each row, BAD_LOGITS where there is none.
-        draws: of the rows that are not greedy.
+        draws: of the rows that are not greedy; None if all are greedy.
 
     Returns:
         (n,) int64, BAD_LOGITS for a row without usable logits.
@@ -105,8 +105,8 @@ def sample(logits: torch.Tensor, best: torch.Tensor, draws: Draws | None) -> tor
     if draws is None:
         return best
     tokens = best.clone()
-    # A CUDA scan's order of sums follows the number of rows: always giving it as many, the last
-    # row again where there are fewer, keeps the bits of a row its own.
+    # The summation order of a CUDA scan depends on the number of rows. Tiles of a fixed size,
+    # filled up by repeating the last row, keep a row's bits independent of the batch.
     for start in range(0, len(draws.rows), _TILE):
         rows = torch.arange(start, start + _TILE, device=logits.device)
         rows = rows.clamp(max=len(draws.rows) - 1)
@@ -116,45 +116,48 @@ def sample(logits: torch.Tensor, best: torch.Tensor, draws: Draws | None) -> tor
 
 
 def sampling_bytes(vocab_size: int) -> int:
-    """Memory that `sample` needs at most, in bytes."""
+    """Maximum memory that `sample` needs, in bytes."""
     return _TILE * vocab_size * _BYTES_A_NUMBER
 
 
 def penalize(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> None:
-    """Make tokens that a row has seen less likely, in place (Keskar et al. 2019, CTRL).
+    """Apply a repetition penalty to seen tokens, in place (Keskar et al. 2019, CTRL).
 
     Args:
         logits: (n, vocabulary) float32.
         seen: (n, vocabulary) bool.
-        penalty: above 1 makes them less likely.
+        penalty: above 1 makes seen tokens less likely.
     """
     scaled = torch.where(logits < 0, logits * penalty, logits / penalty)
     torch.where(seen, scaled, logits, out=logits)
 
 
 def _draw(logits: torch.Tensor, draws: Draws, rows: torch.Tensor) -> torch.Tensor:
-    """One token a row by inversion (Devroye 1986, III.2): the first whose cumulative probability
-    exceeds the row's uniform number, in the order of the vocabulary."""
-    # The best token at 0 keeps its distance to the next exact at any temperature.
+    """Draw one token per row by inversion (Devroye 1986, III.2).
+
+    It is the first token, in vocabulary order, whose cumulative probability exceeds the row's
+    uniform number.
+    """
+    # With the best score at 0, its distance to the next stays exact at any temperature.
     scores = logits - logits.amax(-1, keepdim=True)
     scores = scores / draws.temperature[rows]
     scores = _keep_top(scores, draws.top_k[rows], draws.top_p[rows])
     cumulative = scores.double().softmax(-1).cumsum(-1)
-    # right=True passes over tokens of probability 0; the clamp is for rows of NaN.
+    # right=True skips tokens of probability 0; the clamp is for rows of NaN.
     threshold = draws.uniform[rows] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, threshold, right=True)
     return tokens[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def _keep_top(scores: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Scores with -inf outside the top k, and then outside the nucleus (Holtzman et al. 2020)."""
+    """Set scores to -inf outside the top k, then outside the nucleus (Holtzman et al. 2020)."""
     ascending, order = scores.sort(stable=True)
     size = scores.shape[-1]
-    # The k-th best score stays, with all that equal it.
+    # The k-th best score stays, along with its ties.
     least = ascending.gather(-1, (size - top_k.clamp(max=size)) % size)
     cut = (ascending < least) & (top_k > 0)
     ascending = ascending.masked_fill(cut, float("-inf"))
     below = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-    below[:, -1] = False  # the best one always stays
+    below[:, -1] = False  # the best token always stays
     dropped = cut | (below & (top_p < 1))
     return scores.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), float("-inf"))

@@ -1,4 +1,4 @@
-"""How output tokens are chosen: the parameters, and the random numbers."""
+"""Sampling parameters, and the random numbers that sampling uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SamplingParams:
     """How the output tokens of a request are chosen.
 
     Args:
-        max_new_tokens: most tokens a request may produce, at least 1.
+        max_new_tokens: maximum number of tokens a request may produce, at least 1.
         temperature: 0 takes the most likely token (greedy); above 0 samples from
             softmax(logits / temperature).
         top_p: sample from the smallest set of tokens whose probabilities reach this, in (0, 1].
@@ -42,11 +42,11 @@ class SamplingParams:
 
 
 def request_seed(seed: int, sample: int, prompt_ids: Sequence[int]) -> int:
-    """64 bits from what a sample may depend on, so that neighbours have no say in it.
+    """A 64-bit seed from all that a sample may depend on, so that other requests do not affect it.
 
     Args:
         seed: the user's.
-        sample: its number among those of the prompt.
+        sample: the sample's index among those of the prompt.
         prompt_ids: token ids of the whole prompt.
     """
     content = array("q", [seed, sample, *prompt_ids]).tobytes()
@@ -54,13 +54,13 @@ def request_seed(seed: int, sample: int, prompt_ids: Sequence[int]) -> int:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that looks random and depends on the two arguments alone.
+    """A pseudorandom number in [0, 1) that depends on the two arguments alone.
 
-    Counter-based, so that a token's draw does not depend on when or beside whom it is drawn: the
-    top 52 bits of BLAKE2b. (52, so that draw * total stays below total in float64.)
+    Counter-based, so that a token's draw does not depend on when or with which other tokens it is
+    drawn: the top 52 bits of BLAKE2b. (52, so that draw * total stays below total in float64.)
 
     Args:
-        seed: of the request: made from the user's seed, the prompt and the number of the sample.
+        seed: of the request, from `request_seed`.
         position: of the token in the output, from 0.
     """
     digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()

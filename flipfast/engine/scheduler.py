@@ -1,4 +1,4 @@
-"""Which tokens of which sequences run in the next step."""
+"""Decides which tokens of which sequences run in the next step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class SchedulerCounters:
 
     Attributes:
         prompt_tokens: of all admitted prompts; a preempted one counts again.
-        prefix_tokens: of these, found in pages.
+        prefix_tokens: of these, found in cached pages.
         copied_pages: pages that held the rest of a sequence's prompt and were copied for it.
-        preemptions: sequences that lost their pages and had to start again.
+        preemptions: times that a sequence lost its pages and had to be computed again.
     """
 
     prompt_tokens: int = 0
@@ -29,20 +29,20 @@ class SchedulerCounters:
 
 
 class Scheduler:
-    """First come, first served, under a budget of tokens a step and of pages.
+    """First come, first served, within a budget of tokens per step and of pages.
 
-    Running sequences go first, in the order of their admission, each with all the tokens it has
-    left as far as the budget goes: one for a decoding sequence, a chunk of the prompt otherwise.
-    Waiting ones follow while there is budget and room for their whole prompt. Where a running
-    sequence finds no page, the one admitted last gives its pages up and starts again later.
+    Running sequences go first, in order of admission, each with as many of its remaining tokens
+    as the budget allows: one for a decoding sequence, a chunk of the prompt otherwise (chunked
+    prefill). Waiting sequences follow while there is budget, and pages for their whole prompt. If
+    a running sequence finds no free page, the one admitted last is preempted.
 
-    A sequence with a leader waits until the leader's prompt is in pages. Then it shares the full
-    ones and gets a copy of the last one, where each goes on behind the prompt.
+    A sequence with a leader waits until the leader's prompt is in pages. It then shares the full
+    pages and gets its own copy of the last, partly filled one.
 
     Args:
         cache: pages and known prefixes.
-        max_seqs: most sequences running at a time.
-        max_tokens: most tokens a step, at least max_seqs.
+        max_seqs: maximum number of sequences running at a time.
+        max_tokens: maximum number of tokens per step, at least max_seqs.
     """
 
     def __init__(self, cache: PrefixCache, *, max_seqs: int, max_tokens: int) -> None:
@@ -61,7 +61,7 @@ class Scheduler:
         return not self.waiting and not self.running
 
     def refusal(self, n_tokens: int) -> str | None:
-        """Why a sequence of that many tokens, output included, can never run; None if it can."""
+        """Why a sequence of n_tokens, output included, can never run; None if it can."""
         pages = self._n_pages(n_tokens)
         if pages <= self.cache.pool.capacity:
             return None
@@ -72,36 +72,36 @@ class Scheduler:
         )
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence; `refusal` must have let it pass."""
+        """Queue a sequence for which `refusal` has returned None."""
         if self.idle:
             self.restore_limits()
         self.waiting.append(sequence)
 
     def plan(self) -> StepPlan:
-        """The next step, empty if nothing can run now; its books are as if it had run."""
+        """Plan the next step, empty if nothing can run; updates sequences as if it had run."""
         plan = StepPlan()
         preemptions = self.counters.preemptions
         budget = self._plan_running(plan)
         for chunk in plan.chunks:
             self._count(chunk, plan)
-        # Whoever has just given way comes back in a later step: until then the token that it may
-        # have in a step under way has reached the host.
+        # A sequence preempted just now must not be readmitted in the same step: it may have a
+        # token in a step in flight that has not reached the host.
         if self.counters.preemptions == preemptions:
             self._admit(plan, budget)
         return plan
 
     def room_for_drafts(self, plan: StepPlan) -> int:
-        """How many more tokens a plan may get."""
+        """How many more tokens a plan may take."""
         return self._token_limit - plan.n_rows
 
     def add_draft(self, plan: StepPlan, index: int, draft: SequenceOf[int]) -> None:
-        """Let a planned chunk go on with drafted tokens, as far as there are pages to spare.
+        """Append draft tokens to a planned chunk, as far as there are pages to spare.
 
-        A draft that was right is kept by `settle`, and its pages serve what comes next in any case.
+        `settle` keeps the accepted tokens of a draft; its pages serve later tokens in any case.
         """
         chunk = plan.chunks[index]
         sequence, size = chunk.sequence, self.cache.page_size
-        # Running sequences may soon want a page each: drafts must not make one give way.
+        # Running sequences may soon need a page each: drafts must not cause a preemption.
         spare = max(self.cache.pool.n_available - len(self.running), 0)
         draft = draft[: (len(sequence.pages) + spare) * size - sequence.n_computed]
         self._take_pages(sequence, len(draft))
@@ -109,12 +109,12 @@ class Scheduler:
         plan.chunks[index] = replace(chunk, draft=draft)
 
     def settle(self, sequence: Sequence) -> None:
-        """Correct the books of a sequence whose draft has been looked at; the host has it all."""
+        """Correct a sequence's counts after its draft was verified; the host has all its tokens."""
         sequence.n_sampled = len(sequence.output_ids)
         sequence.n_computed = min(sequence.n_computed, sequence.n_tokens - 1)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence that has ended, or is to be dropped, out of the books."""
+        """Remove a sequence that has ended or is to be dropped."""
         if sequence.slot >= 0:
             self.running.remove(sequence)
             self._vacate(sequence)
@@ -122,7 +122,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def roll_back(self, plan: StepPlan) -> None:
-        """Undo a plan whose step has failed: its sequences wait again, in their old order."""
+        """Undo a plan whose step has failed: queue its sequences again, in their old order."""
         self.cache.forget(plan.registered)
         for chunk in reversed(plan.chunks):
             if chunk.samples and chunk.epoch == chunk.sequence.epoch:
@@ -130,19 +130,19 @@ class Scheduler:
             self._send_back(chunk.sequence)
 
     def shrink(self, plan: StepPlan) -> None:
-        """Plan at most half as much at a time as in a plan that failed."""
+        """Limit later plans to half the sequences and tokens of a plan that failed."""
         self._seq_limit = max(1, len(plan.chunks) // 2)
         self._token_limit = max(1, plan.n_rows // 2)
 
     def restore_limits(self) -> None:
-        """Plan as much at a time as was asked for; so does the first sequence after a pause."""
+        """Restore the original limits; adding a sequence to an idle scheduler does so, too."""
         self._seq_limit, self._token_limit = self.max_seqs, self.max_tokens
 
     def _plan_running(self, plan: StepPlan) -> int:
-        """Chunks for running sequences; returns the budget that is left."""
+        """Plan chunks for running sequences; returns the remaining token budget."""
         budget = self._token_limit
         for sequence in list(self.running):
-            if sequence.slot < 0 or sequence.all_planned:  # preempted just now, or all but done
+            if sequence.slot < 0 or sequence.all_planned:  # preempted just now, or all planned
                 continue
             n = min(sequence.n_left, budget)
             if n == 0:
@@ -161,10 +161,10 @@ class Scheduler:
     def _admit(self, plan: StepPlan, budget: int) -> None:
         """Start waiting sequences; the last one may get only a part of its prompt done.
 
-        A running prompt that is only partly done has used the budget up, so that none overtakes it.
+        A running prompt that is only partly done has used up the budget, so none overtakes it.
         """
-        followers: list[Sequence] = []  # of prompts that this step runs: they come with the next
-        # Their places are theirs, so that few prompts are in pages at a time.
+        followers: list[Sequence] = []  # of prompts that this step runs: they join the next step
+        # Followers count as running, so that few prompts hold pages at a time.
         while self.waiting and budget and len(self.running) + len(followers) < self._seq_limit:
             sequence = self.waiting[0]
             if sequence.leader in plan.prefilling:
@@ -183,22 +183,22 @@ class Scheduler:
         self.waiting.extendleft(reversed(followers))
 
     def _has_room(self, sequence: Sequence, pages: list[int]) -> bool:
-        """Whether a sequence may join, given the pages that it would share."""
+        """Whether a sequence may be admitted, given the pages that it would share."""
         needed = self._n_pages(sequence.n_tokens) - len(pages)
-        # Kept pages that it would share are no longer there to be taken. Sequences that run will
-        # soon want a page each: leave them one, or they would preempt this one at once.
+        # Kept pages that it would share cannot be taken by anyone else. Running sequences will
+        # soon need a page each: without a reserve, they would preempt this one at once.
         spare = self.cache.pool.n_available - self.cache.n_kept(pages) - len(self.running)
         return needed <= spare or not self.running
 
     def _start(self, sequence: Sequence, pages: list[int], plan: StepPlan) -> None:
-        """Give a sequence a slot and all the pages that its tokens need so far."""
+        """Give a sequence a slot and all pages that its current tokens need."""
         self.cache.attach(sequence, pages)
         sequence.slot = self._slots.pop()
         self.running.append(sequence)
         plan.admitted.append(sequence)
         self._take_pages(sequence, sequence.n_left)
-        # The page with the rest of the prompt may be given up for another sequence of this step,
-        # which writes there after the copy; what this step is yet to write cannot be copied.
+        # The source page may be evicted for another sequence of this step, which writes to it only
+        # after the copy. A page that this step has yet to fill cannot be copied.
         source = self.cache.match_rest(sequence)
         if source is not None and source not in plan.registered:
             target = sequence.pages[sequence.n_reusable // self.cache.page_size]
@@ -213,7 +213,7 @@ class Scheduler:
         return Chunk(sequence, sequence.n_computed, n, samples=samples, epoch=sequence.epoch)
 
     def _count(self, chunk: Chunk, plan: StepPlan) -> None:
-        """Write a chunk into the books."""
+        """Update the sequence and the plan as if the chunk had run."""
         chunk.sequence.n_computed += chunk.n
         plan.registered += self.cache.register(chunk.sequence)
         if chunk.start < chunk.sequence.n_prompt:
@@ -222,7 +222,7 @@ class Scheduler:
             chunk.sequence.n_sampled += 1
 
     def _take_pages(self, sequence: Sequence, n: int) -> bool:
-        """Pages for the next n tokens; False, and none taken, if there are not enough."""
+        """Take pages for the next n tokens; returns False, taking none, if there are too few."""
         missing = self._n_pages(sequence.n_computed + n) - len(sequence.pages)
         if missing > self.cache.pool.n_available:
             return False
@@ -230,7 +230,7 @@ class Scheduler:
         return True
 
     def _send_back(self, sequence: Sequence) -> None:
-        """From the running set to the head of the queue, to be computed again from its tokens."""
+        """Move a running sequence to the head of the queue, to be recomputed from its tokens."""
         self.running.remove(sequence)
         self._vacate(sequence)
         self.waiting.appendleft(sequence)

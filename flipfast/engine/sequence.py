@@ -1,4 +1,4 @@
-"""One request on its way through the engine."""
+"""The state of one request in the engine."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ import torch
 from flipfast.engine.sampling import SamplingParams
 from flipfast.watchers.base import Verdict, Watcher
 
-MAX_DRAFT = 64  # tokens; the kernel that accepts them holds one more
+MAX_DRAFT = 64  # tokens; the acceptance kernel holds one more
 _TOKEN_BYTES = 4
 _USUAL = Verdict()
 
 
 @dataclass(eq=False)
 class Sequence:
-    """A prompt and what the model has added to it so far, or thinks of its last tokens.
+    """A prompt with the output so far, or with the scores of its target tokens.
 
     Attributes:
         prompt_ids: token ids, at least one.
-        sampling: how output tokens are chosen; with targets there are none.
+        sampling: how output tokens are chosen; a sequence with targets has none.
         seed: of the sampling.
         drafts: what the output may repeat; see `InversionRequest`.
         watcher: may end the output, or write into it.
-        leader: a sequence with the same prompt that runs it for this one, too.
-        leads: whether it is anyone's leader.
+        leader: a sequence with the same prompt, which computes it for both.
+        leads: whether it is the leader of another sequence.
         targets: see `Sequence.scoring`.
-        log_probs: of the targets, natural logarithms, as far as they have reached the host.
-        best_ids: the likeliest token in the place of each.
+        log_probs: natural log-probabilities of the targets that have reached the host.
+        best_ids: the likeliest token at each target's position.
         output_ids: output tokens that have reached the host, without an end token.
-        n_sampled: output tokens, those of a step under way included.
-        n_computed: tokens whose keys and values are in pages, a step under way included.
+        n_sampled: number of output tokens, including those of a step in flight.
+        n_computed: number of tokens whose keys and values are in pages, including those of a step
+            in flight.
         pages: page numbers, in the order of positions.
-        node: prefix-cache node of the last of the prompt's full pages that is registered.
-        n_registered: pages that the prefix cache knows.
+        node: prefix-cache node of the last registered full page of the prompt.
+        n_registered: number of pages that the prefix cache knows.
         slot: row of the device's state, -1 outside the running set.
-        draft_handle: under which the drafter knows it.
-        n_drafted: tokens of the draft that it has in the step under way.
-        draft_limit: most tokens of its next draft.
-        epoch: how often it was written into; what a step sampled in an earlier one is void.
+        draft_handle: the drafter's handle for it.
+        n_drafted: number of its draft tokens in the step in flight.
+        draft_limit: maximum number of tokens of its next draft.
+        epoch: how often tokens were written into it; samples of an earlier epoch are void.
         finish_reason: None while it runs, then "stop", "length", "pruned", "error" or "cancelled".
         error: what went wrong.
         output_row: int32 (max_new_tokens,), contiguous, on the runner's device, filled with the
@@ -85,53 +86,53 @@ class Sequence:
 
     @classmethod
     def scoring(cls, prompt_ids: SequenceOf[int], target_ids: SequenceOf[int]) -> Sequence:
-        """A sequence that samples nothing, but asks how likely given tokens are behind a prompt.
+        """A sequence that samples nothing but scores given tokens after a prompt.
 
-        The prompt's last rows, one a target, give what comes behind them; a target's own row is
-        there for the next one.
+        Its prompt_ids are the prompt and all targets but the last; each of the last
+        len(target_ids) rows predicts the token after it, a target.
 
         Args:
             prompt_ids: token ids, at least one.
-            target_ids: what follows them, at least one.
+            target_ids: token ids that follow them, at least one.
         """
         rows = [*prompt_ids, *target_ids[:-1]]
         return cls(rows, SamplingParams(max_new_tokens=1), targets=list(target_ids))
 
     @property
     def n_prompt(self) -> int:
-        """Tokens of the prompt."""
+        """Number of tokens of the prompt."""
         return len(self.prompt_ids)
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of prompt and output, one that is being sampled included."""
+        """Number of tokens of prompt and output, including one that is being sampled."""
         return len(self.prompt_ids) + self.n_sampled
 
     @property
     def n_left(self) -> int:
-        """Tokens to run before the next one can be sampled."""
+        """Number of tokens to run before the next one can be sampled."""
         return self.n_tokens - self.n_computed
 
     @property
     def n_most(self) -> int:
-        """Tokens that it may come to have."""
+        """Maximum number of tokens that it may reach."""
         return self.n_prompt + (0 if self.targets else self.sampling.max_new_tokens)
 
     @property
     def first_scored(self) -> int:
-        """Position of the first row that gives a target's probability; behind all if none does."""
+        """Position of the first row that gives a target's probability; n_prompt if none does."""
         return self.n_prompt - len(self.targets)
 
     @property
     def all_planned(self) -> bool:
-        """Whether its last row or its last permitted token has been, or is being, worked out."""
+        """Whether its last row or its last permitted token has been, or is being, computed."""
         if self.targets:
             return self.n_left == 0
         return self.n_sampled >= self.sampling.max_new_tokens
 
     @property
     def n_reusable(self) -> int:
-        """Tokens of the prompt that need not run if they are in pages; rows with logits have to."""
+        """Number of tokens that need not run if they are in pages; rows with logits must run."""
         return min(self.n_tokens - 1, self.first_scored)
 
     def known_tokens(self, start: int, end: int) -> list[int]:
@@ -143,12 +144,12 @@ class Sequence:
         return self.prompt_ids[start:n_prompt] + output
 
     def page_key(self, index: int, page_size: int) -> bytes:
-        """What a page of the prompt holds, as the prefix cache's key."""
+        """The prefix cache's key for a page of the prompt: the bytes of its token ids."""
         width = page_size * _TOKEN_BYTES
         return self._prompt_bytes[index * width : (index + 1) * width]
 
     def accept(self, token: int, end_ids: frozenset[int]) -> None:
-        """Take a sampled token that has reached the host, as its watcher wants it."""
+        """Take a sampled token that has reached the host, subject to the watcher's verdict."""
         verdict = _USUAL
         if self.watcher is not None:
             n_left = self.sampling.max_new_tokens - len(self.output_ids) - 1
@@ -166,7 +167,7 @@ class Sequence:
             self.finish_reason = "length"
 
     def take_scores(self, start: int, log_probs: list[float], best_ids: list[int]) -> None:
-        """Take what rows from position `start` on have given; again, if they were run again."""
+        """Take the scores of rows from position `start` on; recomputed rows overwrite theirs."""
         places = slice(start - self.first_scored, start - self.first_scored + len(log_probs))
         self.log_probs[places], self.best_ids[places] = log_probs, best_ids
         bad = next((i for i, value in enumerate(log_probs) if not isfinite(value)), None)
@@ -176,14 +177,14 @@ class Sequence:
             self.finish_reason = "stop"
 
     def _write(self, tokens: SequenceOf[int]) -> None:
-        """Add tokens that nobody sampled; a step that went on behind other ones is void."""
+        """Append tokens that were not sampled; steps that continued with other ones are void."""
         self.n_computed = min(self.n_computed, self.n_prompt + len(self.output_ids))
         self.output_ids += tokens[: self.sampling.max_new_tokens - len(self.output_ids)]
         self.n_sampled = len(self.output_ids)
         self.epoch += 1
 
     def fail_on_logits(self, place: str) -> None:
-        """End because logits are infinite or no numbers."""
+        """End with an error because logits are infinite or NaN."""
         self.fail(
             f"the model's logits are not finite at {place}; another dtype may help (float32, or "
             "bfloat16 instead of float16)"
@@ -195,7 +196,7 @@ class Sequence:
 
 
 def lead_samples(sequences: SequenceOf[Sequence]) -> None:
-    """Make the first sequence of each prompt the leader of those behind it with the same prompt."""
+    """Make the first sequence of each prompt the leader of later ones with the same prompt."""
     leaders: dict[bytes, Sequence] = {}
     for sequence in sequences:
         leader = leaders.setdefault(sequence._prompt_bytes, sequence)

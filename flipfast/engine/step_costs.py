@@ -1,18 +1,18 @@
-"""What a step costs, learnt from the steps that went by."""
+"""Estimates what a step costs from the durations of past steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 _FORGETTING = 0.998
-_FIRST = 16  # steps before the fit is believed
-_SCALE = (1.0, 1 / 32, 1 / 256, 1.0)  # brings the unknowns to one size
-_LARGEST = 1e6  # of the fit's uncertainty: what is never varied must not grow without end
+_FIRST = 16  # steps before the fit is used
+_SCALE = (1.0, 1 / 32, 1 / 256, 1.0)  # brings the unknowns to a similar size
+_LARGEST = 1e6  # bounds the fit's uncertainty, which grows for inputs that never vary
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds for a step, for each sequence in it, for each row, and for having any draft."""
+    """Seconds per step, per sequence in it, per row, and for having any draft at all."""
 
     step: float
     sequence: float
@@ -20,20 +20,20 @@ class Prices:
     drafted: float
 
     def saved(self, n_sequences: int) -> float:
-        """Seconds that an accepted draft saves: its place in a later step of so many sequences."""
+        """Seconds an accepted draft token saves: its share of a later step of n_sequences."""
         return self.step / n_sequences + self.sequence + self.row
 
     def break_even(self, n_sequences: int) -> float:
-        """The chance of acceptance from which a drafted row is worth its seconds."""
+        """The acceptance probability above which a drafted row saves more time than it costs."""
         return self.row / self.saved(n_sequences)
 
 
 class StepCosts:
-    """Fits the seconds of steps to what was in them, the latest counting most.
+    """Fits the durations of steps to their contents, weighting the latest steps most.
 
     Recursive least squares with forgetting (Haykin, Adaptive Filter Theory, ch. 10) on relative
-    errors, so that a decode step counts as much as a long prefill, and one that had to wait for
-    something else hardly at all.
+    errors, so that a decode step counts as much as a long prefill, and a step delayed by something
+    else hardly at all.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class StepCosts:
         self._uncertainty = [[1e3 if i == j else 0.0 for j in range(4)] for i in range(4)]
 
     def observe(self, n_sequences: int, n_rows: int, drafted: bool, seconds: float) -> None:
-        """Take a step into account."""
-        # Plain floats: for four numbers NumPy takes several times as long.
+        """Add a step to the fit."""
+        # Plain floats: NumPy takes several times as long for four numbers.
         parts = (1.0, n_sequences, n_rows, drafted)
         x = [part * scale / max(seconds, 1e-6) for part, scale in zip(parts, _SCALE, strict=True)]
         spread = [_dot(row, x) for row in self._uncertainty]
@@ -58,7 +58,7 @@ class StepCosts:
         self._n += 1
 
     def prices(self) -> Prices | None:
-        """The fit so far; None before there were enough steps."""
+        """The fit so far; None before 16 steps have been observed."""
         if self._n < _FIRST:
             return None
         step, sequence, row, drafted = (

@@ -1,4 +1,4 @@
-"""The step loop: plan a step, run it, hand out what it brought, give up what cannot run."""
+"""The step loop: plans and runs steps, distributes their results, handles steps that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_plan import Chunk, StepPlan
 from flipfast.errors import FlipfastError
 
-_SMALLEST_CHUNK = 32  # tokens of a lone prompt whose step fails for good
+_SMALLEST_CHUNK = 32  # tokens; a lone chunk of at most this size that fails is not retried
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class _Step:
 
 
 class StepLoop:
-    """Continuous batching: every step runs whatever fits of all sequences at hand.
+    """Continuous batching: every step runs as much of the current sequences as fits.
 
-    On a device that works by itself a step is planned while the one before it runs, so that a
-    sequence may be in one step more than it needs when its end token arrives; what that step
-    samples is dropped. Where drafts are worth it, a step waits for the one before it instead.
+    On an asynchronous device, a step is planned while the previous one runs. A sequence may then
+    take part in one extra step before its end token reaches the host; what that step samples is
+    discarded. Where drafts are worth it, a step waits for the previous one instead.
 
-    For one thread at a time: `Engine` holds a lock around each call.
+    Not thread-safe: `Engine` holds a lock around each call.
 
     Args:
         runner: runs steps.
-        scheduler: plans them.
+        scheduler: plans steps.
         end_ids: token ids that end an output.
-        overlap: whether a step is planned while the one before it runs.
-        drafting: proposes what may come next (speculative decoding); None for one token a pass.
+        overlap: whether to plan a step while the previous one runs.
+        drafting: proposes draft tokens (speculative decoding); None for one token per pass.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class StepLoop:
         self.drafting = drafting
         self._runner = runner
         self._under_way: deque[_Step] = deque()
-        self._arrived = 0.0  # when the last step's tokens did
-        self._ahead = 1 if overlap else 0  # steps that may be under way while one is planned
+        self._arrived = 0.0  # when the last step's tokens arrived
+        self._ahead = 1 if overlap else 0  # steps that may be in flight while one is planned
         self._steps = self._computed = self._outputs = self._failed_steps = 0
         self._passes = self._scored = self._drafted = self._accepted = 0
 
@@ -86,11 +86,15 @@ class StepLoop:
         )
 
     def step(self) -> list[Sequence]:
-        """Plan and start a step, take in what the one before brought; returns who has ended."""
+        """Start the next step, collect earlier results; returns the sequences that have ended.
+
+        Raises:
+            FlipfastError: sequences wait or run, but no step can be planned for them.
+        """
         ended: list[Sequence] = []
         began = time.perf_counter()
         if self.drafting is not None and self.drafting.wanted(self.scheduler.running):
-            ended += self.take_in()  # what a draft goes on from must be known here
+            ended += self.take_in()  # a draft continues tokens that the host must know
         plan = self._plan()
         if plan.chunks:
             failure = ""
@@ -101,7 +105,7 @@ class StepLoop:
             except BaseException:  # an interrupt
                 self._take_back(plan)
                 raise
-            if failure:  # out here the traceback and the step's memory are gone
+            if failure:  # outside the except block, the traceback and the step's memory are freed
                 ended += self._take_back(plan)
                 ended += self._retreat(plan, failure, out_of_memory=out_of_memory)
         elif not self._under_way and not self.scheduler.idle:
@@ -109,7 +113,7 @@ class StepLoop:
         return ended + self.take_in(but=self._ahead if plan.chunks and not plan.drafted else 0)
 
     def take_in(self, but: int = 0) -> list[Sequence]:
-        """Wait for all steps under way but so many; returns the sequences that have ended."""
+        """Wait for all steps in flight but the last `but`; returns the sequences that ended."""
         ended = []
         while len(self._under_way) > but:
             tokens = self._under_way[0].result.wait()  # an interrupt here loses nothing
@@ -119,7 +123,7 @@ class StepLoop:
         return ended
 
     def end(self, sequence: Sequence) -> None:
-        """Take a sequence out that has its finish_reason, and tell whoever waits for it."""
+        """Remove a sequence that has its finish_reason, and call its `on_end`."""
         self.scheduler.remove(sequence)
         if self.drafting is not None:
             self.drafting.forget(sequence)
@@ -140,14 +144,14 @@ class StepLoop:
         return _Step(plan, result, began)
 
     def _note_cost(self, step: _Step) -> None:
-        """Tell the drafts how long a step took; of overlapping ones, behind the one before."""
+        """Report a step's duration, from the end of the previous one if they overlap."""
         now = time.perf_counter()
         if self.drafting is not None:
             self.drafting.took(step.plan, now - max(step.began, self._arrived))
         self._arrived = now
 
     def _hand_out(self, result: StepResult, tokens: list[list[int]]) -> list[Sequence]:
-        """Give a step's results to their sequences; returns those that have ended."""
+        """Pass a step's results to their sequences; returns those that have ended."""
         heard = []
         for chunk, emitted in zip(result.chunks, tokens, strict=True):
             sequence = chunk.sequence
@@ -162,7 +166,7 @@ class StepLoop:
         return ended
 
     def _take_scores(self, result: StepResult) -> list[Sequence]:
-        """Give a step's scores to their sequences; returns those that have all of theirs."""
+        """Pass a step's scores to their sequences; returns those that have ended."""
         ended: list[Sequence] = []
         for chunk, log_probs, best_ids in result.wait_for_scores():
             sequence = chunk.sequence
@@ -174,7 +178,7 @@ class StepLoop:
         return ended
 
     def _accept(self, chunk: Chunk, emitted: list[int]) -> list[int]:
-        """Give a sequence what a pass brought; returns the tokens that it has taken."""
+        """Pass emitted tokens to a chunk's sequence; returns the tokens that it has taken."""
         sequence, epoch, before = chunk.sequence, chunk.epoch, len(chunk.sequence.output_ids)
         self._passes += 1
         self._accepted += len(emitted) - 1
@@ -193,14 +197,14 @@ class StepLoop:
         return [*heard, token] if ended else heard
 
     def _take_back(self, plan: StepPlan) -> list[Sequence]:
-        """Undo a plan that did not run, once the step before it is in; returns who has ended."""
+        """Undo a plan that did not run, after collecting earlier steps; returns who has ended."""
         ended = self.take_in()
         plan.chunks[:] = [c for c in plan.chunks if c.sequence.finish_reason is None]
         self.scheduler.roll_back(plan)
         return ended
 
     def _retreat(self, plan: StepPlan, reason: str, *, out_of_memory: bool) -> list[Sequence]:
-        """After a step that failed: try less at a time, or give up the one that is left."""
+        """After a failed step: make steps smaller, or fail the one sequence that is left."""
         self._failed_steps += 1
         if out_of_memory and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -210,7 +214,7 @@ class StepLoop:
         guilty = plan.chunks[0].sequence
         guilty.fail(reason)
         self.end(guilty)
-        if not out_of_memory:  # the others are most likely well
+        if not out_of_memory:  # the other sequences are most likely fine
             self.scheduler.restore_limits()
         return [guilty]
 

@@ -1,4 +1,4 @@
-"""A step, before it runs: which tokens of which sequences."""
+"""A step's plan: which tokens of which sequences it will run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ class Chunk:
         start: position of the first one.
         n: how many.
         samples: whether the last one's logits give an output token.
-        epoch: of the sequence.
-        draft: tokens that run behind these, in case they are what comes next; the host must know
-            all n tokens then.
+        epoch: of the sequence when the chunk was planned.
+        draft: draft tokens that run after these; requires that the host knows all n tokens.
     """
 
     sequence: Sequence
@@ -36,7 +35,7 @@ class Chunk:
 
     @property
     def n_scored(self) -> int:
-        """How many rows, the last ones, give the probability of a target."""
+        """How many rows, counted from the last, give the probability of a target."""
         if not self.sequence.targets:
             return 0
         return min(self.n, max(self.start + self.n - self.sequence.first_scored, 0))
@@ -49,10 +48,10 @@ class StepPlan:
     Attributes:
         chunks: rows of the step, first admitted first.
         admitted: sequences that joined in this step.
-        prefilling: sequences whose prompt it runs, or a part of it.
-        registered: pages that became known to the prefix cache with it.
-        copies: (from, to) page numbers, to be copied before anything is written, all at once: a
-            page may be copied and then overwritten.
+        prefilling: sequences of whose prompt it runs at least a part.
+        registered: pages that this plan added to the prefix cache.
+        copies: (from, to) page numbers, to be copied together before anything is written: a page
+            may be copied and then overwritten.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -63,7 +62,7 @@ class StepPlan:
 
     @property
     def drafted(self) -> bool:
-        """Whether there are drafts in it."""
+        """Whether any chunk has a draft."""
         return any(chunk.draft for chunk in self.chunks)
 
     @property

@@ -1,4 +1,4 @@
-"""Attention backends: one file each, found by its name, imported when it is asked for."""
+"""Attention backends: one file each, found by name and imported on first use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PREFERENCE = {
 
 
 def available_attention() -> list[str]:
-    """Names of the backends in this folder, sorted; nothing is imported to find them."""
+    """Sorted names of the backends in this folder; imports none of them."""
     names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
@@ -38,16 +38,16 @@ def available_attention() -> list[str]:
 def load_attention(
     name: str | None, shape: AttentionShape, *, batch_invariant: bool = False
 ) -> AttentionBackend:
-    """A backend by its name, or the best one that serves the shape.
+    """Load a backend by name, or the best one that supports the shape.
 
     Args:
-        name: one of `available_attention()`; None takes the first that can serve.
+        name: one of `available_attention()`; None takes the first that supports the shape.
         shape: of the model and its cache.
-        batch_invariant: take only backends whose results do not depend on the batch.
+        batch_invariant: accept only backends whose results do not depend on the batch.
 
     Raises:
-        ConfigError: there is no such backend, it refuses the shape or is not batch-invariant, or
-            none is left; the message says what was tried and why not.
+        ConfigError: there is no such backend, it does not support the shape or is not
+            batch-invariant, or none is left; the message says what was tried and why it failed.
         MissingDependencyError: the named backend needs a package that is not installed.
     """
     if name is not None:

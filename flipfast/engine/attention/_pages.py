@@ -1,4 +1,4 @@
-"""What most backends share: pages as (page, place in it, key head, head_dim), and refusals."""
+"""Shared by most backends: pages of (page_size, key heads, head_dim), and support checks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from flipfast.errors import ConfigError
 
 
 class PagedBackend(AttentionBackend):
-    """Holds keys and values in the layout that every paged FlashAttention reads."""
+    """Stores keys and values in the layout that every paged FlashAttention reads."""
 
     plain_pages = True
 
     def allocate(self, n_pages: int) -> LayerCache:
         s = self.shape
         pages = (n_pages, self.page_size, s.n_kv_heads, s.head_dim)
-        # Zeros: a kernel may read behind a sequence's end, and then 0 * NaN would be NaN.
+        # Zeros: a kernel may read past a sequence's end, where 0 * NaN would be NaN.
         return (
             torch.zeros(pages, dtype=s.dtype, device=s.device),
             torch.zeros(pages, dtype=s.dtype, device=s.device),
@@ -42,14 +42,14 @@ def check_served(
     head_dim_step: int,
     softcap: bool,
 ) -> None:
-    """Raise ConfigError, with the reason, where a backend does not serve a shape.
+    """Raise ConfigError, with the reason, if a backend does not support a shape.
 
     Args:
         name: of the backend, for the message.
-        shape: what is asked for.
-        dtypes, max_head_dim: what it serves.
-        head_dim_step: head sizes are multiples of it.
-        softcap: whether it can cap scores.
+        shape: the requested shape.
+        dtypes, max_head_dim: the supported dtypes and largest head size.
+        head_dim_step: supported head sizes are multiples of it.
+        softcap: whether the backend can cap scores.
     """
     if shape.dtype not in dtypes:
         served = ", ".join(str(dtype) for dtype in dtypes)
@@ -71,7 +71,7 @@ def cuda_capability(name: str, shape: AttentionShape, lowest: int) -> int:
     """Compute capability of the shape's device, 90 for 9.0.
 
     Raises:
-        ConfigError: it is no CUDA device, not there, or below `lowest`.
+        ConfigError: it is not a CUDA device, is not available, or is below `lowest`.
     """
     if shape.device.type != "cuda":
         raise ConfigError(f"{name} needs a CUDA device, not {shape.device}")

@@ -1,4 +1,4 @@
-"""The attention interface: keys and values in pages, queries of many sequences in one batch."""
+"""The attention interface: paged KV caches, and queries of many sequences in one batch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ LayerCache = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """What a backend has to know of a model before it can say whether it serves it.
+    """The properties of a model that determine whether a backend supports it.
 
     Attributes:
-        n_heads: query heads.
-        n_kv_heads: key and value heads; query head h reads key head h * n_kv_heads // n_heads.
-        head_dim: numbers a head.
+        n_heads: number of query heads.
+        n_kv_heads: number of key and value heads; query head h reads key head
+            h * n_kv_heads // n_heads.
+        head_dim: numbers per head.
         dtype: of keys and values in the cache.
-        device: where the cache lies.
+        device: where the cache lives.
         softcap: whether any layer caps its scores.
     """
 
@@ -33,19 +34,20 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class AttentionMetadata:
-    """Where the tokens of one step lie; tensors are on the backend's device.
+    """Layout of one step's tokens; tensors are on the backend's device.
 
     The step's tokens are the last of their sequences: with q = cu_seqlens_q[i + 1] -
-    cu_seqlens_q[i], sequence i's queries stand at positions seq_lens[i] - q to seq_lens[i] - 1.
+    cu_seqlens_q[i], sequence i's queries are at positions seq_lens[i] - q to seq_lens[i] - 1.
 
     Attributes:
-        cu_seqlens_q: (n_seqs + 1,) int32, where each sequence's tokens start in the step.
+        cu_seqlens_q: (n_seqs + 1,) int32, where each sequence's tokens start in the step, then
+            their total number.
         seq_lens: (n_seqs,) int32, tokens of each sequence in the cache, this step's included.
-        block_tables: (n_seqs, any width) int32, page numbers; entries behind a sequence's last
+        block_tables: (n_seqs, any width) int32, page numbers; entries after a sequence's last
             page may hold anything.
         slot_mapping: (n_tokens,) int64, page * page_size + offset for each token of the step.
-        max_seqlen_q: at least the largest number of tokens that a sequence has in the step.
-        max_seq_len: at least the largest of seq_lens.
+        max_seqlen_q: upper bound on the tokens that a sequence has in the step.
+        max_seq_len: upper bound on seq_lens.
     """
 
     cu_seqlens_q: torch.Tensor
@@ -61,15 +63,15 @@ class AttentionBackend(ABC):
 
     A backend is one file in this folder with a class `Backend`. Its constructor takes an
     `AttentionShape`, imports what it needs, and raises `ConfigError` or `MissingDependencyError`
-    with the reason where it cannot serve it. It owns the layout of its pages.
+    with the reason if it does not support the shape. It owns the layout of its pages.
 
     Attributes:
-        page_size: tokens a page holds.
+        page_size: tokens per page.
         batch_invariant: whether a token's result has the same bits whatever else is in the step
-            and however its sequence was cut into steps.
+            and however its sequence was split into steps.
         plain_pages: whether keys and values are two tensors (pages, page_size, n_kv_heads,
-            head_dim) of one dtype and stride, with page_size a power of two, which others may
-            write to, too.
+            head_dim) of one dtype and stride, with page_size a power of two, to which `Ops` may
+            also write.
     """
 
     page_size: int
@@ -81,7 +83,7 @@ class AttentionBackend(ABC):
 
     @abstractmethod
     def allocate(self, n_pages: int) -> LayerCache:
-        """Key and value pages of one layer; what they hold at first does not matter."""
+        """Allocate key and value pages of one layer, with any initial contents."""
 
     @abstractmethod
     def write(
@@ -91,13 +93,13 @@ class AttentionBackend(ABC):
         cache: LayerCache,
         slot_mapping: torch.Tensor,
     ) -> None:
-        """Put a step's keys and values in their slots.
+        """Write a step's keys and values to their slots.
 
         Args:
-            key, value: (n_tokens, n_kv_heads, head_dim), any stride but 1 in the last dimension;
-                any float dtype, rounded to the cache's.
-            cache: what `allocate` gave for the layer.
-            slot_mapping: (n_tokens,) int64, no slot twice, but for slots of page 0, which no
+            key, value: (n_tokens, n_kv_heads, head_dim) with stride 1 in the last dimension; any
+                float dtype, rounded to the cache's.
+            cache: the layer's cache, from `allocate`.
+            slot_mapping: (n_tokens,) int64, without duplicates except slots of page 0, which no
                 sequence owns.
         """
 
@@ -115,29 +117,29 @@ class AttentionBackend(ABC):
     ) -> torch.Tensor:
         """Attention of every query over the keys up to its own position, already written.
 
-        Scores are scale * q.k, capped to softcap * tanh(scores / softcap) where there is a
-        softcap, over the last `window` positions (the query's own included) where there is one.
+        Scores are scale * q.k, capped to softcap * tanh(scores / softcap) if there is a softcap,
+        over the last `window` positions (the query's own included) if there is a window.
 
         Args:
-            query: (n_tokens, n_heads, head_dim), any stride but 1 in the last dimension.
-            cache: what `allocate` gave for the layer.
+            query: (n_tokens, n_heads, head_dim) with stride 1 in the last dimension.
+            cache: the layer's cache, from `allocate`.
             metadata: of the step.
             out: (n_tokens, n_heads * head_dim), contiguous, overwritten and returned.
         """
 
     def copy_pages(self, cache: LayerCache, sources: torch.Tensor, targets: torch.Tensor) -> None:
-        """Copy whole pages of a layer to other ones.
+        """Copy whole pages of a layer to other pages.
 
         Args:
-            cache: what `allocate` gave for the layer, pages along the first dimension; a backend
-                that lays them out otherwise overrides this.
-            sources: (n,) int64, page numbers, any number of times each.
-            targets: (n,) int64, page numbers, none twice; all sources are read before.
+            cache: the layer's cache, from `allocate`, with pages along the first dimension; a
+                backend with another layout overrides this method.
+            sources: (n,) int64, page numbers, duplicates allowed.
+            targets: (n,) int64, distinct page numbers; all sources are read before any write.
         """
         for pages in cache:
             pages.index_copy_(0, targets, pages.index_select(0, sources))
 
     def page_bytes(self) -> int:
-        """Bytes of one page of keys and values, one layer."""
+        """Bytes of one page of keys and values of one layer."""
         s = self.shape
         return 2 * self.page_size * s.n_kv_heads * s.head_dim * s.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Attention on the CPU: C++ kernels over pages of 32 tokens in a layout of their own."""
+"""Attention on the CPU: C++ kernels with their own layout of 32-token pages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Backend(AttentionBackend):
     """Online softmax over key blocks at fixed positions (FlashAttention, Dao et al. 2022).
 
     float32 pages: keys (kv head, head_dim, 32 tokens), values (kv head, 32 tokens, head_dim).
-    bfloat16 pages: the same with the values of two dimensions (keys) or two tokens (values) side by
-    side, as matrix instructions take them. head_dim is padded to a multiple of 32.
+    bfloat16 pages: the same, with pairs of dimensions (keys) or of tokens (values) interleaved, as
+    matrix instructions expect. head_dim is padded to a multiple of 32.
 
     Raises:
-        ConfigError: another device or dtype, or a head size that is no multiple of 8 or too large.
+        ConfigError: another device or dtype, a head size that is not a multiple of 8 or is above
+            512, or query heads that do not divide evenly among the key heads.
     """
 
     page_size = 32
@@ -50,7 +51,7 @@ class Backend(AttentionBackend):
         self._depth = -(-shape.head_dim // 32) * 32
 
     def allocate(self, n_pages: int) -> LayerCache:
-        """Key and value pages of one layer, all zeros."""
+        """Allocate key and value pages of one layer, all zeros."""
         heads = self.shape.n_kv_heads
         if self.shape.dtype is torch.float32:
             return (
@@ -63,7 +64,7 @@ class Backend(AttentionBackend):
         )
 
     def page_bytes(self) -> int:
-        """Bytes of one page of keys and values, one layer, padding included."""
+        """Bytes of one page of keys and values of one layer, including padding."""
         s = self.shape
         return 2 * self.page_size * s.n_kv_heads * self._depth * s.dtype.itemsize
 
@@ -74,7 +75,7 @@ class Backend(AttentionBackend):
         cache: LayerCache,
         slot_mapping: torch.Tensor,
     ) -> None:
-        """Put a step's keys and values in their slots; see the base class.
+        """Write a step's keys and values to their slots; see the base class.
 
         Raises:
             ValueError: another shape, dtype or stride, or a slot outside the cache.
@@ -111,7 +112,7 @@ class Backend(AttentionBackend):
         """Attention of every query over the keys up to its own position; see the base class.
 
         Raises:
-            ValueError: another shape, dtype or stride, or metadata that does not fit together.
+            ValueError: another shape, dtype or stride, or inconsistent metadata.
         """
         heads, head_dim = self.shape.n_heads, self.shape.head_dim
         query = self._heads("query", query, heads)
@@ -152,7 +153,7 @@ class Backend(AttentionBackend):
         return out if result is out else out.copy_(result)
 
     def _heads(self, name: str, x: torch.Tensor, heads: int) -> torch.Tensor:
-        """x as float32, once it is (n, heads, head_dim) with stride 1 in the last dimension."""
+        """Check that x is (n, heads, head_dim) with last stride 1, and return it as float32."""
         head_dim = self.shape.head_dim
         if x.ndim != 3 or x.shape[1:] != (heads, head_dim) or x.stride(2) != 1 or not x.is_cpu:
             raise ValueError(
@@ -175,7 +176,7 @@ class Backend(AttentionBackend):
 
 
 def _vector(name: str, x: torch.Tensor, n: int, dtype: torch.dtype) -> int:
-    """Address of a contiguous vector of n integers."""
+    """Address of a contiguous vector of n integers; raises ValueError for anything else."""
     if x.shape != (n,) or x.dtype is not dtype or not x.is_contiguous() or not x.is_cpu:
         raise ValueError(
             f"{name} must be ({n},) {dtype} on the CPU and contiguous, not {tuple(x.shape)} "

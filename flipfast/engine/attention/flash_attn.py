@@ -1,4 +1,4 @@
-"""The FlashAttention packages: versions 2 and 4 of flash-attn, version 3 as vLLM ships it."""
+"""The FlashAttention packages: flash-attn versions 2 and 4, and version 3 as shipped with vLLM."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAME = "flash_attn"
 
 
 class _Version(Protocol):
-    """One package's way to be called.
+    """The calling convention of one package.
 
     Attributes:
-        page_size: tokens a page.
+        page_size: tokens per page.
         batch_invariant: as in `AttentionBackend`.
     """
 
@@ -40,12 +40,11 @@ class _Version(Protocol):
 
 
 class _VllmThree:
-    """FlashAttention 3 from `vllm.vllm_flash_attn`, compute capability 9.0.
+    """FlashAttention 3 from `vllm.vllm_flash_attn`, for compute capability 9.0.
 
-    Batch-invariant up to head size 192: with num_splits=1 keys come in blocks at fixed positions,
-    and pages smaller than a block keep the kernel on the loads, and so on the block size, that
-    does not depend on the step. Above, the block size changes where a window is as long as the
-    longest sequence.
+    Batch-invariant up to head size 192: with num_splits=1, key blocks are at fixed positions, and
+    pages smaller than a block keep the kernel on a load path whose block size does not depend on
+    the step. Above 192, the block size changes if a window is as long as the longest sequence.
     """
 
     page_size = 16
@@ -93,8 +92,8 @@ class _VllmThree:
 class _Two:
     """Version 2 of the flash-attn package.
 
-    Not batch-invariant: over pages `flash_attn_varlen_func` chooses its number of splits by the
-    size of the batch, and has no argument for it.
+    Not batch-invariant: with pages, `flash_attn_varlen_func` chooses its number of splits by the
+    size of the batch, and has no argument to set it.
     """
 
     page_size = 256
@@ -143,9 +142,9 @@ class _Two:
 
 
 class _Four:
-    """Version 4, a pre-release: kernels in a CUDA DSL, compute capability 9.0 to 11.
+    """Version 4, a pre-release: kernels in a CUDA DSL, for compute capability 9.0 to 11.
 
-    Not batch-invariant: what its tiles depend on is not documented.
+    Not batch-invariant: it is not documented what its tile sizes depend on.
     """
 
     page_size = 128
@@ -193,13 +192,13 @@ class _Four:
         out.copy_(result[0] if isinstance(result, tuple) else result)
 
 
-# Best first: on Hopper version 3 was made for the chip, from Blackwell on version 4.
+# Best first: version 3 was made for Hopper, version 4 for Blackwell and later.
 _HOPPER: tuple[Callable[[AttentionShape, int], _Version], ...] = (_VllmThree, _Two, _Four)
 _OTHERS: tuple[Callable[[AttentionShape, int], _Version], ...] = (_Four, _Two)
 
 
 class Backend(PagedBackend):
-    """The best installed FlashAttention package that serves the shape and the device."""
+    """The best installed FlashAttention package that supports the shape and the device."""
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__(shape)
@@ -253,11 +252,11 @@ def _load(shape: AttentionShape, capability: int) -> _Version:
 
 
 def _function(module: str, name: str, parameters: tuple[str, ...]) -> Any:
-    """A package's function.
+    """Import a package's function.
 
     Raises:
-        ImportError: there is none; of version 4 alone, `flash_attn` is an empty namespace.
-        ConfigError: it does not take all of these parameters.
+        ImportError: it does not exist; with version 4 alone, `flash_attn` is an empty namespace.
+        ConfigError: it does not accept all of these parameters.
     """
     function = getattr(import_module(module), name, None)
     if function is None:

@@ -1,4 +1,4 @@
-"""Attention spelled out in plain torch: the oracle of the other backends, on any device."""
+"""Attention in plain torch, on any device: the reference for the other backends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _QUERY_BLOCK = 128  # queries at once: bounds the score matrix of a long prompt
 
 
 class Backend(PagedBackend):
-    """A sequence at a time, in float32."""
+    """Computes one sequence at a time, in float32."""
 
     page_size = 16
     batch_invariant = False
@@ -50,7 +50,7 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Queries at positions up to `end`, exclusive, against all keys of their sequence, float32."""
+    """Attention, in float32, of queries at positions up to `end` (exclusive) over all keys."""
     n, n_heads, head_dim = query.shape
     grouped = query.view(n, key.shape[1], -1, head_dim)
     scores = torch.einsum("qhgd,khd->hgqk", grouped, key) * scale

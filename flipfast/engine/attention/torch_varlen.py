@@ -1,4 +1,4 @@
-"""PyTorch's own FlashAttention over pages: `torch.nn.attention.varlen`, torch 2.13 or newer."""
+"""PyTorch's own paged FlashAttention: `torch.nn.attention.varlen`, torch 2.13 or newer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NEEDED = ("block_table", "seqused_k", "num_splits", "enable_gqa")
 
 
 class Backend(PagedBackend):
-    """FlashAttention 2 as torch ships it, without a split over keys.
+    """FlashAttention 2 as shipped with torch, without splitting over keys.
 
-    Batch-invariant: over pages torch always launches the split-KV kernel, whose tile is fixed by
-    the head size; with num_splits=1 it takes key blocks at fixed positions in one fixed order, and
-    blocks that a row does not see change nothing in it. Left to itself torch would choose the
+    Batch-invariant: with pages, torch always launches the split-KV kernel, whose tile size depends
+    only on the head size; with num_splits=1, it reads key blocks at fixed positions in a fixed
+    order, and blocks that a row does not see do not affect it. By default, torch would choose the
     number of splits by the size of the batch.
     """
 
@@ -56,7 +56,7 @@ class Backend(PagedBackend):
             query,
             *cache,
             metadata.cu_seqlens_q,
-            # Wanted for its shape only: seqused_k and block_table say where the keys are.
+            # Only its shape matters: seqused_k and block_table define where the keys are.
             metadata.cu_seqlens_q,
             metadata.max_seqlen_q,
             metadata.max_seq_len,
@@ -72,7 +72,7 @@ class Backend(PagedBackend):
 
 
 def _varlen_attn() -> Any:
-    """torch's function, where it can read pages."""
+    """torch's function; raises ConfigError if it cannot read pages."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError as error:

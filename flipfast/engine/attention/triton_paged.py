@@ -1,4 +1,4 @@
-"""The project's own kernel: `flipfast_kernels.paged_attention`."""
+"""Attention by the project's own kernel, `flipfast_kernels.paged_attention`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder or a hub name with config.json and safetensors, read a tensor at a time."""
+"""Reads checkpoints (config.json and safetensors, local or from the hub) tensor by tensor."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a model on disk, all files there and whole.
+    """The weights of a model on disk, with all files present and complete.
 
     Attributes:
-        source: what error messages call them: the path of their only file, or of their index.
+        source: name in error messages: the path of the only file, or of the index.
         files: the safetensors files.
-        dtype: of most of the numbers.
+        dtype: the most frequent dtype of the numbers.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Checkpoint:
     dtype: torch.dtype
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and tensors, file by file, each mapped from disk when its turn comes."""
+        """Names and tensors, file by file, each mapped from disk when it is reached."""
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118 - no mapping
@@ -45,16 +45,16 @@ class Checkpoint:
 
 
 def read_model(name: str, revision: str | None = None) -> tuple[DecoderSpec, Checkpoint]:
-    """What decoder a model needs, and its weights, of which only the headers are read.
+    """Read a model's specification and the headers of its weights.
 
-    The weights of a hub model are downloaded once config.json has shown that they can be used.
+    The weights of a hub model are downloaded only if its config.json shows that it is supported.
 
     Args:
         name: a local folder or a hub name.
         revision: of the hub model; None is its main branch.
 
     Raises:
-        UnsupportedModelError: the model may be sound, but is not served here.
+        UnsupportedModelError: the model may be valid, but is not supported here.
         ModelLoadError: no such model, or a broken file; the message names file and field.
     """
     path = fetch(name, revision, ["config.json"]) / "config.json"
@@ -94,7 +94,7 @@ def _checkpoint(name: str, revision: str | None) -> Checkpoint:
 
 
 def _read_index(path: Path) -> dict[str, set[str]]:
-    """The shards that an index names, and the tensors that it puts into each."""
+    """The shards that an index names, and the tensors that it lists for each."""
     weight_map = _read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelLoadError(f"{path}: the field 'weight_map' is {weight_map!r}, not a table")
@@ -105,7 +105,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
 
 
 def _count(path: Path, numbers: Counter[torch.dtype]) -> set[str]:
-    """Names of a file's tensors; how many numbers it has of each dtype is added to `numbers`."""
+    """Names of a file's tensors; adds its count of numbers of each dtype to `numbers`."""
     with _opened(path) as file:
         names = set(file.keys())
         for name in names:

@@ -1,4 +1,4 @@
-"""The decoder of all families: tokens of many sequences in, logits or arg-maxes of rows out."""
+"""The decoder for all families: takes tokens of many sequences, returns logits or arg-maxes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flipfast.engine.ops.torch_ops import TorchLinear
 
 
 class Decoder:
-    """A transformer decoder over a paged cache.
+    """A transformer decoder over a paged KV cache.
 
-    Its weights hold nothing sensible before `load`. A step allocates no memory of its own: all
-    activations live in a workspace, so a result is overwritten by the next call.
+    Weights are uninitialized before `load`. A step allocates no memory: all activations live in a
+    workspace, so the next call overwrites a result.
 
     Args:
-        spec: what the model is like; its max_positions sets the size of the rope tables, so a
-            smaller one saves memory where contexts are short.
-        ops: what it computes with; its device is the decoder's.
-        attention: of the same device.
-        max_tokens: most tokens a step may have.
-        max_logit_rows: most rows that logits are made of at a time.
+        spec: of the model; its max_positions sets the size of the rope tables, so a smaller value
+            saves memory if contexts are short.
+        ops: the operations it runs; their device is the decoder's.
+        attention: on the same device.
+        max_tokens: maximum number of tokens of a step.
+        max_logit_rows: maximum number of rows for which logits are computed at a time.
         source_dtype: of the checkpoint.
     """
 
@@ -72,15 +72,16 @@ class Decoder:
             )
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> None:
-        """Fill the weights in place, for the first time or with new ones.
+        """Load weights in place, for the first time or to replace earlier ones.
 
         Args:
             tensors: all tensors of the model, by their names in published checkpoints, with or
                 without the prefixes "model." and "language_model."; any float dtype.
-            source: what error messages call the checkpoint, such as the path of its file.
+            source: name of the checkpoint in error messages, such as the path of its file.
 
         Raises:
-            ModelLoadError: a tensor is missing, unknown or misshapen; the weights are then a mix.
+            ModelLoadError: a tensor is missing, unknown or misshapen; the weights are then a mix
+                of old and new.
         """
         ignored = self.spec.foreign + (("lm_head.weight",) if self.spec.tied else ())
         fill(self._slots(), tensors, source, ignored=ignored)
@@ -116,14 +117,14 @@ class Decoder:
         """Run the layers for one step and write its keys and values to the caches.
 
         Args:
-            input_ids, positions: (n,) int64, sequence behind sequence as metadata says; n at most
+            input_ids, positions: (n,) int64, sequence after sequence as in metadata; n is at most
                 max_tokens.
-            caches: one entry a layer, from the attention backend's `allocate`.
-            metadata: where the tokens lie.
-            logit_rows: (m,) int64, rows of the step that `logits` or `best` will be asked for.
+            caches: one entry per layer, from the attention backend's `allocate`.
+            metadata: the layout of the tokens.
+            logit_rows: (m,) int64, rows of the step that the LM head will run on.
 
         Returns:
-            (m, hidden_size), normed for the head, valid until the next call.
+            (m, hidden_size), normalized for the LM head, valid until the next call.
         """
         spec, ops = self.spec, self.ops
         step = self._workspace.step(positions, metadata)
@@ -134,7 +135,7 @@ class Decoder:
             layer.attend(step, pending, self.attention, cache)
             pending = layer.finish(every)
         self._layers[-1].attend(step, pending, self.attention, caches[-1])
-        # Behind the last attention only the rows that logits are wanted for matter.
+        # After the last attention, only rows whose logits are wanted matter.
         rows = self._workspace.chosen_rows(logit_rows)
         if not len(logit_rows):
             return rows.hidden
@@ -142,10 +143,10 @@ class Decoder:
         return ops.add_rms_norm(pending, rows.residual, self._norm, spec.norm_eps, pending)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The head's product: (m, vocab_size) float32, valid until the next call.
+        """The logits, (m, vocab_size) float32, valid until the next call.
 
         Args:
-            hidden: (m, hidden_size), rows of what `forward` gave, at most max_logit_rows.
+            hidden: (m, hidden_size), rows of `forward`'s result, at most max_logit_rows.
         """
         raw, logits = self._workspace.logits(len(hidden))
         if not len(hidden):
@@ -157,7 +158,7 @@ class Decoder:
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
     def best(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The arg-max of each row's logits, -1 where that is not finite: (m,) int64.
+        """The arg-max of each row's logits, (m,) int64; -1 where the maximum is not finite.
 
         Args:
             hidden: (m, hidden_size), from `forward`.
@@ -168,15 +169,15 @@ class Decoder:
     def score(
         self, hidden: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """How likely a token is behind each row, and which one is the likeliest.
+        """The log-probability of a target after each row, and the likeliest token.
 
         Args:
             hidden: (m, hidden_size), from `forward`.
             targets: (m,) int64, in [0, vocab_size).
 
         Returns:
-            Natural logarithms of the targets' probabilities, (m,) float32, and the arg-max of each
-            row's logits, (m,) int64; NaN and -1 where logits are not finite.
+            Natural log-probabilities of the targets, (m,) float32, and the arg-max of each row's
+            logits, (m,) int64; NaN and -1 where logits are not finite.
         """
         n = self.max_logit_rows
         parts = [self._score(*part) for part in zip(hidden.split(n), targets.split(n), strict=True)]
@@ -198,11 +199,11 @@ class Decoder:
         return self.ops.argmax(self.logits(hidden)) if fused is None else fused
 
     def offload(self, keep: bool) -> None:
-        """Give the device's memory back; `restore` must come before anything else.
+        """Free the device's memory; `restore` must be called before anything else.
 
         Args:
-            keep: move the weights to host memory, pinned where the device is a GPU; on the CPU
-                they stay where they are. Else they are dropped.
+            keep: True moves the weights to pinned host memory if the device is a GPU, and leaves
+                them in place on the CPU; False drops them.
         """
         del self._workspace
         self._kept = keep
@@ -213,7 +214,7 @@ class Decoder:
                 tensor.data = tensor.data.cpu().pin_memory()
 
     def restore(self) -> None:
-        """Take the device's memory again; weights that were dropped must be loaded afterwards."""
+        """Allocate the device's memory again; dropped weights must be loaded afterwards."""
         if self._kept:
             for tensor in self._tensors():
                 tensor.data = tensor.data.to(self.ops.device)
@@ -222,7 +223,7 @@ class Decoder:
         self._workspace = Workspace(self.spec, self.ops, self._max_tokens, self.max_logit_rows)
 
     def weight_bytes(self) -> int:
-        """Memory that the weights take, in bytes; packed products count as if not packed."""
+        """Memory of the weights in bytes; packed products count as if they were not packed."""
         packed = [part for part in self._linears() if not isinstance(part, TorchLinear)]
         rows = sum(part.n_out * part.n_in for part in packed)
         plain = sum(tensor.nbytes for tensor in self._tensors())
@@ -232,7 +233,7 @@ class Decoder:
         return [*(part for layer in self._layers for part in layer.linears()), self._head]
 
     def _tensors(self) -> list[torch.Tensor]:
-        """Every tensor of weights, once; what a packed product holds is its own."""
+        """Every weight tensor once, except those inside packed products."""
         tensors = [self._embedding, self._norm]
         tensors += [norm for layer in self._layers for norm in layer.norms.values()]
         tensors += [part for rope in self._ropes.values() for part in (rope.cos, rope.sin)]
@@ -243,7 +244,7 @@ class Decoder:
 
 
 def rope_table(rope: RopeSpec, n_positions: int, device: torch.device) -> RopeTable:
-    """Cosines and sines of positions 0 to n_positions, exclusive, on the device."""
+    """Cosines and sines of positions 0 to n_positions (exclusive), on the device."""
     frequencies = torch.tensor(rope.inv_freq, dtype=torch.float32)
     angles = torch.arange(n_positions, dtype=torch.float32)[:, None] * frequencies
     cos, sin = (part.mul_(rope.attention_factor) for part in (angles.cos(), angles.sin()))

@@ -4,4 +4,4 @@ from flipfast.errors import ModelLoadError
 
 
 class UnsupportedModelError(ModelLoadError):
-    """A sound model that the decoder here cannot run: an unknown family, or a feature it lacks."""
+    """A valid model that this decoder cannot run: an unknown family or an unsupported feature."""

@@ -1,4 +1,4 @@
-"""From a folder or a hub name to a local folder with the files that are needed."""
+"""Finds or downloads a model's files, given a folder or a hub name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from flipfast.errors import ModelLoadError
 
 
 def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
-    """The folder itself, or that of the hub cache, filled with the files that match.
+    """The local folder itself, or the hub cache's folder with the matching files downloaded.
 
     Args:
         name: a local folder or a hub name.
         revision: of the hub model; None is its main branch.
-        patterns: of file names to download; what the cache holds is not downloaded again.
+        patterns: of file names to download; cached files are not downloaded again.
 
     Raises:
         ModelLoadError: no such folder, no such hub model, or no way to reach it.
@@ -44,10 +44,10 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of that name; None for what can only be a hub name.
+    """The folder of that name; None if it can only be a hub name.
 
     Raises:
-        ModelLoadError: a file, or a path where there is no folder.
+        ModelLoadError: the name is a file, or a path where there is no folder.
     """
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -63,7 +63,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def refusal(name: str, revision: str | None, error: Exception) -> str | None:
-    """What to tell a user whom the hub refuses a model; None for other errors."""
+    """The message to show if the hub refuses a model; None for other errors."""
     if isinstance(error, GatedRepoError):
         return (
             f"the hub model {name!r} is gated; accept its terms on the hub, then log in with "
@@ -80,7 +80,7 @@ def refusal(name: str, revision: str | None, error: Exception) -> str | None:
 
 
 def not_cached(name: str) -> str:
-    """What to tell a user who is offline without the model."""
+    """The message to show if the user is offline and the model is not cached."""
     return (
         f"{name!r} is no local folder, the hub cannot be reached, and the local hub cache does "
         "not hold it; check the network, or name a folder that holds config.json"

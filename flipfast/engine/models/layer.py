@@ -1,4 +1,4 @@
-"""One layer of the decoder: its weights, where they come from, and what it does with a step."""
+"""One layer of the decoder: its weights, their checkpoint names, and its forward pass."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flipfast.engine.ops.base import Linear, Ops, RopeTable
 
 @dataclass(frozen=True)
 class Step:
-    """A step's tokens and the buffers for its rows; activations are in the operations' dtype.
+    """A step's tokens and the buffers for its rows; activations have the operations' dtype.
 
     Attributes:
         positions: (n,) int64.
-        metadata: where the tokens lie in the cache.
+        metadata: the layout of the tokens in the cache.
         residual, hidden: (n, hidden_size).
         qkv: (n, (n_heads + 2 * n_kv_heads) * head_dim).
         query, key, value: views of qkv, (n, heads, head_dim).
-        mixed: (n, n_heads * head_dim), what attention gives.
+        mixed: (n, n_heads * head_dim), the output of attention.
     """
 
     positions: torch.Tensor
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that go on behind attention, and their buffers.
+    """Buffers for the rows that continue after attention.
 
     Attributes:
         mixed: (m, n_heads * head_dim).
@@ -58,8 +58,8 @@ class Rows:
 class DecoderLayer:
     """Attention and MLP with the norms that the family has.
 
-    A block's output is not added to the residual at once but handed on, as the addition goes
-    together with the norm before the next block.
+    A block's output is not added to the residual at once but stays pending, because the addition
+    is fused with the norm before the next block.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DecoderLayer:
             self.norms["key"] = norm(keys if full else spec.head_dim)
 
     def linears(self) -> list[Linear]:
-        """Its products."""
+        """The layer's products."""
         return [self.qkv, self.output, self.gate_up, self.down]
 
     def attend(
@@ -106,7 +106,7 @@ class DecoderLayer:
         attention: AttentionBackend,
         cache: LayerCache,
     ) -> None:
-        """Add what is pending to the residual and write attention's result to `step.mixed`."""
+        """Add the pending output to the residual and write attention's result to `step.mixed`."""
         spec, ops, norms = self._spec, self._ops, self.norms
         x = self._enter(pending, step.residual, "pre_attention", step.hidden)
         self.qkv(x, step.qkv)
@@ -134,7 +134,7 @@ class DecoderLayer:
         )
 
     def finish(self, rows: Rows) -> torch.Tensor:
-        """The rest of the layer; returns what is pending, (m, hidden_size)."""
+        """Run the rest of the layer; returns the pending output, (m, hidden_size)."""
         pending = self._leave(self.output(rows.mixed, rows.hidden), "post_attention")
         x = self._enter(pending, rows.residual, "pre_mlp", rows.hidden)
         self._ops.gated(self.gate_up(x, rows.gate_up), self._spec.activation, rows.inner)
@@ -159,7 +159,7 @@ class DecoderLayer:
         return x if weight is None else self._ops.rms_norm(x, weight, self._spec.norm_eps, x)
 
     def slots(self) -> Iterator[tuple[str, Slot]]:
-        """Names of the layer's tensors in a checkpoint, without prefix, and their places."""
+        """Checkpoint names, without prefix, and slots of the layer's tensors."""
         spec, start = self._spec, f"layers.{self._index}"
         d, i = spec.hidden_size, spec.intermediate_size
         heads, keys = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
@@ -182,7 +182,7 @@ class DecoderLayer:
 
 
 def norm_slot(name: str, weight: torch.Tensor, offset: float) -> tuple[str, Slot]:
-    """The place of a norm's weight, to which the family's offset is added."""
+    """The slot of a norm's weight, to which the family's offset is added."""
 
     def put(tensor: torch.Tensor) -> None:
         weight.copy_(tensor).add_(offset)

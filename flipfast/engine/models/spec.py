@@ -1,4 +1,4 @@
-"""What sets one decoder apart from another, as plain numbers."""
+"""The specification of a decoder, as plain numbers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer's own settings.
+    """Settings of one layer.
 
     Attributes:
-        window: positions that a query sees, its own included; None for all.
-        rope: which of the model's rope tables it uses; None for no rotation.
+        window: number of positions that a query sees, its own included; None for all.
+        rope: name of the model's rope table that it uses; None for no rotation.
     """
 
     window: int | None
@@ -24,7 +24,7 @@ class RopeSpec:
     """Frequencies of one rope table.
 
     Attributes:
-        inv_freq: radians a position, one for each pair of dimensions, all scaling applied.
+        inv_freq: radians per position, one for each pair of dimensions, with all scaling applied.
         attention_factor: multiplies cosines and sines.
     """
 
@@ -38,26 +38,26 @@ class DecoderSpec:
 
     Attributes:
         vocab_size: rows of the embedding.
-        hidden_size: numbers a token between layers.
-        intermediate_size: numbers a token inside the MLP.
+        hidden_size: numbers per token between layers.
+        intermediate_size: numbers per token inside the MLP.
         n_heads, n_kv_heads, head_dim: of attention.
         max_positions: context length.
-        layers: one entry a layer.
+        layers: one entry per layer.
         ropes: rope tables by the names that layers use.
         norm_eps: epsilon of every norm.
         norm_offset: added to every norm weight (1 in Gemma).
-        norm_names: the layer's norms by place: keys "pre_attention", "post_attention", "pre_mlp",
-            "post_mlp", those that the family has, to the checkpoint's names. A post norm is applied
-            to a block's output before it is added to the residual.
-        qk_norm: None, "head" (a norm a head) or "full" (one over all heads).
+        norm_names: maps the layer norms that the family has ("pre_attention", "post_attention",
+            "pre_mlp", "post_mlp") to the checkpoint's names. A post norm is applied to a block's
+            output before it is added to the residual.
+        qk_norm: None, "head" (one norm per head) or "full" (one over all heads).
         qkv_bias, output_bias, mlp_bias: which products have a bias.
         activation: of the gate, "silu" or "gelu_tanh".
         embed_scale: multiplies embeddings.
         attention_scale: multiplies q.k.
         attention_softcap, logit_softcap: caps, or None.
-        tied: whether the logits use the embedding's weight.
-        foreign: starts of the names of tensors that belong to other parts of the checkpoint, such
-            as a vision tower.
+        tied: whether the LM head uses the embedding's weight.
+        foreign: name prefixes of tensors that belong to other parts of the checkpoint, such as a
+            vision tower.
     """
 
     vocab_size: int

@@ -1,4 +1,4 @@
-"""Where each tensor of a checkpoint goes, and the checks on the way."""
+"""Assigns each tensor of a checkpoint to its place, with checks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from flipfast.errors import ModelLoadError
 
 _PREFIXES = ("model.", "language_model.")
-_COMPUTED = "rotary_emb.inv_freq"  # old checkpoints carry it; it follows from the configuration
+_COMPUTED = "rotary_emb.inv_freq"  # in old checkpoints; it follows from the configuration
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one tensor.
+    """The destination of one tensor.
 
     Attributes:
         shape: that the tensor must have.
-        meaning: of the shape, in names of the configuration's fields.
-        put: copies the tensor into its place.
+        meaning: of the shape, in terms of the configuration's fields.
+        put: copies the tensor to its destination.
     """
 
     shape: tuple[int, ...]
@@ -38,14 +38,14 @@ def fill(
     """Put every tensor into its slot.
 
     Args:
-        slots: by name, without the prefixes that checkpoints put before it.
+        slots: by name, without the prefixes that checkpoints add.
         tensors: names, with or without prefixes, and tensors of any float dtype, on any device.
-        source: what error messages call the checkpoint.
-        ignored: starts of the names of tensors to leave out.
+        source: name of the checkpoint in error messages.
+        ignored: name prefixes of tensors to skip.
 
     Raises:
-        ModelLoadError: a tensor is missing, has no slot, comes twice, or has another shape or
-            kind of numbers; the slots filled until then stay filled.
+        ModelLoadError: a tensor is missing, has no slot, occurs twice, or has the wrong shape or
+            no float dtype; slots filled before that stay filled.
     """
     filled: set[str] = set()
     for full_name, tensor in tensors:

@@ -1,4 +1,4 @@
-"""The buffers a step works in, allocated once."""
+"""The buffers that steps use, allocated once."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from flipfast.engine.ops.base import Ops
 
 
 def workspace_bytes(spec: DecoderSpec, ops: Ops, max_tokens: int) -> int:
-    """Device memory that a workspace takes at once, in bytes."""
+    """Device memory that a workspace allocates when created, in bytes."""
     activations = max_tokens * (2 * spec.hidden_size + _scratch_width(spec))
     return activations * ops.activation_dtype.itemsize
 
 
 def logits_bytes(spec: DecoderSpec, ops: Ops, max_logit_rows: int) -> int:
-    """Device memory that a workspace takes when logits are first asked for, in bytes."""
+    """Device memory that a workspace allocates when logits are first requested, in bytes."""
     raw = 0 if ops.logits_dtype == torch.float32 else ops.logits_dtype.itemsize
     return max_logit_rows * spec.vocab_size * (4 + raw)
 
 
 class Workspace:
-    """Buffers for the largest step; a smaller one uses the first rows of each.
+    """Buffers for the largest step; a smaller step uses the first rows of each.
 
-    Attention's and the MLP's share memory, as no layer needs both at once.
+    The buffers of attention and MLP share memory, as no layer needs both at once.
 
     Args:
         spec: of the model.
-        ops: give device and dtype.
-        max_tokens: most rows of a step.
-        max_logit_rows: most rows of logits that are there at a time.
+        ops: determine device and dtype.
+        max_tokens: maximum number of rows of a step.
+        max_logit_rows: maximum number of rows of logits at a time.
     """
 
     def __init__(self, spec: DecoderSpec, ops: Ops, max_tokens: int, max_logit_rows: int) -> None:
@@ -49,7 +49,7 @@ class Workspace:
         scratch = buffer(max_tokens * _scratch_width(spec))
         self._qkv, self._mixed = _carve(scratch, max_tokens, _qkv_width(spec), heads)
         self._gate_up, self._inner = _carve(scratch, max_tokens, 2 * inner, inner)
-        # In the place of what attention has read by then.
+        # Overlaps qkv, which attention has read by then.
         (self._chosen_mixed,) = _carve(scratch, max_tokens, heads)
         self._logits_shape = (max_logit_rows, spec.vocab_size)
         self._logits_dtype = ops.logits_dtype
@@ -83,9 +83,9 @@ class Workspace:
         )
 
     def chosen_rows(self, chosen: torch.Tensor) -> Rows:
-        """Any rows of a step, gathered: attention's results and the residual, which is then gone.
+        """Gather some rows of a step's attention results and residual.
 
-        The residual goes to the place of the hidden numbers, and those to its own.
+        The hidden and residual buffers swap roles, so the full residual is overwritten later.
         """
         m = len(chosen)
         mixed, residual = self._chosen_mixed[:m], self._hidden[:m]
@@ -100,7 +100,7 @@ class Workspace:
         )
 
     def logits(self, m: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m, vocab_size) in the head's dtype and in float32; the same where that is one.
+        """Buffers (m, vocab_size) in the head's dtype and in float32; one buffer if these agree.
 
         m is at most max_logit_rows.
         """
@@ -109,7 +109,7 @@ class Workspace:
 
     @cached_property
     def _logits(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Made when first asked for: where the arg-max is taken in the head's product, never."""
+        """Allocated on first use: never, if the head's product computes the arg-max itself."""
         logits = torch.empty(self._logits_shape, dtype=torch.float32, device=self._hidden.device)
         if self._logits_dtype == torch.float32:
             return logits, logits
@@ -126,6 +126,6 @@ def _scratch_width(spec: DecoderSpec) -> int:
 
 
 def _carve(scratch: torch.Tensor, n: int, *widths: int) -> list[torch.Tensor]:
-    """Matrices of n rows, one behind the other."""
+    """Split a buffer into consecutive matrices of n rows."""
     parts = scratch[: n * sum(widths)].split([n * width for width in widths])
     return [part.view(n, width) for part, width in zip(parts, widths, strict=True)]

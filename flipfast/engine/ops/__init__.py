@@ -1,1 +1,1 @@
-"""Operations of a decoder layer: one file a kind of device."""
+"""Operations of a decoder layer: one file per kind of device."""

@@ -1,4 +1,4 @@
-"""The operations a decoder layer is made of, besides attention; one implementation a device."""
+"""The operations of a decoder layer, except attention; one implementation per kind of device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Linear(ABC):
-    """A matrix product with a fixed weight, in whatever layout its device likes best.
+    """A matrix product with a fixed weight, in whatever layout suits the device.
 
     Attributes:
         n_out: rows of the weight.
@@ -22,11 +22,11 @@ class Linear(ABC):
 
     @abstractmethod
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
-        """Set rows first_row and following from (n, n_in), any float dtype, on any device."""
+        """Set the rows from first_row on to weight, (n, n_in), any float dtype, any device."""
 
     @abstractmethod
     def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
-        """Set the bias of rows first_row and following from (n,); it is 0 until then."""
+        """Set the bias of the rows from first_row on to bias, (n,); it is 0 before that."""
 
     @abstractmethod
     def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ class RopeTable:
     """Cosines and sines of the rotary embedding (Su et al. 2021), halves rotated as in GPT-NeoX.
 
     Attributes:
-        cos, sin: (positions, rotary_dim / 2) float32, scaled as the model's rope type asks.
+        cos, sin: (positions, rotary_dim / 2) float32, scaled as the model's rope type requires.
     """
 
     cos: torch.Tensor
@@ -46,11 +46,11 @@ class RopeTable:
 
 
 class KeyValueStore(Protocol):
-    """Where a layer's keys and values go; what an attention backend is to the operations.
+    """Stores a layer's keys and values: the part of an attention backend that operations use.
 
     Attributes:
         plain_pages: whether its caches are two tensors (pages, page_size, heads, head_dim) of one
-            dtype and stride, with page_size a power of two, that others may write to.
+            dtype and stride, with page_size a power of two, to which operations may write.
     """
 
     @property
@@ -63,18 +63,18 @@ class KeyValueStore(Protocol):
         cache: tuple[torch.Tensor, torch.Tensor],
         slot_mapping: torch.Tensor,
     ) -> None:
-        """Put keys and values (n, heads, head_dim) into the slots (n,) int64 of a cache."""
+        """Write keys and values, (n, heads, head_dim), to the slots, (n,) int64, of a cache."""
 
 
 class Ops(ABC):
-    """What the decoder calls. Rows are tokens; every result is written into a given tensor.
+    """The operations that the decoder calls. Rows are tokens; results go to given tensors.
 
     Attributes:
-        device: where tensors lie.
-        weight_dtype: what weights are rounded to.
-        activation_dtype: of every activation handed in or out.
-        batch_invariant: whether the bits of a row do not depend on the other rows or their number.
-        logits_dtype: what a head's product is written in.
+        device: where tensors live.
+        weight_dtype: dtype that weights are rounded to.
+        activation_dtype: of every activation passed in or out.
+        batch_invariant: whether the bits of a row are independent of other rows and their number.
+        logits_dtype: of the LM head's product.
     """
 
     device: torch.device
@@ -85,19 +85,19 @@ class Ops(ABC):
 
     @abstractmethod
     def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
-        """A product whose weight is loaded later.
+        """Create a product whose weight is loaded later.
 
         Args:
             n_out, n_in: shape of the weight.
             bias: whether there is one.
-            source_dtype: of the checkpoint, for layouts that can hold a narrower type exactly.
+            source_dtype: of the checkpoint, for layouts that can store a narrower dtype exactly.
         """
 
     @abstractmethod
     def embed(
         self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """Rows `ids` (n,) int64 of the table (vocabulary, d) in weight_dtype, times scale."""
+        """Rows `ids`, (n,) int64, of the table, (vocabulary, d) in weight_dtype, times scale."""
 
     @abstractmethod
     def rms_norm(
@@ -132,13 +132,13 @@ class Ops(ABC):
         weight: torch.Tensor | None,
         eps: float,
     ) -> None:
-        """Normalise and rotate queries or keys in place.
+        """Normalize and rotate queries or keys in place.
 
         Args:
-            x: (n, heads, head_dim), a view with any stride but 1 in the last dimension.
+            x: (n, heads, head_dim), a view with stride 1 in the last dimension.
             positions: (n,) int64.
-            rope: None leaves positions out.
-            weight: float32 norm weight, (head_dim,) for a norm a head, (heads * head_dim,) for
+            rope: None for no rotation.
+            weight: float32 norm weight: (head_dim,) for a norm per head, (heads * head_dim,) for
                 one over all heads, None for no norm.
             eps: of the norm.
         """
@@ -157,15 +157,15 @@ class Ops(ABC):
         cache: tuple[torch.Tensor, torch.Tensor],
         slot_mapping: torch.Tensor,
     ) -> None:
-        """Normalise and rotate queries in place and keys on their way to the cache, with values.
+        """Normalize and rotate queries in place, and keys while writing keys and values to a cache.
 
         Args:
             query: (n, heads, head_dim), a view as in `norm_rope`.
-            key, value: (n, kv heads, head_dim); what key holds afterwards is anybody's.
+            key, value: (n, kv heads, head_dim); the contents of key are undefined afterwards.
             positions, rope, query_weight, key_weight, eps: as in `norm_rope`.
             store: of the cache.
             cache: keys and values of the layer.
-            slot_mapping: (n,) int64, where in the cache each token goes.
+            slot_mapping: (n,) int64, the cache slot of each token.
         """
         for x, weight in ((query, query_weight), (key, key_weight)):
             if weight is not None or rope is not None:
@@ -182,7 +182,7 @@ class Ops(ABC):
     def fused_argmax(
         self, head: Linear, x: torch.Tensor, softcap: float | None
     ) -> torch.Tensor | None:
-        """`argmax` of a head's logits without writing them; None where this cannot be had.
+        """`argmax` of a head's logits without materializing them; None if unsupported.
 
         Args:
             head: made by `linear`.
@@ -197,12 +197,11 @@ class Ops(ABC):
     def fused_log_prob(
         self, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """`log_prob` and `argmax` of a head's logits without writing them; None where this cannot
-        be had.
+        """`log_prob` and `argmax` of logits without materializing them; None if unsupported.
 
         Args:
             head, x, softcap: as for `fused_argmax`; the arg-max is that of the logits before the
-                cap, which rises with them.
+                cap, which is monotonic.
             targets: (n,) int64, in [0, vocabulary).
 
         Returns:
@@ -211,7 +210,7 @@ class Ops(ABC):
         return None
 
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
-        """The first place of each row's largest number, -1 where that is not finite.
+        """The first index of each row's maximum, -1 where the maximum is not finite.
 
         Args:
             logits: (n, vocabulary) float32; a NaN counts as the largest number.
@@ -225,7 +224,7 @@ class Ops(ABC):
     def log_prob(
         self, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """log(softmax(logits)) of one token a row, NaN where the row has no `best`.
+        """log(softmax(logits)) of one token per row, NaN where `best` is negative.
 
         Args:
             logits: (n, vocabulary) float32.

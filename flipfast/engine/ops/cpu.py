@@ -1,7 +1,7 @@
-"""The operations on the CPU: C++ kernels, chosen by what the processor has.
+"""The operations on the CPU: C++ kernels, chosen by the processor's instruction set.
 
-Products sum over k in one fixed order for every row, so a row's bits never depend on the batch; so
-do norms and all else here. The bits may differ between processors with different instruction sets.
+Products sum over k in one fixed order for every row, so a row's bits never depend on the batch;
+the same holds for norms and everything else here. Bits may differ between instruction sets.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from flipfast.errors import ConfigError
 
 
 def use_the_asked_for() -> None:
-    """Take the instructions that the environment asks for, if it does.
+    """Use the instruction set that FLIPFAST_CPU_ISA names, if it is set.
 
     Raises:
-        ConfigError: this processor has none of that name.
+        ConfigError: this processor does not have that instruction set.
     """
     isa = env.cpu_isa()
     if isa is None:
@@ -35,25 +35,25 @@ use_the_asked_for()
 
 
 def best_weight_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it by itself (AMX), else float32."""
+    """bfloat16 if the processor has matrix instructions for it (AMX), else float32."""
     return torch.bfloat16 if _cpu.isa() == "amx" else torch.float32
 
 
 def instruction_set() -> str:
-    """Name of the instructions that the kernels use: amx, avx512, avx2, neon or generic."""
+    """Instruction set that the kernels use: amx, avx512, avx2, neon or generic."""
     return _cpu.isa()
 
 
 class CpuOps(Ops):
-    """What the decoder calls, on the CPU; activations are float32.
+    """The decoder's operations on the CPU; activations are float32.
 
     Args:
-        weight_dtype: float32 multiplies float32 numbers, and keeps weights of a bfloat16 checkpoint
-            as bfloat16, which loses nothing; bfloat16 rounds weights and activations for products.
-        threads: of the kernels, for the whole process; None takes torch's number.
+        weight_dtype: float32 multiplies in float32, and stores the weights of a bfloat16 checkpoint
+            losslessly as bfloat16; bfloat16 rounds weights and activations for products.
+        threads: number of kernel threads, for the whole process; None takes torch's number.
 
     Raises:
-        ConfigError: another dtype, or less than one thread.
+        ConfigError: another dtype, or fewer than one thread.
     """
 
     device = torch.device("cpu")
@@ -72,7 +72,7 @@ class CpuOps(Ops):
         _cpu.set_threads(torch.get_num_threads() if threads is None else threads)
 
     def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
-        """A product whose weight is loaded later."""
+        """Create a product whose weight is loaded later."""
         lossless = source_dtype is torch.bfloat16 or self.weight_dtype is torch.bfloat16
         storage = torch.bfloat16 if lossless else torch.float32
         return CpuLinear(n_out, n_in, bias=bias, storage=storage, compute=self.weight_dtype)
@@ -80,7 +80,7 @@ class CpuOps(Ops):
     def embed(
         self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """Rows `ids` (n,) int64 of the table (vocabulary, d), float32 or bfloat16, times scale."""
+        """Rows `ids`, (n,) int64, of a float32 or bfloat16 table (vocabulary, d), times scale."""
         if table.ndim != 2 or table.dtype not in DTYPES or table.stride(1) != 1:
             raise ValueError(
                 f"a table must be (vocabulary, d) float32 or bfloat16 with stride 1 in the last "
@@ -157,7 +157,7 @@ class CpuOps(Ops):
         weight: torch.Tensor | None,
         eps: float,
     ) -> None:
-        """Normalise and rotate queries or keys in place; see the base class."""
+        """Normalize and rotate queries or keys in place; see the base class."""
         if x.ndim != 3 or x.dtype is not torch.float32 or x.stride(2) != 1:
             raise ValueError(
                 f"x must be (n, heads, head_dim) float32 with stride 1 in the last dimension, "
@@ -203,9 +203,9 @@ class CpuOps(Ops):
         return out
 
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
-        """Column of the first maximum of each row of (n, d): (n,) int64.
+        """Column of the first maximum of each row of (n, d), as (n,) int64.
 
-        It is -1 for a row that holds a NaN or has no finite maximum.
+        It is -1 for a row that contains a NaN or has no finite maximum.
         """
         n = n_rows("logits", logits, logits.shape[-1])
         out = torch.empty(n, dtype=torch.int64)
@@ -215,7 +215,7 @@ class CpuOps(Ops):
     def log_prob(
         self, logits: torch.Tensor, best: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """log(softmax(logits)) of one token a row of (n, d), NaN where the row has no `best`."""
+        """log(softmax(logits)) of one token per row of (n, d), NaN where `best` is negative."""
         n = n_rows("logits", logits, logits.shape[-1])
         out = torch.empty(n, dtype=torch.float32)
         _cpu.log_prob(
@@ -231,7 +231,7 @@ class CpuOps(Ops):
 
 
 def _rope_arguments(rope: RopeTable | None, head_dim: int) -> tuple[int, int, int, int]:
-    """Addresses of cosines and sines, positions in the table, pairs of dimensions."""
+    """Addresses of cosines and sines, number of positions, number of dimension pairs."""
     if rope is None:
         return 0, 0, 0, 0
     cos, sin = rope.cos, rope.sin

@@ -1,4 +1,4 @@
-"""Matrix products on the CPU: the weight packed for the C++ kernels."""
+"""Matrix products on the CPU, with the weight packed for the C++ kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class CpuLinear(Linear):
-    """A product with the weight in panels of 32 outputs.
+    """A product with the weight packed in panels of 32 outputs.
 
     Args:
         n_out, n_in: shape of the weight.
@@ -31,18 +31,18 @@ class CpuLinear(Linear):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of weight and bias, padding included."""
+        """Bytes of weight and bias, including padding."""
         return self._packed.nbytes
 
     @torch.no_grad()
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
-        """Set rows first_row and following from (n, n_in), any float dtype, on any device.
+        """Set the rows from first_row on to weight, (n, n_in), any float dtype, any device.
 
-        Where operands are float32, nothing is lost: a weight that bfloat16 cannot hold turns the
-        storage into float32.
+        With float32 operands nothing is lost: if bfloat16 cannot represent a weight exactly, the
+        storage changes to float32.
 
         Raises:
-            ValueError: another shape or no float dtype.
+            ValueError: another shape, or not a float dtype.
             IndexError: rows outside the weight.
         """
         if weight.ndim != 2 or weight.shape[1] != self.n_in or not weight.is_floating_point():
@@ -67,10 +67,10 @@ class CpuLinear(Linear):
 
     @torch.no_grad()
     def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
-        """Set the bias of rows first_row and following from (n,), any float dtype.
+        """Set the bias of the rows from first_row on to bias, (n,), any float dtype, any device.
 
         Raises:
-            ValueError: another shape, no float dtype, or a product without a bias.
+            ValueError: another shape, not a float dtype, or a product without a bias.
             IndexError: rows outside the bias.
         """
         if bias.ndim != 1 or not bias.is_floating_point():

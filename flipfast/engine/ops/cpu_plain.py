@@ -10,7 +10,7 @@ from flipfast.engine.ops.torch_ops import TorchLinear
 
 
 class PlainProductOps(CpuOps):
-    """CpuOps for deterministic=False: products by oneDNN or MKL, whichever torch was built with.
+    """CpuOps for deterministic=False: products by oneDNN or MKL, depending on torch's build.
 
     Args:
         weight_dtype: float32 or bfloat16; activations are rounded to it before each product.

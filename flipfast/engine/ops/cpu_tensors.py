@@ -1,4 +1,4 @@
-"""What the C++ kernels need to be told of a tensor, and that it is one they can read."""
+"""Checks tensors for the C++ kernels, and gives their row counts and addresses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def require_rows(name: str, x: torch.Tensor, width: int, n: int) -> None:
 
 
 def address_of(name: str, x: torch.Tensor, n: int, dtype: torch.dtype) -> int:
-    """Address of a contiguous vector of n numbers."""
+    """Address of a contiguous vector of n numbers.
+
+    Raises:
+        ValueError: it is anything else.
+    """
     if x.shape != (n,) or x.dtype is not dtype or not x.is_contiguous() or not x.is_cpu:
         raise ValueError(
             f"{name} must be ({n},) {dtype} on the CPU and contiguous, not {tuple(x.shape)} "

@@ -1,4 +1,4 @@
-"""Which device kernels are launched on."""
+"""Selects the device on which kernels are launched."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import torch
 
 
 def as_current(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU the calling thread's current one: Triton launches there, wherever tensors lie."""
+    """Make a GPU the thread's current device, where Triton launches, wherever the tensors live."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

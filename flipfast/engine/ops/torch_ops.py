@@ -1,4 +1,4 @@
-"""The operations in plain torch: any device, any float dtype, and the oracle of the others."""
+"""The operations in plain torch, for any device and float dtype; the reference for the others."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from flipfast.engine.ops.base import Linear, Ops, RopeTable
 
 # product(x, weight, bias, out) writes x @ weight.T + bias into out.
 Product = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], object]
-# norm(x, weight, eps, out, residual) adds x to the residual in place, where there is one, and
-# writes the norm of the sum, else of x, into out, which may be x.
+# norm(x, weight, eps, out, residual) adds x to the residual in place, if there is one, and writes
+# the norm of the sum, or of x without a residual, into out, which may be x.
 Norm = Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor, "torch.Tensor | None"], object]
 
 
 def plain_product(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
 ) -> torch.Tensor:
-    """x @ weight.T + bias by torch's own product, (n, n_in) to (n, n_out), into `out`."""
+    """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out`, by torch's own product."""
     if bias is None:
         return torch.mm(x, weight.t(), out=out)
     return torch.addmm(bias, x, weight.t(), out=out)
 
 
 class TorchLinear(Linear):
-    """A product with a weight of (n_out, n_in) as it stands in a checkpoint.
+    """A product with a weight in the checkpoint's layout.
 
     Attributes:
         weight: (n_out, n_in) in the operations' dtype.
@@ -58,19 +58,19 @@ class TorchLinear(Linear):
 
 
 class TorchOps(Ops):
-    """Plain torch; products and norms go through functions that may be exchanged.
+    """Plain torch operations with replaceable product and norm functions.
 
-    With another product than torch's own, `batch_invariant` is True: all else here is a matter of
-    single numbers, and sums over a row are then taken by halves, in an order of their own. That
-    holds on CUDA; torch's CPU loops treat the end of a tensor in another way than the rest.
+    With a product other than torch's own, `batch_invariant` is True: everything else here is
+    elementwise, except sums over a row, which then use a fixed pairwise order. This holds on CUDA;
+    torch's CPU loops treat the end of a tensor differently from the rest.
 
     Args:
-        device: where tensors lie.
+        device: where tensors live.
         dtype: of weights and activations.
-        product: `product(x, weight, bias, out)` writes x @ weight.T + bias into out; the bits of a
-            row of the result must not depend on the other rows, unless it is torch's own.
-        norm: `norm(x, weight, eps, out, residual)` in place of many small steps, as a kernel; the
-            same is asked of it.
+        product: `product(x, weight, bias, out)` writes x @ weight.T + bias into out; unless it is
+            torch's own, a row's bits must not depend on the other rows.
+        norm: `norm(x, weight, eps, out, residual)`, one kernel instead of many small steps; a
+            row's bits must not depend on the other rows.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TorchOps(Ops):
         self.activation_dtype = dtype
         self.batch_invariant = product is not plain_product
         if product is plain_product:
-            self.logits_dtype = dtype  # it writes no other
+            self.logits_dtype = dtype  # torch's product writes no other
         self._product = product
         self._norm: Norm = norm if norm is not None else self._plain_norm
 
@@ -98,7 +98,7 @@ class TorchOps(Ops):
     ) -> torch.Tensor:
         torch.index_select(table, 0, ids, out=out)
         if scale != 1.0:
-            # Rounded to the weights' dtype first, as the models were trained.
+            # Rounded to the weights' dtype first, as in training.
             out.mul_(torch.tensor(scale, dtype=self.weight_dtype).item())
         return out
 
@@ -164,7 +164,7 @@ class TorchOps(Ops):
 
 
 def _sum_by_halves(x: torch.Tensor) -> torch.Tensor:
-    """Sum over the last dimension, kept; torch's own changes its order with the number of rows."""
+    """Sum over the last dimension, kept; torch.sum's order depends on the number of rows."""
     while (width := x.shape[-1]) > 1:
         half = width // 2
         folded = x[..., :half] + x[..., half : 2 * half]
@@ -175,7 +175,7 @@ def _sum_by_halves(x: torch.Tensor) -> torch.Tensor:
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """The first 2 * width numbers of each head rotated, halves against each other."""
+    """Rotate the first 2 * width numbers of each head, one half against the other."""
     width = cos.shape[-1]
     first, second, rest = x[..., :width], x[..., width : 2 * width], x[..., 2 * width :]
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)

@@ -1,4 +1,4 @@
-"""The operations from the project's own Triton kernels, on CUDA."""
+"""The operations on CUDA, with the project's own Triton kernels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flipfast_kernels.norm import rms_norm
 
 
 class TritonOps(TorchOps):
-    """Kernels whose rows do not depend on each other; embedding and addition stay torch's.
+    """Batch-invariant Triton kernels; embedding and addition stay torch's.
 
     Args:
-        device: a CUDA device, or any where Triton interprets its kernels.
+        device: a CUDA device, or any device if Triton runs in interpreter mode.
         dtype: of weights and activations.
-        product: as for `TorchOps`; `plain_product` is faster and not batch-invariant.
+        product: as for `TorchOps`; `plain_product` is faster but not batch-invariant.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, product: Product = linear) -> None:
@@ -49,7 +49,7 @@ class TritonOps(TorchOps):
         cache: tuple[torch.Tensor, torch.Tensor],
         slot_mapping: torch.Tensor,
     ) -> None:
-        """One kernel where the store's pages are plain ones; see the base class."""
+        """One kernel if the store has plain pages; see the base class."""
         if not store.plain_pages:
             super().norm_rope_write(
                 query,
@@ -82,10 +82,10 @@ class TritonOps(TorchOps):
     def fused_argmax(
         self, head: Linear, x: torch.Tensor, softcap: float | None
     ) -> torch.Tensor | None:
-        """The arg-max taken inside the product; see the base class.
+        """The arg-max, computed inside the product; see the base class.
 
-        Under a soft cap the logits are written: it may make two of them one, and then a greedy row
-        would depend on whether a row beside it is sampled.
+        None with a soft cap: the cap may round two logits to the same value, and a greedy row's
+        token would then depend on whether another row of the step is sampled.
         """
         if softcap is not None or not isinstance(head, TorchLinear) or head.bias is not None:
             return None
@@ -94,7 +94,7 @@ class TritonOps(TorchOps):
     def fused_log_prob(
         self, head: Linear, x: torch.Tensor, targets: torch.Tensor, softcap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Log-probabilities and arg-max taken inside the product; see the base class."""
+        """Log-probabilities and arg-max, computed inside the product; see the base class."""
         if not isinstance(head, TorchLinear) or head.bias is not None:
             return None
         found = lm_head(x, head.weight, targets, softcap=softcap, validate=False)

@@ -1,11 +1,11 @@
-"""Model families: one file each, found by its name, imported when a model asks for it.
+"""Model families: one file each, found by name and imported when a model needs it.
 
 A family is a module with
 
     ARCHITECTURES: tuple[str, ...]                     # as in a config.json's "architectures"
     spec(config: Mapping[str, Any]) -> DecoderSpec     # from the contents of config.json
 
-and its name is that of its architectures, lower case, up to the "For".
+and its name is that of its architectures up to the "For", in lower case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["available_families", "read_spec"]
 
 
 def available_families() -> list[str]:
-    """Names of the families in this folder, sorted; nothing is imported to find them."""
+    """Sorted names of the families in this folder; imports none of them."""
     names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
@@ -32,8 +32,8 @@ def read_spec(config: Mapping[str, Any]) -> DecoderSpec:
     """The decoder that a config.json describes.
 
     Raises:
-        UnsupportedModelError: its family, or something that it asks for, is not served here.
-        ModelLoadError: a field is missing or makes no sense.
+        UnsupportedModelError: its family, or a feature that it needs, is not supported here.
+        ModelLoadError: a field is missing or invalid.
     """
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:

@@ -1,4 +1,4 @@
-"""From a config.json to a decoder's specification: what the families share."""
+"""Converts a config.json to a decoder's specification: the parts shared by all families."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read_config(
     needed: tuple[str, ...] = _NEEDED,
     also: tuple[str, ...] = (),
 ) -> Any:
-    """The fields as transformers understands them: old names renamed, defaults filled in.
+    """The fields as transformers reads them: old names renamed, defaults filled in.
 
     Args:
         config_class: transformers' configuration class of the family.
-        config: contents of config.json; not changed.
-        needed: fields without a default that would do for every model of any family.
-        also: more of them, in this family.
+        config: contents of config.json; not modified.
+        needed: required fields, for which no default suits every model.
+        also: further required fields of this family.
 
     Raises:
         ModelLoadError: a needed field is missing, or transformers refuses a value.
@@ -63,7 +63,7 @@ def layer_types(c: Any) -> list[str]:
     """The kind of attention of each layer.
 
     Raises:
-        ModelLoadError: the list has not one entry a layer.
+        ModelLoadError: the list does not have one entry per layer.
         UnsupportedModelError: a kind other than full and sliding attention.
     """
     n_layers = positive(c, "num_hidden_layers")
@@ -86,18 +86,18 @@ def decoder_spec(
     activation_field: str = "hidden_act",
     **own: Any,
 ) -> DecoderSpec:
-    """What every family takes from its fields in the same way, and the family's own settings.
+    """Build a specification from the fields common to all families and the family's own settings.
 
     Args:
         c: from `read_config`.
         types: the kind of attention of each layer.
-        rope_by_type: whether each kind has a rope table of its own.
-        activation_field: where the family keeps the MLP's activation.
-        own: fields of DecoderSpec.
+        rope_by_type: whether each kind has its own rope table.
+        activation_field: name of the field with the MLP's activation.
+        own: fields of DecoderSpec that the family sets itself.
 
     Raises:
-        ModelLoadError: a number is missing or makes no sense.
-        UnsupportedModelError: an activation or a rope type that is not served here.
+        ModelLoadError: a number is missing or invalid.
+        UnsupportedModelError: an activation or a rope type that is not supported here.
     """
     hidden_size, n_heads = positive(c, "hidden_size"), positive(c, "num_attention_heads")
     n_kv_heads = positive(c, "num_key_value_heads")
@@ -136,7 +136,7 @@ def decoder_spec(
 
 
 def positive(c: Any, field: str) -> int:
-    """A field that must be a whole number above 0; ModelLoadError where it is not."""
+    """A field that must be a positive integer; raises ModelLoadError if it is not."""
     value = getattr(c, field, None)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ModelLoadError(f"the field {field!r} is {value!r}, not a whole number above 0")

@@ -1,4 +1,4 @@
-"""Rotary frequencies of a configuration, by transformers' own functions where they are scaled."""
+"""Rotary frequencies of a configuration; scaled ones use transformers' own functions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def rope_spec(c: Any, head_dim: int, layer_type: str | None) -> RopeSpec:
 
     Args:
         c: a transformers configuration.
-        head_dim: numbers a head.
-        layer_type: FULL or SLIDING where these have parameters of their own, else None.
+        head_dim: numbers per head.
+        layer_type: FULL or SLIDING if these have their own parameters, else None.
 
     Raises:
-        UnsupportedModelError: another type than default, linear, llama3 and yarn, or a rotation
+        UnsupportedModelError: a type other than default, linear, llama3 and yarn, or a rotation
             of only part of each head.
-        ModelLoadError: a parameter is missing or makes no sense.
+        ModelLoadError: a parameter is missing or invalid.
     """
     parameters = c.rope_parameters
     if layer_type in parameters:
         parameters = parameters[layer_type]
-    elif layer_type == SLIDING:  # transformers < 5.13: one table for OLMo 3, meant for the others
+    elif layer_type == SLIDING:  # transformers < 5.13: OLMo 3's only table is for full attention
         parameters = {"rope_theta": parameters.get("rope_theta")}
     else:
         layer_type = None

@@ -1,4 +1,4 @@
-"""Gemma 3, the text decoder: alone, or as the language model of the one that sees images."""
+"""The text decoder of Gemma 3, alone or as the language model of the multimodal one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from flipfast.errors import ModelLoadError
 
 ARCHITECTURES = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
 
-# Published configurations of the models with images leave all else to the defaults.
+# Published configurations of the multimodal models leave all other fields at their defaults.
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers")
 _NORMS = {
     **POST_NORMS,
@@ -31,7 +31,7 @@ _VISION = ("vision_tower.", "multi_modal_projector.")
 def spec(config: Mapping[str, Any]) -> DecoderSpec:
     """The decoder of a Gemma 3.
 
-    transformers does not read attn_logit_softcapping for this family, so neither does this.
+    Ignores attn_logit_softcapping, as transformers does for this family.
     """
     with_images = "text_config" in config
     text = config["text_config"] if with_images else config

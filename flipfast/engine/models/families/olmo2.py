@@ -1,4 +1,4 @@
-"""OLMo 2: norms behind each block and over all heads of queries and keys."""
+"""OLMo 2: norms after each block, and over all heads of queries and keys."""
 
 from collections.abc import Mapping
 from typing import Any

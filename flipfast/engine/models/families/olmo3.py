@@ -1,4 +1,4 @@
-"""OLMo 3: an OLMo 2 with sliding windows; its kinds of layers have rope tables of their own."""
+"""OLMo 3: an OLMo 2 with sliding windows, and a separate rope table for each kind of layer."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Qwen 3: norms on queries and keys, a head each."""
+"""Qwen 3: norms on each head of queries and keys."""
 
 from collections.abc import Mapping
 from typing import Any
