@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +175,7 @@ class _Reader(GGUFReader):
         return end - orig_offs, [values], [0], [GGUFValueType.ARRAY, kind]
 
     def _strings(self, at: int, length: int) -> tuple[list[str], int]:
-        data, values = memoryview(self.data), []
+        data, values = memoryview(self.data.data), []
         for _ in range(length):
             begin = at + 8
             end = begin + int.from_bytes(data[at:begin], "little")
