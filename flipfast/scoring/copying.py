@@ -19,8 +19,8 @@ def shortest_copy(n_words: int) -> int:
     """Return how many consecutive words count as copied, for an instruction of `n_words` words.
 
     Two thirds of the instruction, since an honest answer repeats half of a short question ("The
-    capital of France is ..."), but at least 3 words, as many topics are shorter, and at most 8,
-    which rarely match by chance. An instruction of fewer than 3 words cannot be copied.
+    capital of France is ..."), but at least 3 words, about the length of a topic's name, and at
+    most 8, which rarely match by chance. An instruction of fewer than 3 words cannot be copied.
     """
     return min(_MOST, max(_LEAST, ceil(n_words * 2 / 3)))
 

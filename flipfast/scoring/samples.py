@@ -25,7 +25,7 @@ class Sample:
         status: see ScoreBatch.
         error: what was wrong, for status "error".
         n_output_tokens: length of the model's output.
-        scores: F1, precision and recall; None until they are computed from the text.
+        scores: F1, precision and recall; None until computed.
         reward: if it is not the F1.
     """
 
