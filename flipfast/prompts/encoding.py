@@ -115,6 +115,5 @@ def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
 
 
 def _is_mark(content: str, *, special: bool) -> bool:
-    """Return whether an added token means more than its letters, unlike white space or one
-    character."""
+    """Return whether an added token is a mark: special, or of several non-blank characters."""
     return special or len(content.strip()) > 1

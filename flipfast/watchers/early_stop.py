@@ -12,9 +12,9 @@ class EarlyStop:
     """A watcher that ends an output with the token that closes its instruction for good.
 
     `parse_robust` gives the same result for the output so far as for any continuation, so no reward
-    changes. An output that does not begin with a clean JSON object, or has a token with unknown
-    bytes before that, runs on. This does not work with the published parser, which reads the whole
-    output, nor with plain outputs, which have no visible end.
+    changes. An output runs on if it does not begin with a clean JSON object, or once it has a token
+    with unknown bytes. This does not work with the published parser, which reads the whole output,
+    nor with plain outputs, which have no visible end.
 
     Args:
         token_bytes: the bytes that each token adds to the text, None if unknown.
