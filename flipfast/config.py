@@ -42,7 +42,8 @@ class FlipConfig:
             the group's mean in TRL, 0.0 is what the published code gives.
         max_new_tokens: maximum output length, in tokens. None means 512 as published, 128 for the
             "direct" style, and 2048 with `thinking`.
-        max_response_tokens: a longer response loses its middle; None fills the model's context.
+        max_response_tokens: a longer response loses its middle; None takes the limit that the
+            model's own config.json recommends, else fills the model's context.
         temperature: 0 is greedy, above 0 samples.
         top_p: nucleus sampling threshold, in (0, 1].
         top_k: sample from the k likeliest tokens; 0 means all.
@@ -74,8 +75,9 @@ class FlipConfig:
         metric: what compares the inferred instruction with the true one: "word_f1" is the published
             reward; others are in flipfast.metrics.registry, such as "rouge_l" or "f_beta:2". The
             batch's precision and recall stay word-level with every metric.
-        likelihood_baseline: subtract the same mean under the prompt with an empty response: what
-            the response adds, of either sign. Computed once per instruction and context.
+        likelihood_baseline: with scoring="likelihood", subtract the same mean under the prompt with
+            an empty response: what the response adds, of either sign. Computed once per
+            instruction and context.
         copy_guard: what to do about runs of words that a response copies from its instruction (see
             `flipfast.scoring.copying`): a copy gives the instruction away without answering it.
             "report" adds `copied`, the share of the instruction that was copied, to the batch and
@@ -91,7 +93,7 @@ class FlipConfig:
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ConfigError: a value is outside its range.
+        ConfigError: a value is outside its range, or options do not go together.
     """
 
     model: str = EMBEDDED

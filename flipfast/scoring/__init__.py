@@ -4,7 +4,7 @@
 2. `assembly`: builds what a configuration names: the prompt renderer, the output watchers.
 3. `running`: runs identical requests once, in batches, on the backend.
 4. `generation` (inferred instructions) or `likelihood` (no decoding): how a row's samples are run.
-5. `device_scoring`: F1 from the output tokens on a GPU, without copying them to the host.
+5. `device_scoring`: F1 computed from the output tokens on the GPU that holds them.
 6. `reading`: otherwise the text of each output, and the instruction in it.
 7. `samples`: a sample's score and status, and a row's reward from its samples.
 8. `batches`, `best_of`, `streaming`: scoring of whole batches, of groups, and row by row.

@@ -22,7 +22,7 @@ from flipfast.scoring.likelihood import LikelihoodScorer
 from flipfast.scoring.running import RunCounts
 from flipfast.scoring.samples import Row, Sample, read_row
 
-_COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # nobody reads those of a single row
+_COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # not reported for a single row
 
 
 class Ticket:
