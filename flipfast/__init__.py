@@ -1,4 +1,4 @@
-"""flipfast: the FLIP reward, exact to the published definition, behind a small public surface.
+"""flipfast: the FLIP reward, exact to the published definition, with a small public API.
 
 A small language model infers the instruction from a response; the reward is the word-level F1
 between the inferred and the true instruction. Names load on first use, so `import flipfast`
@@ -68,5 +68,5 @@ def _version() -> str:
 
     try:
         return version("flipfast")
-    except PackageNotFoundError:  # a source tree on the path that was never installed
+    except PackageNotFoundError:  # a source tree on sys.path that was never installed
         return "0+unknown"

@@ -1,4 +1,4 @@
-"""Every option of the reward in one place."""
+"""All options of the reward in one place."""
 
 from __future__ import annotations
 
@@ -18,80 +18,82 @@ _COPY_GUARDS = ("off", "report", "mask", "discount")
 
 @dataclass(frozen=True)
 class FlipConfig:
-    """What a FlipReward computes and how.
+    """Everything that determines what a FlipReward computes, and how.
 
     Attributes:
-        model: "embedded" (the small inverter inside this package), a local folder, or a hub name.
-        backend: the inverter backend that runs it, a module of flipfast.backends, or the address of
-            an OpenAI-compatible server ("http://host:8000") that serves `model`. None takes the
-            native engine, and transformers for a model that the engine does not know.
-        tokenizer: a local folder or hub name with the model's tokenizer, where `model` is only what
-            the server at `backend` calls it.
+        model: "embedded" (the small inverter in this package), a local folder, or a hub name.
+        backend: the inverter backend: a module of flipfast.backends, or the address of an
+            OpenAI-compatible server ("http://host:8000") that serves `model`. None picks the
+            native engine, or transformers for a model the engine does not support.
+        tokenizer: a local folder or hub name with the model's tokenizer, for when `model` is only
+            the name the server at `backend` uses.
         style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).
-            None takes what the model was made for, else "standalone".
+            None picks what the model was made for, else "standalone".
         target: "instruction", or "system" to infer the system prompt.
         prompts_dir: a folder with the FLIP authors' prompt files, used instead of our wording.
-        parser: "robust", or "reference" for the published parser with its quirks. A direct
-            prompt asks for no JSON: its output is the instruction.
+        parser: "robust", or "reference" for the published parser with its quirks. The "direct"
+            style asks for no JSON: its whole output is the instruction.
         json: "free", or "forced": the engine writes the literal parts of the object that a JSON
-            style asks for, and the model what stands in its two strings. Every output parses, the
-            reasoning takes at most half of the tokens that the literals leave, and a cut
-            instruction has the status "truncated". This changes what is computed: rewards are
-            not those of "free". Needs the native engine and a style that asks for JSON.
-        on_failure: the reward where no instruction could be inferred; None leaves the row out of
+            style asks for, and the model only the contents of its two strings. Every output
+            parses, the reasoning takes at most half of the tokens that the literals leave, and a
+            cut instruction has the status "truncated". Rewards differ from those of "free". Needs
+            the native engine and a style that asks for JSON.
+        on_failure: the reward when no instruction could be inferred; None leaves the row out of
             the group's mean in TRL, 0.0 is what the published code gives.
-        max_new_tokens: longest output, in tokens. None takes 512 as published, 128 for a
-            direct prompt, and 2048 with `thinking`.
-        max_response_tokens: a longer response loses its middle; None fills the model's context.
+        max_new_tokens: maximum output length, in tokens. None means 512 as published, 128 for the
+            "direct" style, and 2048 with `thinking`.
+        max_response_tokens: a longer response loses its middle; None takes the limit that the
+            model's own config.json recommends, else fills the model's context.
         temperature: 0 is greedy, above 0 samples.
-        top_p: nucleus of the sampling, in (0, 1].
-        top_k: sample from the k likeliest tokens; 0 takes all.
-        samples: inversions a response; more than one needs a temperature, and the reward is then
-            their mean.
-        seed: of the sampling. With it and the prompt a row's samples are fixed.
-        thinking: leave the model's thinking on, where its chat template has a switch.
-        device: "cpu", "cuda", "cuda:1"; None takes CUDA where it is.
-        dtype: "float32", "bfloat16" or "float16"; None takes what is fastest on the device.
-        batch_size: rows run together; None takes what suits the device.
-        deterministic: whether the native engine keeps the bits of a reward from depending on the
-            batch; False may be faster.
+        top_p: nucleus sampling threshold, in (0, 1].
+        top_k: sample from the k likeliest tokens; 0 means all.
+        samples: inversions per response; more than one needs a temperature above 0, and the
+            reward is then their mean.
+        seed: sampling seed. It and the prompt determine a row's samples.
+        thinking: leave the model's thinking on, if its chat template has a switch for it.
+        device: "cpu", "cuda", "cuda:1"; None picks CUDA if available.
+        dtype: "float32", "bfloat16" or "float16"; None picks the fastest on the device.
+        batch_size: rows run together; None picks what suits the device.
+        deterministic: make the native engine's rewards bitwise independent of the batch; False
+            may be faster.
         attention: the native engine's attention backend, a module of
-            flipfast.engine.attention; None takes the best that the device has.
-        memory: what the native engine may allocate besides the weights: bytes, or with at most 1.0
-            a share of the memory that is free; None takes what suits the device. The vllm backend
-            takes bytes as its cache's, and a share as one of the whole GPU, weights included.
-        early_stop: end an output of a JSON style where its instruction is closed, on the native
-            engine and with the robust parser. The rewards are the same, the outputs shorter.
-        drafting: let the native engine try tokens in advance that may well come next, where that is
-            faster. The results are the same bits with and without.
+            flipfast.engine.attention; None picks the best one the device supports.
+        memory: what the native engine may allocate besides the weights: bytes, or up to 1.0 a
+            fraction of the free memory; None picks what suits the device. The vllm backend takes
+            bytes as its cache size, and a fraction as one of the whole GPU, weights included.
+        early_stop: end an output of a JSON style once its instruction is closed, on the native
+            engine with the robust parser. Same rewards, shorter outputs.
+        drafting: let the native engine use speculative decoding where that is faster. The results
+            are bitwise the same with and without it.
         scoring: "generate" is the FLIP reward: F1 with the instruction that the model writes.
-            "likelihood" is another reward, which costs one pass and no decoding: the mean
-            log-probability of the true instruction's tokens behind the prompt, at most 0. In the
-            styles that ask for JSON they stand right behind `{"INFERRED INSTRUCTION": "`, with
-            JSON's escapes and without reasoning before them. What the model would have put in the
-            place of each token, given the true ones before it, makes `inferred`, `precision`,
-            `recall` and `forced_f1`. Native engine only; max_new_tokens and parser play no part.
+            "likelihood" is another reward, which costs one forward pass and no decoding: the mean
+            log-probability of the true instruction's tokens after the prompt, at most 0. In the
+            styles that ask for JSON they directly follow `{"INFERRED INSTRUCTION": "`, with JSON
+            escapes and without reasoning before them. The model's likeliest token at each place,
+            given the true tokens before it, makes up `inferred`, `precision`, `recall` and
+            `forced_f1`. Native engine only; ignores max_new_tokens and parser.
         metric: what compares the inferred instruction with the true one: "word_f1" is the published
             reward; others are in flipfast.metrics.registry, such as "rouge_l" or "f_beta:2". The
-            batch's precision and recall are those of words with each of them.
-        likelihood_baseline: subtract from it the same mean under the prompt with an empty response:
-            what the response adds, of either sign. Computed once for an instruction and context.
-        copy_guard: what is done about runs of words that a response copies from its instruction,
-            see `flipfast.scoring.copying`: a copy gives the instruction away without answering it.
-            "report" gives the batch `copied`, the share of the instruction that was copied, and
-            changes nothing else; "mask" inverts the response with a mark in the place of each run;
-            "discount" multiplies the reward by 1 - copied, unless it is below 0, and
-            `score_best_of` then prunes nothing. "off" does not look. The context stays as it is.
+            batch's precision and recall stay word-level with every metric.
+        likelihood_baseline: with scoring="likelihood", subtract the same mean under the prompt with
+            an empty response: what the response adds, of either sign. Computed once per
+            instruction and context.
+        copy_guard: what to do about runs of words that a response copies from its instruction (see
+            `flipfast.scoring.copying`): a copy gives the instruction away without answering it.
+            "report" adds `copied`, the share of the instruction that was copied, to the batch and
+            changes nothing else; "mask" inverts the response with a mark in place of each run;
+            "discount" multiplies a non-negative reward by 1 - copied, and `score_best_of` then
+            prunes nothing. "off" does not look for copies. The context is never changed.
         min_response_words: a response with fewer words that hold a letter or a digit is not
             inverted, and fails with the status "contentless"; 0 inverts all.
-        cache_rewards: results of so many inversions are kept for later calls, where the same
-            response in the same context comes up again; 0 for none. `update_weights` drops them.
+        cache_rewards: how many inversion results to keep for later calls that bring the same
+            response in the same context; 0 for none. `update_weights` drops them.
         progress: show a progress bar on standard error while a batch is scored.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value is outside its range, or options do not go together.
     """
 
     model: str = EMBEDDED
@@ -180,7 +182,7 @@ class FlipConfig:
         """Return a copy with some options changed.
 
         Raises:
-            ConfigError: an option that does not exist, or a value outside its range.
+            ConfigError: an option does not exist, or a value is outside its range.
         """
         known = [field.name for field in fields(self)]
         unknown = [name for name in options if name not in known]
@@ -192,15 +194,16 @@ class FlipConfig:
 def resolve(
     model: str | Path | FlipConfig | None, config: FlipConfig | None, options: dict[str, Any]
 ) -> FlipConfig:
-    """The configuration that a constructor's arguments ask for.
+    """Build the configuration from a constructor's arguments.
 
     Args:
-        model: "embedded", a local folder, a hub name, or a FlipConfig; None keeps the config's.
+        model: "embedded", a local folder, a hub name, or a FlipConfig, which replaces `config`;
+            None keeps the config's.
         config: the options to start from; None for the defaults.
-        options: single options that override it.
+        options: single options that override the configuration.
 
     Raises:
-        ConfigError: an option that does not exist, or a value outside its range.
+        ConfigError: an option does not exist, or a value is outside its range.
     """
     if isinstance(model, FlipConfig):
         config = model

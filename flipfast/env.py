@@ -4,7 +4,7 @@ import os
 
 
 def server_url() -> str | None:
-    """FLIPFAST_URL: the address of a flipfast server, for clients that are given none."""
+    """FLIPFAST_URL: the address of a flipfast server, for clients created without one."""
     return os.environ.get("FLIPFAST_URL") or None
 
 
@@ -14,7 +14,7 @@ def api_key() -> str | None:
 
 
 def show_one_gpu(index: int) -> None:
-    """CUDA_VISIBLE_DEVICES: leave one of the GPUs in it, as "cuda:0"; before CUDA is used."""
+    """CUDA_VISIBLE_DEVICES: keep one of its GPUs, as "cuda:0"; call before CUDA is used."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
 
@@ -25,5 +25,5 @@ def openai_api_key() -> str | None:
 
 
 def cpu_isa() -> str | None:
-    """FLIPFAST_CPU_ISA: the instructions that the CPU kernels use, where not the best there are."""
+    """FLIPFAST_CPU_ISA: the instruction set for the CPU kernels, instead of the best available."""
     return os.environ.get("FLIPFAST_CPU_ISA") or None

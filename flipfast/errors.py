@@ -1,4 +1,4 @@
-"""Every error flipfast raises on purpose; each is also the built-in error a caller would expect."""
+"""All errors that flipfast raises on purpose; most subclass the fitting built-in error too."""
 
 
 class FlipfastError(Exception):
@@ -14,18 +14,18 @@ class InputError(FlipfastError, ValueError):
 
 
 class ModelLoadError(FlipfastError, RuntimeError):
-    """A model, a tokenizer or a template could not be loaded."""
+    """A model, tokenizer or template could not be loaded."""
 
 
 class MissingDependencyError(FlipfastError, ImportError):
-    """An optional package is needed and is not installed."""
+    """An optional package is needed but not installed."""
 
 
 class QueueFullError(FlipfastError):
-    """Too many rows wait; try again.
+    """Too many rows are waiting; try again later.
 
     Attributes:
-        retry_after: seconds until it may be worth it.
+        retry_after: seconds until it may be worth trying again.
     """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -34,7 +34,7 @@ class QueueFullError(FlipfastError):
 
 
 class UnavailableError(FlipfastError):
-    """Nothing can be scored now: the engine sleeps, starts, has crashed or is being shut down.
+    """Nothing can be scored now: the engine is asleep, starting, crashed or shutting down.
 
     Attributes:
         retry_after: seconds until it may be worth trying again.
@@ -46,4 +46,4 @@ class UnavailableError(FlipfastError):
 
 
 class NoRewardError(FlipfastError, RuntimeError):
-    """A row has no reward, and the caller wants an exception in its place."""
+    """A row has no reward, and the caller asked for an exception instead."""

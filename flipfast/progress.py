@@ -10,10 +10,10 @@ from contextlib import contextmanager
 def progress_bar(
     total: int, *, shown: bool, of: str = "inversions"
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error.
+    """Show a progress bar on standard error.
 
     Args:
-        total: steps to the end.
+        total: number of steps.
         shown: False draws nothing.
         of: what the steps are.
 

@@ -30,21 +30,21 @@ class FlipReward:
     """The FLIP reward (arXiv 2602.13551), callable as a TRL reward function.
 
     A model infers the instruction from a response; the reward is the word-level F1 between the
-    inferred and the true instruction. It tells whether a response is about what was asked, not
-    whether it is right.
+    inferred and the true instruction. It measures whether a response is about what was asked, not
+    whether it is correct.
 
     Args:
         model: "embedded", a local folder, a hub name, or a FlipConfig; None keeps the config's.
         config: the options to start from.
         inverter: a loaded inverter to share, instead of loading the model here.
-        options: single options of FlipConfig that override it.
+        options: FlipConfig fields that override `config`.
 
     Raises:
-        ConfigError: an option that cannot be used.
+        ConfigError: an option cannot be used.
         ModelLoadError: the model cannot be loaded.
     """
 
-    __name__ = "flip_reward"  # TRL names the reward's metrics by it
+    __name__ = "flip_reward"  # TRL names the reward's metrics after it
 
     def __init__(
         self,
@@ -65,30 +65,30 @@ class FlipReward:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
     ) -> list[float | None]:
-        """Score a batch as TRL's trainers ask for it.
+        """Score a batch in the format of TRL's trainers.
 
-        Of a completion, the part that the published RL code scores is scored: what stands in
-        `<answer>` tags or after `</think>`, else the whole.
+        Scores the same part of a completion as the published RL code: the text inside `<answer>`
+        tags or after `</think>`, else the whole completion.
 
         Args:
-            prompts: strings, or lists of messages; of these the last user turn is the instruction
-                and the turns before it are the context.
-            completions: strings, or lists of messages, of which the last assistant turn counts.
-            kwargs: the trainer's other columns and helpers, not used.
+            prompts: strings, or lists of messages, whose last user turn is the instruction and
+                whose earlier turns are the context.
+            completions: strings, or lists of messages, whose last assistant turn is scored.
+            kwargs: the trainer's other columns and helpers; ignored.
 
         Returns:
-            One reward a row; a row that cannot be scored has `on_failure`.
+            One reward per row; `on_failure` for a row that cannot be scored.
 
         Raises:
-            InputError: the two differ in length.
+            InputError: prompts and completions differ in length.
         """
         return trainer_rewards(self.score_chats(prompts, completions))
 
     def score_chats(self, prompts: Sequence[Any], completions: Sequence[Any]) -> ScoreBatch:
-        """Score a batch as trainers have it; see `__call__`, which has the rewards alone.
+        """Score a batch in a trainer's format; like `__call__`, which returns only the rewards.
 
         Raises:
-            InputError: the two differ in length.
+            InputError: prompts and completions differ in length.
         """
         started = time.perf_counter()
         check_lengths(prompts=prompts, completions=completions)
@@ -106,13 +106,13 @@ class FlipReward:
 
         Args:
             instructions: the true instructions (or system prompts, with target="system").
-            responses: one response each.
-            contexts: what came before each response, or None.
-            on_progress: called now and then with the number of rows done.
+            responses: one response per instruction.
+            contexts: the conversation before each response, or None.
+            on_progress: called from time to time with the number of rows done.
 
         Raises:
             InputError: the sequences differ in length, or one of them is a single string. A row
-                of a wrong type is no such error: it gets the status "error".
+                of the wrong type does not raise: it gets the status "error".
         """
         started = time.perf_counter()
         columns = {"instructions": instructions, "responses": responses}
@@ -124,22 +124,22 @@ class FlipReward:
     def score_prefixes(
         self, instruction: str, response: str, ends: Sequence[int], context: str | None = None
     ) -> ScoreBatch:
-        """Score growing beginnings of one response: a reward for each of its segments.
+        """Score growing prefixes of one response, for segment-level rewards.
 
         Each row is what `score` gives for response[:end] alone. The native engine computes what
-        the beginnings have in common once.
+        the prefixes share only once.
 
         Args:
-            instruction: the true one.
+            instruction: the true instruction.
             response: the whole response.
-            ends: where the beginnings end, in characters, rising, each in [0, len(response)].
-            context: what came before the response, or None.
+            ends: the prefix lengths in characters, non-decreasing, each in [0, len(response)].
+            context: the conversation before the response, or None.
 
         Returns:
-            One row an end.
+            One row per end.
 
         Raises:
-            InputError: a text is not a string, or an end falls or lies outside the response.
+            InputError: a text is not a string, or the ends decrease or exceed the response.
         """
         checked_texts(instruction, response, context)
         least = 0
@@ -156,19 +156,19 @@ class FlipReward:
     def score_best_of(
         self, instruction: str, responses: Sequence[str], context: str | None = None
     ) -> BestOf:
-        """Find the response with the highest reward, the first of equals.
+        """Find the response with the highest reward, the first of them on a tie.
 
-        The same response as the rewards of `score` tell, with the same reward. On the native engine
-        the others may take less time: an output is ended as soon as it cannot win any more against
-        one that is finished. Which ones are, and when, may differ from call to call.
+        Picks the same response as the rewards of `score` would, with the same reward. The native
+        engine may spend less time on the others: it ends an output as soon as it can no longer beat
+        a finished one. Which outputs it ends, and when, may differ from call to call.
 
         Args:
-            instruction: the true one.
-            responses: any number. One of a wrong type gets the status "error".
-            context: what came before each of them, or None.
+            instruction: the true instruction.
+            responses: any number. One of the wrong type gets the status "error".
+            context: the conversation before each response, or None.
 
         Raises:
-            InputError: `responses` is no list, or the instruction or the context no string.
+            InputError: `responses` is not a list, or the instruction or context not a string.
         """
         started = time.perf_counter()
         check_lengths(responses=responses)
@@ -180,7 +180,7 @@ class FlipReward:
 
     @property
     def inverter(self) -> Inverter:
-        """What runs the model; the native one can `sleep`, `wake` and `update_weights`."""
+        """The inverter that runs the model; the native one can sleep, wake and update weights."""
         return self._parts.inverter
 
     def __enter__(self) -> FlipReward:
@@ -190,7 +190,7 @@ class FlipReward:
         self.close()
 
     def close(self) -> None:
-        """Give the model's memory back, unless the inverter is a shared one."""
+        """Free the model's memory, unless the inverter is shared."""
         if self._owns_inverter:
             self._parts.inverter.close()
 
@@ -199,7 +199,7 @@ class FlipReward:
             raise TypeError(
                 "a FlipReward with a shared inverter cannot be pickled: give it a model"
             )
-        return FlipReward, (self.config,)  # the model is loaded again at the other end
+        return FlipReward, (self.config,)  # unpickling loads the model again
 
     def _rows(
         self, read: Callable[..., tuple[str, str, str | None]], *columns: Sequence[Any]

@@ -1,4 +1,4 @@
-"""Rows of a file: from a line to the texts that are scored, and back."""
+"""Rows of a JSON Lines file: parses lines into texts to score, and adds the scores to them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class InputRow:
 
     Attributes:
         line: its number, from 1.
-        fields: the line's JSON object; empty where it is broken.
+        fields: the line's JSON object; empty if it is not one.
         instruction: the true instruction.
-        context: what came before the responses, or None.
-        responses: the responses to score; none where the line is broken.
+        context: the conversation before the responses, or None.
+        responses: the responses to score; empty for an invalid line.
         error: what is wrong with the line, or None.
     """
 
@@ -39,7 +39,7 @@ class InputRow:
 
 
 def read_row(raw: bytes, line: int, target: str) -> InputRow:
-    """Read one line of UTF-8; a broken one comes back with its error."""
+    """Parse one line of UTF-8; an invalid one is returned with its error."""
     try:
         fields = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -50,7 +50,7 @@ def read_row(raw: bytes, line: int, target: str) -> InputRow:
 
 
 def row_of(fields: dict[str, Any], line: int, target: str) -> InputRow:
-    """The row that fields make; broken ones come back with the error."""
+    """Make a row from JSON fields; invalid ones are returned with the error."""
     try:
         instruction, context = _instruction(fields, target)
         return InputRow(line, fields, instruction, context, _responses(fields))
@@ -59,7 +59,7 @@ def row_of(fields: dict[str, Any], line: int, target: str) -> InputRow:
 
 
 def score_rows(reward: FlipReward, rows: Sequence[InputRow]) -> list[list[dict[str, Any]]]:
-    """Score the responses of all rows as one batch; for each row a list of score dicts."""
+    """Score the responses of all rows as one batch; returns a list of score dicts per row."""
     triples = [(row.instruction, text, row.context) for row in rows for text in row.responses]
     instructions, responses, contexts = zip(*triples, strict=True) if triples else ((), (), ())
     scores = iter(reward.score(instructions, responses, contexts).to_dicts())
@@ -67,12 +67,12 @@ def score_rows(reward: FlipReward, rows: Sequence[InputRow]) -> list[list[dict[s
 
 
 def scored_fields(row: InputRow, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The output line of a row: its own fields, its number and its scores.
+    """Make the output line of a row: its own fields, its line number and its scores.
 
     Args:
         row: the input.
-        scores: of its responses, from ScoreBatch.to_dicts. A row with `response` gets their
-            values, one with `responses` lists of them.
+        scores: of its responses, from ScoreBatch.to_dicts. A row with `response` gets single
+            values, one with `responses` gets lists.
     """
     if row.error is not None:
         return {**row.fields, "line": row.line, "status": "error", "error": row.error}

@@ -1,4 +1,4 @@
-"""What scoring returns."""
+"""The results of scoring: batches, their counters, and the best of several responses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flipfast.errors import InputError
 _log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
-ScoredRow = dict[str, Any]  # with SCORE_KEYS as its keys, and EXTRA_KEYS where there are such
+ScoredRow = dict[str, Any]  # with SCORE_KEYS as its keys, and those EXTRA_KEYS that apply
 
-# The fields of ScoreBatch, in its order, as they are called where they hold one row.
+# The fields of ScoreBatch, in its order, under their names for a single row.
 SCORE_KEYS = (
     "reward",
     "precision",
@@ -27,32 +27,32 @@ SCORE_KEYS = (
     "n_output_tokens",
     "error",
 )
-# Fields that only some batches have: where rows have several samples, nothing is generated, or
-# copies are looked for.
+# Fields that only some batches have: with several samples per row, scoring="likelihood", or a
+# copy guard.
 EXTRA_KEYS = ("reward_std", "agreement", "forced_f1", "copied")
 
 
-CUT = "+response_cut"  # behind a status: the response or context lost its middle
-CONTENTLESS = "contentless"  # the status of a response that has too few words to be inverted
+CUT = "+response_cut"  # suffix of a status: the response or context lost its middle
+CONTENTLESS = "contentless"  # the status of a response with too few words to be inverted
 _FAILURES = ("empty", "unparsed", CONTENTLESS, "error")
 
 
 def failed(status: str) -> bool:
-    """Whether a row of this status has no inferred instruction."""
+    """Return whether a row with this status has no inferred instruction."""
     return status.removesuffix(CUT) in _FAILURES
 
 
 def failed_row(error: str, on_failure: float | None = None) -> ScoredRow:
-    """A row that could not be scored, and why."""
+    """Make the row of scores for a row that could not be scored, with the reason."""
     values = (on_failure, None, None, "", "error", 0, 0, error)
     return dict(zip(SCORE_KEYS, values, strict=True))
 
 
 def check_lengths(**columns: Sequence[Any]) -> None:
-    """Check that columns have one entry a row.
+    """Check that columns have one entry per row.
 
     Raises:
-        InputError: a column is no list, or they differ in length.
+        InputError: a column is not a list, or they differ in length.
     """
     for name, column in columns.items():
         if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
@@ -66,15 +66,15 @@ def check_lengths(**columns: Sequence[Any]) -> None:
 def members_of_groups(
     rewards: Sequence[float | None], groups: int | Sequence[Any]
 ) -> list[list[float | None]]:
-    """The rewards of each group.
+    """Split rewards into their groups.
 
     Args:
-        rewards: one a row.
-        groups: the size of the groups, which stand one after the other; or an entry a row, such as
-            its prompt: neighbours with equal entries are a group.
+        rewards: one per row.
+        groups: the size of consecutive groups; or one entry per row, such as its prompt:
+            neighboring rows with equal entries form a group.
 
     Raises:
-        InputError: the rows are not a multiple of the size, or there is not an entry for each.
+        InputError: the row count is not a multiple of the size, or not that of the entries.
     """
     if isinstance(groups, int):
         if groups < 1 or len(rewards) % groups:
@@ -86,7 +86,7 @@ def members_of_groups(
 
 
 def trainer_rewards(batch: ScoreBatch) -> list[float | None]:
-    """Return the rewards alone, and log rows with errors: such a list has no room for them."""
+    """Return only the rewards, and log rows with errors, which such a list has no room for."""
     errors = [error for error in batch.errors if error is not None]
     if errors:
         _log.warning("%d of %d rows have no reward: %s", len(errors), len(batch), errors[0])
@@ -94,10 +94,10 @@ def trainer_rewards(batch: ScoreBatch) -> list[float | None]:
 
 
 class Lazy(Sequence[Entry], Generic[Entry]):
-    """Entries of which some are made only when they are read; equal to any list of the same.
+    """A sequence whose entries may be computed on first read; equal to a list of the same entries.
 
     Args:
-        entries: the entries, or calls that give them.
+        entries: the entries, or functions that return them.
     """
 
     def __init__(self, entries: Iterable[Entry | Callable[[], Entry]]) -> None:
@@ -137,11 +137,11 @@ class ScoreStats:
     Attributes:
         n_rewards: rows scored.
         n_failed: rows without an inferred instruction.
-        n_folded: inversions that were the same as another of the call, and shared its run.
-        n_cached: inversions, folded ones aside, whose results an earlier call had left.
+        n_folded: inversions identical to another one of the call, which shared its run.
+        n_cached: inversions, folded ones aside, with results cached by an earlier call.
         seconds: wall time of the call.
-        rewards_per_s: n_rewards a second.
-        tokens_per_s: prompt and output tokens a second, of the inversions that were run.
+        rewards_per_s: n_rewards per second.
+        tokens_per_s: prompt and output tokens per second, of the inversions that were run.
     """
 
     n_rewards: int
@@ -155,38 +155,40 @@ class ScoreStats:
 
 @dataclass(frozen=True)
 class ScoreBatch:
-    """The rewards of a batch; every list has one entry a row, in input order.
+    """The rewards of a batch; every list has one entry per row, in input order.
 
     Attributes:
-        rewards: word F1 of inferred and true instruction, in [0, 1]; `on_failure` where there is
-            no inferred instruction. With other options of `scoring`, `metric` or `copy_guard` what
-            FlipConfig says there.
-        precision: share of the inferred words that the instruction has; None for a failure.
+        rewards: word F1 of inferred and true instruction, in [0, 1]; `on_failure` if there is no
+            inferred instruction. See FlipConfig for what `scoring`, `metric` and `copy_guard`
+            change.
+        precision: share of the inferred words that are in the instruction; None for a failure.
         recall: share of the instruction's words that were inferred; None for a failure.
-        inferred: the inferred instruction, "" for a failure; read like a list. On a GPU rewards
-            come without the texts, and an entry is decoded when it is first read.
+        inferred: the inferred instruction, "" for a failure; read it like a list. On a GPU
+            rewards come without the texts, and an entry is decoded when first read.
         status: "ok" (clean output), "recovered" (found in malformed output), "truncated" (the
-            output ended inside the instruction; what there is was scored), or the failures
+            output ended inside the instruction; the part before that was scored), or the failures
             "empty", "unparsed", "contentless" (the response has fewer words than
-            `min_response_words`, and was not inverted) and "error"; with "+response_cut" behind it
-            where the response or the context was too long for the prompt and lost its middle.
+            `min_response_words`, and was not inverted) and "error"; with the suffix
+            "+response_cut" if the response or context was too long for the prompt and lost its
+            middle.
         n_prompt_tokens: length of the prompt.
         n_output_tokens: length of the model's output.
         errors: for status "error" what was wrong with the row, else None.
         stats: counters of the call.
-        reward_std: standard deviation of the rewards of a row's samples; None for a row without
-            any. With one sample a row there is no such list.
+        reward_std: population standard deviation of the rewards of a row's samples; None for a row
+            without any. The list itself is None with one sample per row.
         agreement: mean word F1 between the inferred instructions of a row's samples, over all
-            pairs; None for a row with fewer than two. With one sample a row there is no such list.
-            Worked out when it is read, as it needs the texts.
+            pairs; None for a row with fewer than two. The list itself is None with one sample per
+            row. Computed when read, since it needs the texts.
         forced_f1: with scoring="likelihood", word F1 of `inferred` and the true instruction; None
-            for a failure. Else there is no such list.
+            for a failure. The list itself is None with other scoring.
         copied: with a `copy_guard`, the share of the true instruction's words that the response
-            has copied in runs, in [0, 1]; None for a failure. Else there is no such list.
+            copied in runs, in [0, 1]; None for a failure. The list itself is None without one.
 
-    With several samples a row, reward, precision and recall are means over them (a failed sample
-    counts as `on_failure`, or not at all where that is None), inferred and status are those of
-    the first sample that did not fail, and n_output_tokens is their sum.
+    With several samples per row, reward, precision and recall are means over them, inferred and
+    status are those of the first sample that did not fail, and n_output_tokens is their sum. A
+    failed sample counts as a reward of `on_failure`, or not at all if that is None, and never in
+    precision and recall.
     """
 
     rewards: list[float | None]
@@ -207,16 +209,16 @@ class ScoreBatch:
         return len(self.rewards)
 
     def zero_variance(self, groups: int | Sequence[Any]) -> list[bool]:
-        """Tell of each row whether its group has only one reward: it teaches a policy nothing.
+        """Flag each row whose group has only one distinct reward and so no signal for a policy.
 
-        Rows without a reward do not count, so that a group that failed has the flag, too.
+        Rows without a reward do not count, so a group that failed entirely is flagged too.
 
         Args:
-            groups: the size of the groups, which stand one after the other; or an entry a row,
-                such as its prompt: neighbours with equal entries are a group.
+            groups: the size of consecutive groups; or one entry per row, such as its prompt:
+                neighboring rows with equal entries form a group.
 
         Raises:
-            InputError: the rows are not a multiple of the size, or there is not an entry for each.
+            InputError: the row count is not a multiple of the size, or not that of the entries.
         """
         flags: list[bool] = []
         for members in members_of_groups(self.rewards, groups):
@@ -225,11 +227,11 @@ class ScoreBatch:
 
     @classmethod
     def from_dicts(cls, rows: Sequence[ScoredRow], seconds: float) -> ScoreBatch:
-        """The batch of rows as `to_dicts` gives them; a row of an error may lack EXTRA_KEYS.
+        """Build a batch from rows in the form of `to_dicts`; an error's row may lack EXTRA_KEYS.
 
         Args:
             rows: any number.
-            seconds: what scoring them took.
+            seconds: how long scoring them took.
         """
         names = [field.name for field in fields(cls)][: len(SCORE_KEYS)]
         columns: dict[str, Any] = {
@@ -252,7 +254,7 @@ class ScoreBatch:
         return cls(**columns, stats=stats)
 
     def to_dicts(self) -> list[ScoredRow]:
-        """One dict a row, with SCORE_KEYS as its keys, and those EXTRA_KEYS that have lists."""
+        """Return one dict per row, with SCORE_KEYS and those EXTRA_KEYS that have lists."""
         names = [field.name for field in fields(self)][: len(SCORE_KEYS)]
         extra = [name for name in EXTRA_KEYS if getattr(self, name) is not None]
         keys = [*SCORE_KEYS, *extra]
@@ -262,19 +264,19 @@ class ScoreBatch:
 
 @dataclass(frozen=True)
 class BestOf:
-    """The best of several responses to one instruction; every list has one entry a response.
+    """The best of several responses to one instruction; every list has one entry per response.
 
     Attributes:
-        best: index of the highest reward, the first of equals; None where there is none.
-        rewards: as in ScoreBatch, and None for a response that was pruned.
-        inferred: the inferred instruction, for a pruned response what there was of it.
-        status: as in ScoreBatch, or "pruned": the model's output was ended early, because its
+        best: index of the highest reward, the first on a tie; None if there is no reward.
+        rewards: as in ScoreBatch, and None for a pruned response.
+        inferred: the inferred instruction, or for a pruned response as much as was written.
+        status: as in ScoreBatch, or "pruned": the model's output was ended early because its
             reward could not have been the highest.
         errors: for status "error" what was wrong with the response, else None.
         n_prompt_tokens: length of the prompt.
         n_output_tokens: length of the model's output.
-        n_pruned: responses that were pruned.
-        n_spared_tokens: output tokens that this has spared at most, which is what was left of
+        n_pruned: number of pruned responses.
+        n_spared_tokens: upper bound on the output tokens that pruning saved: what was left of
             max_new_tokens.
         stats: counters of the call.
     """

@@ -1,4 +1,4 @@
-"""Metrics that compare an inferred instruction with the true one: one file a metric."""
+"""Metrics that compare an inferred instruction with the true one; one file per metric."""
 
 from flipfast.metrics.word_f1 import CORE_AVAILABLE, overlap_f1
 

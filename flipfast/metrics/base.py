@@ -1,4 +1,4 @@
-"""What a metric is, and multiset overlap, which most of them are."""
+"""The type of a metric, and multiset overlap, which most metrics use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flipfast.metrics.word_f1_py import scores_of_counts
 Unit = TypeVar("Unit")
 Values = npt.NDArray[np.float64]
 
-# From N inferred and N true instructions to float64 (N,), higher for more alike. A pair's value
-# depends on nothing but the pair, whatever else is in the batch.
+# Maps N inferred and N true instructions to float64 (N,), higher for more similar pairs. A pair's
+# value depends only on the pair (the encoder's last bits aside), not on the rest of the batch.
 Metric = Callable[[Sequence[str], Sequence[str]], Values]
 
 
 def f1_of_units(split: Callable[[str], Iterable[Unit]]) -> Metric:
-    """F1 of the multisets of what texts are split into, as word F1 computes it.
+    """Make an F1 metric on multisets of units, computed like word F1.
 
     Args:
-        split: a text to its words, characters or tokens.
+        split: splits a text into its words, characters or tokens.
     """
 
     def score(predictions: Sequence[str], references: Sequence[str]) -> Values:
@@ -35,12 +35,12 @@ def f1_of_units(split: Callable[[str], Iterable[Unit]]) -> Metric:
 def weighted_f1(
     split: Callable[[str], Iterable[Unit]], weights: Mapping[Unit, float], unknown: float
 ) -> Metric:
-    """F1 of multisets in which each unit counts with its weight.
+    """Make an F1 metric on multisets of weighted units.
 
     Args:
-        split: a text to its units.
-        weights: at least 0 each.
-        unknown: the weight of a unit that has none.
+        split: splits a text into its units.
+        weights: each at least 0.
+        unknown: the weight of a unit not in `weights`.
     """
 
     def weight(units: Counter[Unit]) -> float:
@@ -60,7 +60,7 @@ def weighted_f1(
 def by_pair(
     value: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[str]
 ) -> Values:
-    """The values of pairs, one after the other; float64 (N,)."""
+    """Compute the values of pairs one by one; float64 (N,)."""
     pairs = zip(predictions, references, strict=True)
     return np.array([value(*pair) for pair in pairs], dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""BLEU of a sentence without the brevity penalty (Papineni et al. 2002)."""
+"""Sentence-level BLEU without the brevity penalty (Papineni et al. 2002)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from flipfast.metrics.base import Metric, Values, by_pair
 
 
 def bleu() -> Metric:
-    """The geometric mean of n-gram precisions up to 4, by sacrebleu, as a share of 1.
+    """Make the metric: the geometric mean of n-gram precisions up to 4, by sacrebleu, in [0, 1].
 
-    Its tokenizer is 13a, n-grams longer than the prediction do not count, precisions of 0 are
+    Its tokenizer is 13a, n-grams longer than the prediction do not count, and zero precisions are
     smoothed exponentially.
 
     Raises:

@@ -7,7 +7,7 @@ from flipfast.metrics.word_f1_py import normalize
 
 
 def characters(text: str) -> str:
-    """The characters of a text's words, as word F1 has them, without spaces between."""
+    """Return the characters of a text's words, normalized as in word F1, without spaces."""
     return "".join(normalize(text))
 
 

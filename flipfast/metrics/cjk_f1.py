@@ -1,4 +1,4 @@
-"""Word F1 for texts that write words without spaces: a character there is a word."""
+"""Word F1 for scripts that write words without spaces: each character counts as a word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from flipfast.metrics.base import f1_of_units
 from flipfast.metrics.word_f1_py import normalize
 
-# Blocks of Han, Kana and Bopomofo; Hangul has spaces. Their own punctuation separates words.
+# Blocks of Han, Kana and Bopomofo; Hangul uses spaces. Their own punctuation separates words.
 UNSPACED = re.compile(
     "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
@@ -16,10 +16,9 @@ UNSPACED = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: as word F1 splits it, then each unspaced character by itself.
+    """Split a text into words as in word F1, with each unspaced character as its own word.
 
-    Full-width forms of ASCII are taken as ASCII. Equal to `normalize` where a text has nothing but
-    ASCII.
+    Full-width forms of ASCII count as ASCII. Equal to `normalize` for pure ASCII text.
     """
     folded = "".join(_folded(c) for c in text)
     return normalize(UNSPACED.sub(r" \g<0> ", folded))

@@ -1,4 +1,4 @@
-"""What of a text can be seen, and how many words of it say something."""
+"""The visible characters of a text, and its number of words with content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from flipfast.metrics.cjk_f1 import UNSPACED
 
-# Unicode's Default_Ignorable_Code_Point: soft hyphens, joiners, marks of direction, fillers,
+# Unicode's Default_Ignorable_Code_Point: soft hyphens, joiners, direction marks, fillers,
 # variation selectors, tags.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -16,16 +16,16 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: str) -> str:
-    """The text without the characters that leave no mark where it is shown."""
+    """Return the text without its invisible characters."""
     return _INVISIBLE.sub("", text)
 
 
 def n_content_words(text: str) -> int:
-    """How many words of a text hold a letter or a digit.
+    """Count the words of a text that contain a letter or a digit.
 
-    Words stand between white space, and a character of Chinese or Japanese is one by itself;
-    invisible characters are no part of them. Unlike in word F1 an article is a word: it may be all
-    that an answer to a question with choices has to say.
+    Words are separated by white space, and each Chinese or Japanese character is its own word;
+    invisible characters do not count. Unlike in word F1, articles are words: "A" may be the whole
+    answer to a multiple-choice question.
     """
     words = UNSPACED.sub(r" \g<0> ", visible(text)).split()
     return sum(any(map(str.isalnum, word)) for word in words)

@@ -1,4 +1,4 @@
-"""Similarity of meaning, by an encoder that the user names."""
+"""Semantic similarity, by an encoder that the user chooses."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _BATCH = 32
 
 
 def encoder_similarity(folder: str, device: str | None = None) -> Metric:
-    """Cosine of two texts' mean last hidden states, in [-1, 1]; 0.0 where either is empty.
+    """Make the metric: cosine of two texts' mean last hidden states, or 0.0 if either is empty.
 
-    Batches change the last bits of a value, as ordinary products do.
+    In [-1, 1]. The last bits of a value depend on the batch, as with ordinary matrix products.
 
     Args:
-        folder: of an encoder that transformers loads, such as those of sentence-transformers
+        folder: of an encoder that transformers can load, such as those of sentence-transformers
             with mean pooling; nothing is downloaded.
         device: where it runs; None for the CPU.
 
     Raises:
-        ModelLoadError: it cannot be loaded.
+        ModelLoadError: the encoder cannot be loaded.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -12,10 +12,10 @@ from flipfast.metrics.word_f1 import overlap_f1
 
 
 def f_beta(beta: float) -> Metric:
-    """The metric for a beta above 0; with 1 it is word F1, bit for bit.
+    """Make the metric for a beta above 0; with 1 it is word F1, bit for bit.
 
     Raises:
-        ConfigError: beta is no finite number above 0.
+        ConfigError: beta is not a finite number above 0.
     """
     if not 0 < beta < float("inf"):
         raise ConfigError(f"beta must be a number above 0, not {beta}")

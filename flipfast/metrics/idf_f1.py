@@ -13,13 +13,13 @@ from flipfast.metrics.word_f1_py import normalize
 
 
 def idf_f1(texts: Iterable[str]) -> Metric:
-    """Each word counts with its inverse document frequency, ln((1 + n) / (1 + df)) + 1.
+    """Make the metric that weights words by ln((1 + n) / (1 + df)) + 1, their inverse frequency.
 
     Args:
-        texts: n texts that frequencies are counted in; such as instructions of the training set.
+        texts: the n texts to count frequencies in, such as instructions of the training set.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are no texts.
     """
     n, found = 0, Counter[str]()
     for text in texts:
@@ -32,7 +32,7 @@ def idf_f1(texts: Iterable[str]) -> Metric:
 
 
 def idf_f1_of_file(path: str) -> Metric:
-    """The metric with a text a line; see `idf_f1`.
+    """Make the metric from a file with one text per line; see `idf_f1`.
 
     Raises:
         ConfigError: the file cannot be read, or is empty.

@@ -1,4 +1,4 @@
-"""The highest word F1 that a text can still reach while it grows."""
+"""The highest word F1 that a growing text can still reach."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _EXACT = 2**20  # words
 
 
 class ReachableF1:
-    """An upper bound of the F1 of every text that has some given words, and any others.
+    """A tight upper bound on the F1 of every text that contains some given words.
 
-    With n words given, s of them among the N of the reference, nothing beats adding the N - s that
-    are missing and no more: F1 = 2 N / (n + N - s + N), and every other text has a lower quotient.
-    Different quotients of numbers below 2^20 differ by more than the roundings of F1 come to, so
-    the bound holds for the float64 values, too, and is reached.
+    With n given words, s of them among the N of the reference, it is best to add exactly the N - s
+    missing ones: F1 = 2 N / (n + N - s + N), and every other text has a lower quotient. Different
+    quotients of numbers below 2^20 differ by more than F1's rounding errors, so the bound also
+    holds for the float64 values, and is reached.
 
     Args:
         reference: the true instruction.
@@ -29,7 +29,7 @@ class ReachableF1:
         self._n_given = 0
 
     def add(self, text: str) -> None:
-        """Give the words of a text, or of a part of it that begins and ends at white space."""
+        """Add the words of a text, or of a part of it that begins and ends at white space."""
         for word in normalize(text):
             self._n_given += 1
             if self._missing[word]:
@@ -38,7 +38,7 @@ class ReachableF1:
 
     @property
     def bound(self) -> float:
-        """The bound, of the same bits as `overlap_f1` gives for a text that reaches it."""
+        """The bound, bitwise equal to `overlap_f1` for a text that reaches it."""
         n_words = self._n_given + self._n_missing
         if n_words + self._n_reference >= _EXACT:
             return 1.0

@@ -1,4 +1,4 @@
-"""The words of references as hashes, for the word F1 that is counted on a device."""
+"""The words of references as hashes, for word F1 on a device."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _Arrays = tuple[
 
 
 def reference_words(texts: Sequence[str]) -> ReferenceWords:
-    """The words of each text as the published normalisation leaves them, hashed, on the CPU.
+    """Hash the words of each text after the published normalization, on the CPU.
 
     Args:
         texts: R true instructions, any strings.
 
     Returns:
-        Each text's distinct words in rising order of their hashes.
+        Each text's distinct words in ascending order of their hashes.
 
     Raises:
         InputError: `texts` is one string, or a row is not a string.
@@ -46,7 +46,7 @@ def reference_words(texts: Sequence[str]) -> ReferenceWords:
 
 
 def word_hashes_py(texts: tuple[str, ...]) -> _Arrays:
-    """What `_core.word_hashes` returns, in plain Python."""
+    """The plain Python twin of `_core.word_hashes`."""
     hashes: list[int] = []
     copies: list[int] = []
     offsets, n_words = [0], []

@@ -1,4 +1,4 @@
-"""Metrics by name."""
+"""Loads metrics by name."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ FORMS = (*_PLAIN, TOKEN_F1, *(f"{name}:{value}" for name, (value, _) in _WITH_VA
 
 
 def load_metric(spec: str, tokenizer: Any) -> Metric:
-    """A metric from its name, with a value behind a colon where it takes one.
+    """Load a metric from its name, with a value after a colon if it takes one.
 
     Args:
-        spec: one of FORMS, with a value of your own.
+        spec: one of FORMS, with your own value.
         tokenizer: of the inverter, whose tokens token_f1 counts.
 
     Raises:
-        ConfigError: there is no such metric, or its value cannot be used.
+        ConfigError: the metric does not exist, or its value cannot be used.
         MissingDependencyError: its package is not installed.
         ModelLoadError: its encoder cannot be loaded.
     """

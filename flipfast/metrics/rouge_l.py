@@ -12,14 +12,14 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Values:
-    """Words are runs of ASCII letters and digits, lower-cased, as in the package rouge-score.
+    """Compute ROUGE-L F1 of words: lowercased runs of ASCII letters and digits, as in rouge-score.
 
     Args:
         predictions: N inferred instructions.
-        references: N true ones.
+        references: N true instructions.
 
     Returns:
-        float64 (N,) in [0, 1]; 0.0 where either has no words.
+        float64 (N,) in [0, 1]; 0.0 if either has no words.
     """
     return by_pair(_score, predictions, references)
 
@@ -31,7 +31,7 @@ def _score(prediction: str, reference: str) -> float:
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence, a row of the table a big integer.
+    """Return the length of the longest common subsequence, with table rows as big integers.
 
     Method: Hyyro 2004, Bit-parallel LCS-length computation revisited.
     """
@@ -39,7 +39,7 @@ def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     for i, word in enumerate(a):
         places[word] = places.get(word, 0) | 1 << i
     every = (1 << len(a)) - 1
-    row = every  # a zero where the length grows
+    row = every  # a zero bit where the length grows
     for word in b:
         matches = row & places.get(word, 0)
         row = (row + matches | row - matches) & every

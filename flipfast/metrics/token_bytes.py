@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-_CHUNK = 256  # ids that are decoded together in a check
+_CHUNK = 256  # ids decoded together in a check
 _SPACE = "\u2581"  # SentencePiece's mark for a space
-# Steps of a decoder in SentencePiece's manner.
+# Steps of a SentencePiece-like decoder.
 _REPLACE = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
 _FUSE = {"type": "Fuse"}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
-# Of the kind that models write.
+# Texts like those that models write.
 _TRIALS = (
     '{"REASONING": "3 caf\xe9s:\\n- \u201cx\u201d", "INFERRED INSTRUCTION": "Don\'t explain"}',
     '```json\n{\n  "a": "\u4f60\u597d"\n}\n```\n\nThat is all \u2014 well...',
@@ -22,13 +22,13 @@ _TRIALS = (
 
 
 def _byte_letters() -> dict[int, int | str]:
-    """From the letters that GPT-2 writes bytes with to characters of those values.
+    """Map the letters with which GPT-2 writes bytes to the bytes' values.
 
-    Bytes that print stand for themselves, the others for the code points from 256 on, in order.
+    Printing bytes are written as themselves, the others as the code points from 256 on, in order.
     """
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printing]
-    # A letter that stands for no byte must not pass for one.
+    # A letter that stands for no byte must not be taken for one.
     letters: dict[int, int | str] = dict.fromkeys(others, "\uffff")
     letters.update({256 + at: byte for at, byte in enumerate(others)})
     return letters
@@ -38,11 +38,11 @@ _BYTE_LETTERS = _byte_letters()
 
 
 class TokenBytes(NamedTuple):
-    """What each id of a vocabulary adds to the decoded text.
+    """The bytes that each id of a vocabulary adds to the decoded text.
 
     Attributes:
-        table: as `token_bytes` gives it.
-        flaw: why the table must not be used; None where it may.
+        table: as returned by `token_bytes`.
+        flaw: why the table must not be used; None if it may.
     """
 
     table: list[bytes | None]
@@ -53,10 +53,10 @@ class _Kind(NamedTuple):
     """How a tokenizer's decoder works.
 
     Attributes:
-        decoder: "bytes" (GPT-2's letters), "spaces" (SentencePiece, where text is replaced) or
-            "metaspace" (SentencePiece, where each token is looked at); "" where it is none of them.
+        decoder: "bytes" (GPT-2's letters), "spaces" (SentencePiece, replacing marks in the text)
+            or "metaspace" (SentencePiece, token by token); "" for any other.
         falls_back: whether tokens such as <0x0A> stand for a byte.
-        why: why there is no decoder.
+        why: why the decoder is not supported.
     """
 
     decoder: str
@@ -65,7 +65,7 @@ class _Kind(NamedTuple):
 
 
 def verified_token_bytes(tokenizer: Any, vocab_size: int) -> TokenBytes:
-    """The bytes of every id, compared with the tokenizer's own decoding.
+    """Find the bytes of every id, and verify them against the tokenizer's own decoding.
 
     Takes about a second for 256,000 ids. Arguments as for `token_bytes`.
     """
@@ -77,20 +77,19 @@ def verified_token_bytes(tokenizer: Any, vocab_size: int) -> TokenBytes:
 
 
 def token_bytes(tokenizer: Any, vocab_size: int | None = None) -> list[bytes | None]:
-    """The bytes of every id: joined, they are the text of the ids without special tokens.
+    """Find the bytes of every id: joined, they are the text of the ids without special tokens.
 
-    Knows byte-level BPE (GPT-2, Llama 3, Qwen, OLMo) and tokenizers in SentencePiece's manner
-    (Llama 2, Mistral, Gemma). Of the latter, some drop a space at the start of the text; the bytes
-    keep it.
+    Supports byte-level BPE (GPT-2, Llama 3, Qwen, OLMo) and SentencePiece-like tokenizers (Llama 2,
+    Mistral, Gemma). Some of the latter drop a space at the start of the text; the bytes keep it.
 
     Args:
         tokenizer: of transformers, with a `backend_tokenizer` of the tokenizers library.
-        vocab_size: ids of the model; None for those of the tokenizer.
+        vocab_size: number of ids of the model; None for the tokenizer's.
 
     Returns:
-        For each id its bytes, b"" for a special token, None where they are not known: an id that
-        the tokenizer lacks, a token for one byte beyond ASCII, whose text hangs on its neighbours,
-        or every id of a tokenizer of another kind, for which `verify` has the reason.
+        Each id's bytes, b"" for a special token, None if unknown: an id that the tokenizer lacks, a
+        token whose text depends on its neighbors, such as a single non-ASCII byte, or every id of a
+        tokenizer of another kind, for which `verify` gives the reason.
     """
     kind = _kind(tokenizer)
     tokens = _tokens(tokenizer)
@@ -106,14 +105,14 @@ def token_bytes(tokenizer: Any, vocab_size: int | None = None) -> list[bytes | N
 
 
 def verify(tokenizer: Any, token_bytes: Sequence[bytes | None], texts: Iterable[str]) -> str | None:
-    """Compare the bytes with the tokenizer's own decoding; None where they agree.
+    """Compare the bytes with the tokenizer's own decoding; None if they agree.
 
-    Decodes all ids that have bytes, in their order, and those of each text.
+    Decodes all ids that have bytes, in order, and those of each text.
 
     Args:
         tokenizer: as in `token_bytes`.
-        token_bytes: what that returned.
-        texts: real ones, as the model would write them.
+        token_bytes: the result of that function.
+        texts: realistic outputs of the model.
 
     Returns:
         Why the bytes must not be used, or None.
@@ -156,7 +155,7 @@ def _kind(tokenizer: Any) -> _Kind:
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
-    """The tokens by their ids, added ones too."""
+    """Return the tokens by their ids, including added ones."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return dict.fromkeys(range(len(tokenizer)), "")
@@ -173,24 +172,24 @@ def _bytes_of(token: str, kind: _Kind) -> bytes | None:
     if kind.decoder == "bytes":
         try:
             return token.translate(_BYTE_LETTERS).encode("latin-1")
-        except UnicodeEncodeError:  # an added token, written as it is
+        except UnicodeEncodeError:  # an added token, written literally
             return token.encode()
     if kind.falls_back and (byte := _fallback(token)):
-        # Where such bytes are no UTF-8, all of their run become U+FFFD, ASCII ones among them.
+        # If a run of such bytes is not valid UTF-8, all of them become U+FFFD, even ASCII ones.
         return byte if byte < b"\x80" else None
     if kind.decoder == "metaspace" and _SPACE in token.lstrip(_SPACE):
-        return None  # as the first token of a text it would lose this space, too
+        return None  # as a text's first token it would lose this space, too
     return token.replace(_SPACE, " ").encode()
 
 
 def _fallback(token: str) -> bytes | None:
-    """The byte that a token such as <0x0A> stands for."""
+    """Return the byte that a token such as <0x0A> stands for."""
     found = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token)
     return bytes.fromhex(found[1]) if found else None
 
 
 def _agree(tokenizer: Any, kind: _Kind, ids: list[int], known: dict[int, bytes]) -> bool:
-    """Whether ids decode to their bytes, apart from spaces at the start in SentencePiece's kind."""
+    """Return whether ids decode to their bytes, ignoring SentencePiece's leading spaces."""
     decoded = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     expected = b"".join(known[i] for i in ids).decode(errors="replace")
     if kind.decoder == "bytes":

@@ -1,4 +1,4 @@
-"""Word-level F1 over a batch: the C++ text core where it was built, else its Python twin."""
+"""Word-level F1 over a batch, by the C++ text core if it was built, else by its Python twin."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from flipfast.metrics.word_f1_py import word_f1
 
 try:
     import flipfast._core as _core
-except ImportError:  # a source tree on the path without a build: same values, slower
+except ImportError:  # a source tree on sys.path without a build: same values, slower
     CORE_AVAILABLE = False
 else:
     CORE_AVAILABLE = True
@@ -51,7 +51,7 @@ def overlap_f1(
 
 
 def _strings(name: str, texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the texts as a tuple, which nobody can change while the core reads it."""
+    """Return the texts as a tuple, which cannot change while the core reads it."""
     if isinstance(texts, str | bytes):
         raise InputError(
             f"{name} is one {type(texts).__name__}: pass a sequence of strings, such as [{name}]"

@@ -14,14 +14,14 @@ _ARTICLE = re.compile(r"\b(a|an|the)\b")
 def normalize(text: str) -> list[str]:
     """Split a text into the words that are compared.
 
-    Lower-cases, deletes ASCII punctuation, turns each article that stands alone into a space, and
-    splits at white space. All steps but the punctuation follow Python's Unicode tables.
+    Lowercases, deletes ASCII punctuation, replaces each standalone article with a space, and splits
+    at white space. All steps except the punctuation follow Python's Unicode tables.
 
     Args:
         text: any string, lone surrogates and NUL included.
 
     Returns:
-        The words in order; empty where nothing is left.
+        The words in order; empty if nothing is left.
     """
     lowered = text.lower().translate(_DELETE_PUNCTUATION)
     return _ARTICLE.sub(" ", lowered).split()
@@ -35,8 +35,8 @@ def word_f1(prediction: str, reference: str) -> tuple[float, float, float]:
         reference: the true instruction.
 
     Returns:
-        f1, precision and recall as float64 in [0, 1]; all 0.0 where no word is shared, also where
-        both texts are empty.
+        f1, precision and recall as float64 in [0, 1]; all 0.0 if no word is shared, even if both
+        texts are empty.
     """
     predicted, referred = normalize(prediction), normalize(reference)
     same = (Counter(predicted) & Counter(referred)).total()
@@ -44,7 +44,7 @@ def word_f1(prediction: str, reference: str) -> tuple[float, float, float]:
 
 
 def scores_of_counts(same: int, n_predicted: int, n_referred: int) -> tuple[float, float, float]:
-    """F1, precision and recall of two texts with so many words, `same` of them shared."""
+    """Return F1, precision and recall of two texts from their word counts, `same` words shared."""
     if same == 0:
         return 0.0, 0.0, 0.0
     precision, recall = same / n_predicted, same / n_referred

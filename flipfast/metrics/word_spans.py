@@ -1,4 +1,4 @@
-"""Where the words that word F1 compares stand in their text."""
+"""The positions in a text of the words that word F1 compares."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _WORD = re.compile(r"\S+")
 
 
 def word_spans(text: str) -> list[tuple[str, int, int]]:
-    """The words of a text as `normalize` gives them, each with its place in the text.
+    """Return the words of a text as in `normalize`, each with its position in the text.
 
     Args:
         text: any string.
 
     Returns:
-        In order (word, start, end), with text[start:end] what the word was made of: from its first
-        character that was kept to its last, deleted punctuation between them included.
+        (word, start, end) in order, where text[start:end] is the word's source: from its first kept
+        character to its last, including deleted punctuation between them.
     """
     lowered = text.lower()
     kept = [at for at, c in enumerate(lowered) if c not in _PUNCTUATION]
     plain = "".join([lowered[at] for at in kept])
-    # As many spaces as an article has letters, so that places stay what they are.
+    # As many spaces as the article has letters, so that positions stay the same.
     spaced = _ARTICLE.sub(lambda article: " " * len(article[0]), plain)
     places = kept if len(lowered) == len(text) else _through(_origins(text), kept)
     return [
@@ -33,7 +33,7 @@ def word_spans(text: str) -> list[tuple[str, int, int]]:
 
 
 def _origins(text: str) -> list[int]:
-    """For each character of text.lower() the place of the one it came from, some give two."""
+    """Return for each character of text.lower() the index of its source; some sources give two."""
     return [at for at, c in enumerate(text) for _ in c.lower()]
 
 

@@ -1,4 +1,4 @@
-"""Finds the inferred instruction in a model's output; one module a parser, no heavy imports."""
+"""Finds the inferred instruction in a model's output; one module per parser, no heavy imports."""
 
 from collections.abc import Callable
 
@@ -23,15 +23,15 @@ def extract_instruction(
 
     text: the decoded output, any string. parser: "robust" finds the instruction in well- and
     ill-formed JSON; "reference" does what the published parser does, quirks included; "plain"
-    expects the instruction alone. think_open: for "plain", whether the prompt may have opened a
+    expects only the instruction. think_open: for "plain", whether the prompt may have opened a
     think block that the output only closes.
 
-    status: "ok" (clean output), "recovered" (found, but the output needed mending), "truncated"
+    status: "ok" (clean output), "recovered" (found, but the output needed repair), "truncated"
     (the instruction's value was cut off; its beginning is returned), "empty" (no text, or an
     empty value), "unparsed" (text, but no instruction in it). The last two come with "", except
     that the reference parser keeps a value of white space.
 
-    Raises ConfigError for an unknown parser and InputError where text is not a string; no string
+    Raises ConfigError for an unknown parser and InputError if text is not a string; no string
     makes it raise.
     """
     parse = _PARSERS.get(parser)

@@ -1,4 +1,4 @@
-"""Deterministic automata over bytes that find a value in a text, and a way to draw them."""
+"""Deterministic automata over bytes that find a value in a text, and a builder for them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy.typing as npt
 
 from flipfast_kernels.spans import DEAD, UNDECIDED
 
-BEFORE, INSIDE, AFTER = 0, 1, 2  # phases of a state, seen from the value
+BEFORE, INSIDE, AFTER = 0, 1, 2  # phases of a state, relative to the value
 
 
 @dataclass(frozen=True)
 class ByteAutomaton:
-    """States in the order of their phases; state 0 is dead, state 1 the first.
+    """An automaton with its states ordered by phase; state 0 is dead, state 1 is the start.
 
-    The value begins behind the byte that leads to a state from first_inside on, and ends before
-    the byte that leads to one from first_after on.
+    The value begins after the byte that leads to a state >= first_inside, and ends before the byte
+    that leads to a state >= first_after.
 
     Attributes:
-        moves: uint8 (states, 256), the state behind each byte.
-        results: UNDECIDED, FOUND or EMPTY, one a state.
+        moves: uint8 (states, 256), the next state for each byte.
+        results: UNDECIDED, FOUND or EMPTY, one per state.
         first_inside, first_after: states.
     """
 
@@ -33,7 +33,7 @@ class ByteAutomaton:
 
 
 class Drawing:
-    """An automaton in the making: every move that is not drawn leads to the dead state."""
+    """An automaton under construction: every move not drawn leads to the dead state."""
 
     def __init__(self) -> None:
         self._moves = [[DEAD] * 256]
@@ -41,7 +41,7 @@ class Drawing:
         self._results = [UNDECIDED]
 
     def state(self, phase: int, result: int = UNDECIDED, stay: bytes = b"") -> int:
-        """A new state, which the bytes of `stay` do not leave. The first new one is the start."""
+        """Add a state in which the bytes of `stay` loop. The first one added is the start."""
         new = len(self._moves)
         self._moves.append([DEAD] * 256)
         self._phases.append(phase)
@@ -50,28 +50,28 @@ class Drawing:
         return new
 
     def since(self, first: int) -> range:
-        """The state `first` and all that were made after it."""
+        """Return the state `first` and all added after it."""
         return range(first, len(self._moves))
 
     def on(self, state: int, letters: bytes, to: int) -> None:
-        """Move on any of these bytes."""
+        """Draw a move for each of these bytes."""
         for letter in letters:
             self._moves[state][letter] = to
 
     def otherwise(self, state: int, letters: bytes, to: int) -> None:
-        """Move on those of these bytes that lead nowhere so far."""
+        """Draw a move for those of these bytes that have none yet."""
         self.on(state, bytes(c for c in letters if self._moves[state][c] == DEAD), to)
 
     def like(self, state: int, other: int) -> None:
-        """Move as another state does, where `state` leads nowhere so far."""
+        """Copy another state's moves for the bytes that have none yet."""
         pairs = zip(self._moves[state], self._moves[other], strict=True)
         self._moves[state] = [own if own != DEAD else theirs for own, theirs in pairs]
 
     def spell(self, state: int, word: Sequence[bytes], to: int | None = None) -> int:
-        """Add a word to the tree below a state, each letter any of some bytes.
+        """Add a word to the trie below a state; each letter may be any of several bytes.
 
-        Steps that are there already are shared; new ones have the phase and the result of the
-        first state. Its last letter leads to `to`, or to a step of its own; returns that state.
+        Existing steps are shared; new ones have the phase and the result of `state`. The last
+        letter leads to `to`, or to a state of its own; returns that state.
         """
         for place, letters in enumerate(word):
             step = self._moves[state][letters[0]]
@@ -84,13 +84,13 @@ class Drawing:
         return state
 
     def copy(self, state: int) -> int:
-        """A new state that moves as another does."""
+        """Add a state with the moves of another."""
         new = self.state(self._phases[state], self._results[state])
         self._moves[new] = list(self._moves[state])
         return new
 
     def finished(self) -> ByteAutomaton:
-        """The automaton, its states in order."""
+        """Return the automaton, with its states in order."""
         order = sorted(range(len(self._moves)), key=self._phases.__getitem__)
         place = np.argsort(order).astype(np.uint8)
         return ByteAutomaton(

@@ -1,8 +1,8 @@
-"""One automaton a parser: the outputs whose instruction is plain to see from their bytes.
+"""One automaton per parser for clean outputs, whose instruction is clear from their bytes.
 
-Each stays on its parser's safe side: FOUND says that the parser gives the span's words and "ok",
-EMPTY that it gives ("", "empty"); all else is left to the parser. Bytes beyond ASCII pass only
-where no white space, quote or letter in disguise could matter.
+Each is conservative: FOUND means that the parser returns the span's words and "ok", EMPTY that it
+returns ("", "empty"); all else is left to the parser. Non-ASCII bytes pass only where it does not
+matter whether they are white space, quotes or look-alike letters.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from flipfast_kernels.spans import DEAD, EMPTY, FOUND, UNDECIDED
 _ASCII, _BEYOND = bytes(range(128)), bytes(range(128, 256))
 _PYTHON_SPACE = bytes(c for c in _ASCII if chr(c).isspace())
 _JSON_SPACE = b" \t\n\r"
-# What a string holds besides escapes; a control character is an error.
+# What a string may contain besides escapes; a control character is an error.
 _IN_STRING = bytes(c for c in range(0x20, 256) if c not in b'"\\')
 _LABEL_NOUNS = ("instruction", "prompt")
 _LABEL_WORDS = ("the", "inferred", "original", "likely", "user", "user's")
 
-# Escapes that change no word as they stand: both of their characters are punctuation.
+# Escapes that change no word even undecoded: both of their characters are punctuation.
 _NO_WORDS = b'"/'
-_ANY_ESCAPE = b'"/bfnrt'  # but \\uXXXX
+_ANY_ESCAPE = b'"/bfnrt'  # except \\uXXXX
 
-_Word = Sequence[bytes]  # each letter any of some bytes
+_Word = Sequence[bytes]  # each letter may be any of several bytes
 
 
 def _any_case(word: str) -> _Word:
@@ -43,13 +43,13 @@ _PUBLISHED_KEYS = [
 
 
 class _Format(NamedTuple):
-    """What a parser reads as JSON.
+    """The JSON that a parser accepts.
 
     Attributes:
-        space: what may stand between tokens.
-        keys: those of the instruction.
-        escapes: further escapes.
-        tags: whether tags are removed, so that none may stand in a string.
+        space: the bytes allowed between tokens.
+        keys: the keys of the instruction.
+        escapes: additional escapes.
+        tags: whether the parser removes tags, so that strings may not contain any.
     """
 
     space: bytes
@@ -58,13 +58,13 @@ class _Format(NamedTuple):
     tags: bool
 
 
-# The published code doubles a backslash by what follows it, and so breaks some escaped ones.
+# The published code doubles a backslash depending on what follows it, which breaks some escapes.
 _ROBUST = _Format(_JSON_SPACE, _ROBUST_KEYS, escapes=b"\\", tags=False)
 _PUBLISHED = _Format(b" \t", _PUBLISHED_KEYS, escapes=b"", tags=True)
 
 
 def clean_outputs(parser: str) -> ByteAutomaton:
-    """The automaton of a parser: "plain", "robust" or "reference"; ConfigError for another."""
+    """Build the automaton of a parser: "plain", "robust" or "reference"; else ConfigError."""
     draw = _DRAW.get(parser)
     if draw is None:
         raise ConfigError(f"unknown parser {parser!r}: use one of {', '.join(_DRAW)}")
@@ -74,10 +74,11 @@ def clean_outputs(parser: str) -> ByteAutomaton:
 
 
 def _draw_plain(d: Drawing) -> None:
-    """The whole text is the span: the white space and ASCII quotes around it are no words.
+    """Draw the plain parser: the span is the whole text, as white space and ASCII quotes around it
+    are not words.
 
-    Undecided is what `parse_plain` may cut off in front (a label, a fence, a quote beyond ASCII),
-    what may be a tag anywhere, what begins like JSON, and quotes with nothing between them.
+    Undecided are a start that `parse_plain` may strip (a label, a fence, a non-ASCII quote), a
+    possible tag anywhere, a text that begins like JSON, and quotes with nothing between them.
     """
     start = d.state(INSIDE, EMPTY, stay=_PYTHON_SPACE)
     text = d.state(INSIDE, FOUND, stay=_ASCII + _BEYOND)
@@ -96,9 +97,9 @@ def _draw_plain(d: Drawing) -> None:
 
 
 def _draw_label(d: Drawing) -> tuple[int, tuple[int, int]]:
-    """The words of a label, in any order and number.
+    """Draw the words of a label, in any order and number.
 
-    Returns the state before each word, and those where a colon or a line break makes it a label.
+    Returns the state before each word, and those where a colon or line break completes the label.
     """
     words, name = d.state(INSIDE, FOUND), d.state(INSIDE, FOUND)
     named = d.state(INSIDE, FOUND, stay=b"*_ ISWAiswa")  # " is", " was", marks
@@ -111,7 +112,7 @@ def _draw_label(d: Drawing) -> tuple[int, tuple[int, int]]:
 
 
 def _draw_robust(d: Drawing) -> None:
-    """One JSON object, bare or in a fence that may have been left open."""
+    """Draw the robust parser: one JSON object, bare or in a fence that may be left open."""
     start = d.state(BEFORE, EMPTY, stay=_JSON_SPACE)
     first, _ = _draw_object(d, _ROBUST)
     d.on(start, b"{", first)
@@ -126,9 +127,9 @@ def _draw_robust(d: Drawing) -> None:
 
 
 def _draw_reference(d: Drawing) -> None:
-    """One JSON object on one line: the published code escapes the line breaks inside its fence.
+    """Draw the published parser: one JSON object on one line, as it escapes inner line breaks.
 
-    It cuts each end of a fence off whether the other is there or not.
+    It cuts off each end of a fence whether or not the other is there.
     """
     start = d.state(BEFORE, EMPTY, stay=_JSON_SPACE)
     first, closed = _draw_object(d, _PUBLISHED)
@@ -145,11 +146,11 @@ def _draw_reference(d: Drawing) -> None:
 
 
 def _draw_object(d: Drawing, form: _Format) -> tuple[int, int]:
-    """One key for the instruction, reasoning before or behind it, all values strings.
+    """Draw an object of strings: one key for the instruction, reasoning before or after it.
 
-    A value of white space, or of nothing but bytes beyond ASCII, which may be that, is undecided,
-    as is one with an escape that stands for more than punctuation.
-    Returns the states behind the opening and the closing brace.
+    Undecided are values of white space or of only non-ASCII bytes, which may be white space, and
+    values with an escape that stands for more than punctuation.
+    Returns the states after the opening and the closing brace.
     """
     closed = d.state(AFTER, FOUND, stay=form.space)
     ended, more = d.state(AFTER, stay=form.space), d.state(AFTER, stay=form.space)
@@ -168,7 +169,7 @@ def _draw_object(d: Drawing, form: _Format) -> tuple[int, int]:
 
 
 def _draw_reasoning(d: Drawing, phase: int, ends: tuple[int, int], form: _Format) -> int:
-    """A member between two states; returns the state behind its key's opening quote."""
+    """Draw a reasoning member between two states; returns the state after its key's first quote."""
     before, behind = ends
     quote = d.state(phase)
     d.on(before, b'"', quote)
@@ -180,7 +181,7 @@ def _draw_reasoning(d: Drawing, phase: int, ends: tuple[int, int], form: _Format
 def _draw_keys(
     d: Drawing, phase: int, quote: int, keys: Sequence[_Word], value: int, space: bytes
 ) -> None:
-    """Keys, their closing quote, a colon and the quote that opens the value."""
+    """Draw keys, their closing quote, a colon and the quote that opens the value."""
     colon, ready = d.state(phase, stay=space), d.state(phase, stay=space)
     d.on(colon, b":", ready)
     d.on(ready, b'"', value)
@@ -199,14 +200,14 @@ def _draw_string(d: Drawing, phase: int, behind: int, escapes: bytes, tags: bool
 
 
 def _draw_fence(d: Drawing, state: int, phase: int, to: int | None = None) -> int:
-    """Three backticks; returns the state behind them."""
+    """Draw three backticks; returns the state after them."""
     first = d.state(phase)
     d.on(state, b"`", first)
     return d.spell(first, [b"`", b"`"], to)
 
 
 def _watch_tags(d: Drawing, state: int) -> int:
-    """Stop where `<` opens what may be a tag of thoughts or answers; returns the `<` state."""
+    """Stop where `<` may open a think or answer tag; returns the state after `<`."""
     opened = d.copy(state)
     for each in (state, opened):
         d.on(each, b"<", opened)

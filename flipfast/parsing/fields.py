@@ -1,8 +1,8 @@
-"""Finds the instruction's key in JSON-like text and reads the value behind it.
+"""Finds the instruction's key in JSON-like text and reads the value after it.
 
-The scanner does not need the text around the key to be valid: it looks for the key itself, so
-prose, fences, doubled braces, trailing commas and a broken neighbour don't matter. Every part of
-the text is read a bounded number of times, so the time is linear.
+The text around the key need not be valid: the scanner looks for the key itself, so prose, fences,
+doubled braces, trailing commas and a broken neighbor don't matter. Every part of the text is read
+a bounded number of times, so the time is linear.
 """
 
 import re
@@ -12,23 +12,23 @@ from typing import NamedTuple
 from flipfast.parsing.keys import GENERIC, key_rank
 from flipfast.parsing.strings import CLOSERS, NEXT_KEY, QUOTES, read_string, skip_gap
 
-# A quoted key, or the loose ones: without its closing quote, or bare behind a brace or a comma.
-# The bounds keep hostile text linear.
+# A quoted key, or a loose one: without its closing quote, or bare after a brace or a comma. The
+# bounds keep the time linear on hostile text.
 _ANCHOR = re.compile(
     rf"(?P<open>(?<!\\)[{QUOTES}]|[{{,])\s{{0,20}}"
     rf"(?P<key>[A-Za-z][A-Za-z _-]{{6,40}})(?P<close>[{QUOTES}]?)\s{{0,20}}:"
 )
 _QUOTE_ORDER = {'"': 0, "'": 1}  # then the smart quotes
 _LOOSE = 6
-# A value without quotes ends with its line, at a brace, or where a string begins.
+# An unquoted value ends with its line, at a brace, or where a string begins.
 _BARE_VALUE = re.compile(r'[^\n{}"]*')
 _IN_COLLECTION = re.compile(rf"[{QUOTES}\[\]{{}}]")
-# A value that only shows the format: no letter or digit, or all of it within <> or [].
+# A value that only shows the format: no letter or digit, or entirely within <> or [].
 _PLACEHOLDER = re.compile(r"[\W_]*|\s*<[^<>]*>\s*|\s*\[[^\[\]]*\]\s*")
 
 
 class Value(NamedTuple):
-    """What stands behind a key, how far the text was read for it, whether its end was there."""
+    """The value of a key, the index up to which it was read, and whether it was complete."""
 
     text: str
     end: int
@@ -36,13 +36,13 @@ class Value(NamedTuple):
 
 
 def find_instruction(text: str) -> tuple[str, str] | None:
-    """Return (instruction, status) from the best key in a text, or None where it has no key.
+    """Return (instruction, status) from the best key in a text, or None if it has no key.
 
-    A key that spells "inferred instruction" goes before any other "instruction", a key in double
-    quotes before one in others: those may stand inside a string unescaped. Among several keys of
-    the same sort the last complete value wins, because models think aloud, repeat the format they
-    were asked for, and answer last; a value that only shows the format ("...", "<...>") loses to
-    any other.
+    A key that spells "inferred instruction" takes precedence over any other "instruction", and a
+    key in double quotes over one in other quotes, which may occur unescaped inside a string. Among
+    keys of the same sort the last complete value wins, because models think aloud, repeat the
+    format they were asked for, and answer last; a value that only shows the format ("...", "<...>")
+    loses to any other.
     """
     sorts: dict[int, list[re.Match[str]]] = {}
     for anchor in _ANCHOR.finditer(text):
@@ -58,12 +58,12 @@ def find_instruction(text: str) -> tuple[str, str] | None:
 
 
 def shows_only_the_format(value: str) -> bool:
-    """Whether a value is a placeholder, or nothing at all."""
+    """Return whether a value is a placeholder or empty."""
     return _PLACEHOLDER.fullmatch(value) is not None
 
 
 def _sort(anchor: re.Match[str]) -> int | None:
-    """Which sort of key an anchor is, 0 the best; None where it does not name an instruction."""
+    """Return an anchor's sort of key, 0 the best; None if it does not name an instruction."""
     rank = key_rank(anchor["key"].strip())
     if rank is None:
         return None
@@ -80,7 +80,7 @@ def _best(values: list[Value]) -> Value:
 
 
 def _values(text: str, anchors: list[re.Match[str]]) -> Iterator[Value]:
-    """The values behind keys of one sort, in order; none from inside another's value."""
+    """Yield the values of keys of one sort, in order, skipping keys inside another's value."""
     end = 0
     for anchor in anchors:
         if anchor.start() >= end:
@@ -102,7 +102,7 @@ def _read_value(text: str, start: int, python: bool) -> Value:
 
 
 def _read_collection(text: str, start: int, python: bool) -> Value:
-    """Join, by line breaks, the strings in a list or an object, but not the object's keys."""
+    """Join the strings in a list or object by line breaks, without the object's keys."""
     parts = []
     depth = 1
     position = start + 1

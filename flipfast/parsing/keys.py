@@ -1,4 +1,4 @@
-"""Which keys of a JSON object may hold the inferred instruction, and which is preferred."""
+"""Ranks the keys of a JSON object that may hold the inferred instruction."""
 
 import re
 
@@ -9,7 +9,7 @@ PUBLISHED_KEYS = (
     "inferred instruction",
     "Inferred_Instruction",
 )
-# Ranks behind the published keys: the same words in another spelling, and any "instruction".
+# Ranks after the published keys: the same words in another spelling, and any "instruction".
 SPELLING = len(PUBLISHED_KEYS)
 GENERIC = SPELLING + 1
 
@@ -17,10 +17,10 @@ _NOT_LETTERS = re.compile(r"[^a-z]+")
 
 
 def key_rank(key: str) -> int | None:
-    """Preference of a key, 0 best; None where it does not name an instruction.
+    """Return the rank of a key, 0 the best; None if it does not name an instruction.
 
-    Case, spaces, underscores and hyphens don't count. A key that begins like "inferred" and ends
-    like "instruction", with about as many letters, passes for a misspelling of the two.
+    Apart from the published keys, only letters count, in any case. A key that begins like
+    "inferred" and ends like "instruction", with about as many letters, counts as a misspelling.
     """
     if key in PUBLISHED_KEYS:
         return PUBLISHED_KEYS.index(key)

@@ -1,4 +1,4 @@
-"""The parser for models that are asked for the instruction alone, without JSON."""
+"""The parser for models that are asked only for the instruction, without JSON."""
 
 from flipfast.parsing.robust import parse_fields
 from flipfast.parsing.wrappers import (
@@ -12,14 +12,14 @@ from flipfast.parsing.wrappers import (
 
 
 def parse_plain(text: str, think_open: bool = True) -> tuple[str, str]:
-    """Return (instruction, status) from an output that should be the instruction and no more.
+    """Return (instruction, status) from an output that should be only the instruction.
 
     Think blocks, answer tags, a code fence, a leading label ("Instruction:") and one pair of
-    enclosing quotes are stripped. An object with a key for the instruction, given against the
-    request, is read as `parse_robust` reads it. think_open: whether the prompt may have opened a
-    think block, so that all up to a `</think>` that was not opened here is thought. status: "ok"
-    for text, "empty" without any, "unparsed" where a think block never closes. Whether the text
-    was cut off only the caller knows, from the number of tokens.
+    enclosing quotes are stripped. An object with a key for the instruction, though not asked for,
+    is read as in `parse_robust`. think_open: whether the prompt may have opened a think block, so
+    that everything up to an unopened `</think>` is thinking. status: "ok" for text, "empty" without
+    any, "unparsed" if a think block never closes. Only the caller knows whether the text was cut
+    off, from the number of tokens.
     """
     body, reasoning_only = drop_leading_think(text)
     answer = drop_answer_tags(drop_think(body, think_open))

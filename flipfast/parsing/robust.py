@@ -1,4 +1,4 @@
-"""The default parser: finds the instruction in what small models really write."""
+"""The default parser: finds the instruction in what small models actually write."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from flipfast.parsing.wrappers import (
 )
 
 _INVALID = object()
-# Signs of an object that was begun but holds no instruction: its reasoning, or its first quote.
+# Signs of an unfinished object without an instruction: its reasoning, or its first quote.
 _REASONING = re.compile(
     rf"[{QUOTES}](?:REASONING|Reasoning)[{QUOTES}]\s{{0,20}}:|\A\W{{0,20}}(?i:reasoning)\s?:"
 )
@@ -27,12 +27,12 @@ _OBJECT_START = re.compile(rf"\s*[{{\[][\s{{\[]*[{QUOTES}]")
 def parse_robust(text: str) -> tuple[str, str]:
     """Return (instruction, status) from one model output.
 
-    A clean JSON object, in a code fence or behind a think block at most, is "ok". Of such an object
-    at the start of the text only the beginning has to be clean: once the value is closed for good,
-    as `ObjectScanner` sees it, nothing that follows changes the result, so that an output may be
-    stopped there; before that, the result begins with what there is of the value. Otherwise the key
-    is looked for in the text as it is, and where there is none the whole text is taken, unless it
-    shows signs of the object that was asked for. Statuses as in `extract_instruction`.
+    A clean JSON object, at most in a code fence or after a think block, is "ok". An object at the
+    start of the text only has to begin cleanly: once `ObjectScanner` sees its value closed for
+    good, nothing that follows changes the result, so the output may be stopped there; before that,
+    the result begins with the value so far. Otherwise the key is searched for in the text, and
+    without one the whole text is taken, unless it shows signs of the object that was asked for.
+    Statuses as in `extract_instruction`.
     """
     leading = _leading_value(text)
     if leading is not None and leading[1] == "ok":
@@ -47,13 +47,15 @@ def parse_robust(text: str) -> tuple[str, str]:
 
 
 def parse_fields(body: str) -> tuple[str, str] | None:
-    """Return (instruction, status) where a text has a key for the instruction, else None."""
+    """Return (instruction, status) if a text has a key for the instruction, else None."""
     return _from_object(body) or find_instruction(body)
 
 
 def _leading_value(text: str) -> tuple[str, str] | None:
-    """The instruction's value, and its status, where a clean beginning of an object leads to it;
-    None for a value that shows only the format."""
+    """Return the instruction's value and status from an object that begins cleanly, else None.
+
+    None also for a value that only shows the format.
+    """
     data = text.encode("utf-8", "surrogatepass")
     scanner = ObjectScanner()
     scanner.feed(data)
@@ -70,7 +72,7 @@ def _leading_value(text: str) -> tuple[str, str] | None:
 
 
 def _from_object(body: str) -> tuple[str, str] | None:
-    """Read a text that is one valid JSON object with strings under the keys that may count."""
+    """Read a text that is one valid JSON object with strings under all candidate keys."""
     data = _loads(strip_fence(body))
     if not isinstance(data, dict):
         return None
@@ -83,7 +85,7 @@ def _from_object(body: str) -> tuple[str, str] | None:
 
 
 def _from_plain(body: str) -> tuple[str, str]:
-    """Take a text without a key for the instruction itself, unless it is something else."""
+    """Take a text without a key as the instruction itself, unless it is something else."""
     text = drop_answer_tags(drop_think(body))
     if not text.strip():
         return "", "empty"
@@ -99,7 +101,7 @@ def _from_plain(body: str) -> tuple[str, str]:
 
 
 def _is_other(text: str) -> bool:
-    """Whether a text is a JSON value, or shows signs of an object, rather than an instruction."""
+    """Return whether a text is a JSON value or shows signs of an object, not an instruction."""
     value = _loads(strip_fence(text))
     if isinstance(value, str):
         return False
@@ -109,5 +111,5 @@ def _is_other(text: str) -> bool:
 def _loads(text: str) -> object:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # invalid, too many digits, nested too deep
+    except (ValueError, RecursionError):  # invalid, too many digits, nested too deeply
         return _INVALID

@@ -1,4 +1,4 @@
-"""What of a growing output is settled: words that its parser will keep, whatever follows them."""
+"""Finds the settled words of a growing output, which its parser will keep whatever follows."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from flipfast.parsing.strings import decode
 from flipfast.parsing.wrappers import THINK, drop_answer_tags, drop_think, may_be_in_label
 
 _STRIPPED = ("{", "[", "```")  # an object that is read by its keys, a fence
-_QUOTES = ("\u201c", "\u2018")  # go if the last character fits; ASCII ones are in no word anyway
+_QUOTES = ("\u201c", "\u2018")  # stripped if the last character matches; ASCII quotes never count
 
 
 class Settled(Protocol):
-    """Reads an output's bytes as they come, in any pieces."""
+    """Reads an output's bytes as they arrive, in any pieces."""
 
     def feed(self, data: bytes) -> str:
-        """Read on; returns what has been settled since, which begins and ends at white space."""
+        """Read more bytes; returns the newly settled text, cut at white space on both ends."""
 
 
 class SettledPlain:
     """The settled words of an output that `parse_plain` reads with think_open=False.
 
-    It changes words only by what stands in the same stretch between white space, but for what it
-    strips from the start: a label is waited out, and behind a fence, an object, a think block or a
-    quote that may be stripped nothing is settled.
+    That parser changes a word only based on its own stretch between white space, except for what it
+    strips from the start: a possible label is waited out, and after a fence, an object, a think
+    block or a quote that may be stripped nothing is settled.
     """
 
     def __init__(self) -> None:
         self._stretches = _Stretches()
-        self._in_text = False  # behind all that could be stripped from the start
+        self._in_text = False  # past all that could be stripped from the start
         self._given_up = False
 
     def feed(self, data: bytes) -> str:
@@ -38,7 +38,7 @@ class SettledPlain:
         return " ".join(kept)
 
     def _read(self, stretch: str) -> str:
-        """What will be kept of a stretch; "" while that is not certain."""
+        """Return what will be kept of a stretch; "" while that is not certain."""
         self._given_up |= THINK in stretch
         text = drop_answer_tags(drop_think(stretch, think_open=False))
         if text and not self._in_text:
@@ -50,16 +50,16 @@ class SettledPlain:
 class SettledObject:
     """The settled words of an output that `parse_robust` reads.
 
-    Where it begins with a clean object, the value of the instruction's key is taken, unless it only
-    shows the format. So it is waited for a letter or a digit, and from a value that begins with a
-    bracket nothing is settled.
+    If the output begins with a clean object, that parser takes the value of the instruction's key,
+    unless it only shows the format. So nothing is settled before the value has a letter or digit,
+    nor if it begins with a bracket.
     """
 
     def __init__(self) -> None:
         self._stretches = _Stretches()
         self._scanner = ObjectScanner()
         self._n_read = 0
-        self._held: str | None = ""  # of the value, while that may show only the format
+        self._held: str | None = ""  # the value so far, while it may only show the format
 
     def feed(self, data: bytes) -> str:
         """See `Settled`."""
@@ -80,8 +80,10 @@ class SettledObject:
 
 
 class _Stretches:
-    """Bytes in, text out, cut at white space; nothing more once there was a byte that is no UTF-8,
-    as decoders differ in what they make of it."""
+    """Decodes bytes to text, cut at white space.
+
+    Returns no more text after invalid UTF-8, which decoders treat differently.
+    """
 
     def __init__(self) -> None:
         self._pending = b""

@@ -1,8 +1,8 @@
-"""Reads one quoted string out of JSON-like text that may be broken.
+"""Reads one quoted string from JSON-like text that may be broken.
 
-A model that forgets to escape a quote still ends its string in a place that looks like the end of
-a JSON value. So a quote closes the string only where what follows fits; any other is kept as text.
-Properly escaped strings are read exactly as `json` reads them.
+A model that forgets to escape a quote still ends its string where a JSON value could end. So a
+quote closes the string only if what follows fits; any other is kept as text. Properly escaped
+strings are read exactly as `json` reads them.
 """
 
 import re
@@ -20,12 +20,12 @@ CLOSERS = {
 }
 QUOTES = "".join(CLOSERS)
 
-# Between tokens models also write the two characters of an escape, such as a literal \n.
+# Between tokens, models also write literal escapes, such as \n.
 _GAP = r"\s*(?:\\[nrt_]\s*)*"
 _SKIP = re.compile(_GAP)
 _KEY = rf"{_GAP}[{QUOTES}][^{QUOTES}\n]{{1,60}}[{QUOTES}]{_GAP}:"
 NEXT_KEY = re.compile(_KEY)
-# After the comma behind a string: a trailing comma, or the next key.
+# What may follow a string's comma: the end (a trailing comma), or the next key.
 _AFTER_COMMA = re.compile(rf"{_GAP}(?:\}}|\Z)|{_KEY}")
 _NEXT_OBJECT = re.compile(rf"\{{{_GAP}[{QUOTES}]")
 _SPECIAL = {quote: re.compile(rf"[\\{closers}]") for quote, closers in CLOSERS.items()}
@@ -35,7 +35,7 @@ _ESCAPE = (
     r"|u(?P<unit>[0-9a-fA-F]{4})|x(?P<byte>[0-9a-fA-F]{2})|U(?P<point>[0-9a-fA-F]{8})|(?P<char>.))"
 )
 _WHOLE = re.compile(_ESCAPE, re.DOTALL)
-# Where the output was cut: an escape without its end, or half a surrogate pair.
+# What a cut output may end with: an incomplete escape, or half a surrogate pair.
 _CUT = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?|u[0-9a-fA-F]{0,3})?\Z|"
     + _ESCAPE,
@@ -46,7 +46,7 @@ _SHORT |= {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 class QuotedString(NamedTuple):
-    """A decoded string, how far the text was read for it, and whether its end was there."""
+    """A decoded string, the index up to which it was read, and whether it was complete."""
 
     value: str
     end: int
@@ -54,7 +54,7 @@ class QuotedString(NamedTuple):
 
 
 def skip_gap(text: str, start: int) -> int:
-    """Index of the next character that is neither white space nor a literal escape of it."""
+    """Return the index of the next character that is neither white space nor its escape."""
     match = _SKIP.match(text, start)
     return match.end() if match else start
 
@@ -64,10 +64,10 @@ def read_string(
 ) -> QuotedString:
     """Read the string whose opening quote is at `start`.
 
-    in_list: the string is a list's element, so a bracket or a further string may follow it.
+    in_list: the string is a list's element, so a bracket or another string may follow it.
     python: also decode the escapes of Python's repr (\\xHH, \\UHHHHHHHH).
-    A string without a fitting end is read to the end of the text, unless one of its quotes stands
-    before a line break: the rest is then taken for chatter behind an object that never closed.
+    A string without a fitting end is read to the end of the text, unless one of its quotes ends a
+    line: the rest is then considered chatter after an object that never closed.
     """
     special = _SPECIAL[text[start]]
     line_end = -1
@@ -86,9 +86,9 @@ def read_string(
 
 
 def decode(raw: str, python: bool = False, cut: bool = False) -> str:
-    """Decode the escapes of a string's inside; what is no escape stays as it is.
+    """Decode the escapes inside a string; anything else stays unchanged.
 
-    python: decode \\xHH and \\UHHHHHHHH too. cut: drop an escape that the end of `raw` cuts off.
+    python: also decode \\xHH and \\UHHHHHHHH. cut: drop an escape that the end of `raw` cuts off.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -111,7 +111,7 @@ def _low_bits(digits: str) -> int:
 
 
 def _ends_value(text: str, position: int, in_list: bool) -> bool:
-    """Whether what follows a quote is what follows a value: a bracket, a next key, or nothing."""
+    """Return whether a quote is followed by what may follow a value: a bracket, a key, nothing."""
     following = skip_gap(text, position)
     char = text[following : following + 1]
     if char == ",":

@@ -1,7 +1,7 @@
-"""Compiles a parser's automaton over a vocabulary, so that tokens are walked without their text.
+"""Compiles a parser's automaton over a vocabulary, to run it on tokens without their text.
 
-What a byte automaton does over one token is a function from state to state; tokens with the same
-function form a class, and a few hundred classes stand for a whole vocabulary.
+A byte automaton maps each token to a function from state to state; tokens with the same function
+form a class, and a few hundred classes cover a whole vocabulary.
 """
 
 from __future__ import annotations
@@ -33,23 +33,22 @@ _LAST_EVENT = (1 << 15 - STATE_BITS) - 1  # bytes; an entry of the table is a po
 
 
 def span_automaton(token_bytes: Sequence[bytes | None], parser: str) -> SpanAutomaton:
-    """Compile the clean outputs of a parser over a vocabulary, for `flipfast_kernels.spans`.
+    """Compile a parser's clean outputs over a vocabulary, for `flipfast_kernels.spans`.
 
-    Where `find_spans` gives FOUND, `extract_instruction` gives the status "ok" and the words of
-    the span for the decoded output, also without its first space; where it gives EMPTY, that
-    function gives ("", "empty"). Takes some tenths of a second for 150,000 tokens.
+    If `find_spans` gives FOUND, `extract_instruction` gives the status "ok" and the words of the
+    span for the decoded output, with or without its first space; if EMPTY, it gives ("", "empty").
+    Takes a few tenths of a second for 150,000 tokens.
 
     Args:
-        token_bytes: what each token adds to the output, b"" for one that decoding skips, None
-            where that is not known; such a token leaves its row undecided, as does one of more
-            than 2,047 bytes.
+        token_bytes: the bytes that each token adds to the output, b"" if decoding skips it, None if
+            unknown; such a token leaves its row undecided, as does one of more than 2,047 bytes.
         parser: "plain", "robust" or "reference".
 
     Returns:
         The automaton, on the CPU.
 
     Raises:
-        ConfigError: an unknown parser, or no tokens.
+        ConfigError: the parser is unknown, there are no tokens, or they form too many classes.
     """
     if not token_bytes:
         raise ConfigError(f"token_bytes is {token_bytes!r}: expected one entry a token")
@@ -71,10 +70,10 @@ def span_automaton(token_bytes: Sequence[bytes | None], parser: str) -> SpanAuto
 def _compile(
     automaton: ByteAutomaton, token_bytes: Sequence[bytes], classes: _Array
 ) -> tuple[_Array, _Array]:
-    """Each token's class and each class's entries; `classes` has those of no bytes read so far.
+    """Return each token's class and each class's entries; `classes` has the initial classes.
 
-    All tokens are read at once, byte by byte: what they do next is worked out once for every class
-    that some are in and every byte that follows.
+    Reads all tokens at once, byte by byte: the next step is computed once for every pair of a
+    current class and a next byte.
     """
     states = np.arange(len(automaton.results))
     table = [np.full_like(states, DEAD), states]
@@ -99,7 +98,7 @@ def _compile(
 
 
 def _step(automaton: ByteAutomaton, entries: _Array, letters: _Array, read: int) -> _Array:
-    """What classes do after one more byte, behind `read` of them."""
+    """Compute the entries of classes after one more byte, with `read` bytes before it."""
     mask = (1 << STATE_BITS) - 1
     first_inside, first_after = automaton.first_inside, automaton.first_after
     start = np.arange(entries.shape[1])
@@ -108,7 +107,7 @@ def _step(automaton: ByteAutomaton, entries: _Array, letters: _Array, read: int)
     begins = (state < first_inside) & (after >= first_inside)
     ends = (state < first_after) & (after >= first_after)
     event = np.where(begins, read + 1, np.where(ends, read, event))
-    # An entry has room for one event, and for none far behind in a token.
+    # An entry has room for only one event, and not for one late in a token.
     both = (start < first_inside) & (after >= first_after)
     return np.where(
         both | (after == DEAD) | (event > _LAST_EVENT), DEAD, event << STATE_BITS | after

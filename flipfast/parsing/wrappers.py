@@ -1,6 +1,6 @@
-"""What models wrap around an answer: reasoning blocks, answer tags, code fences, labels, quotes.
+"""Removes what models wrap around an answer: think blocks, tags, code fences, labels, quotes.
 
-Every function is linear in the length of the text, whatever it holds.
+Every function is linear in the length of the text, whatever it contains.
 """
 
 import re
@@ -8,7 +8,7 @@ import re
 THINK, THINK_END = "<think>", "</think>"
 
 _FENCE_START = re.compile(r"```(?:json\b|[A-Za-z0-9_+-]*(?=[\s{\[]))?", re.IGNORECASE)
-# On a line of its own or before the text, in markdown or not; the bounds keep hostile text linear.
+# On its own line or before the text, in markdown or not; bounds keep time linear on hostile text.
 _LABEL_END = r"[*_ ]{0,5}(?::[*_]{0,3}|\n)\s*"
 _INFERRED_LABEL = re.compile(
     rf"(?:\A|\n)[\s*#_]{{0,20}}inferred[ _-]instruction{_LABEL_END}", re.IGNORECASE
@@ -18,7 +18,7 @@ _LABEL = re.compile(
     rf"(?:instruction|prompt)(?: is| was)?{_LABEL_END}",
     re.IGNORECASE,
 )
-# A word that can belong to such a label, up to the next white space, or one without letters.
+# A word, up to the next white space, that can belong to such a label, or one without letters.
 _IN_LABEL = re.compile(
     r"[\W_]*(?:(?:the|inferred|original|likely|user|instruction|prompt|is|was)(?![^\W_])|\Z)",
     re.IGNORECASE,
@@ -27,7 +27,7 @@ _QUOTE_PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2
 
 
 def drop_closed_think(text: str) -> str:
-    """Remove every closed think block together with the white space that follows it."""
+    """Remove every closed think block and the white space after it."""
     kept = []
     start = 0
     while (opened := text.find(THINK, start)) >= 0:
@@ -41,15 +41,15 @@ def drop_closed_think(text: str) -> str:
 
 
 def drop_answer_tags(text: str) -> str:
-    """Remove the tags `<answer>` and `</answer>`, keeping what is between them."""
+    """Remove the tags `<answer>` and `</answer>`, keeping the text between them."""
     return text.replace("<answer>", "").replace("</answer>", "")
 
 
 def drop_leading_think(text: str) -> tuple[str, bool]:
-    """Cut the think blocks a text begins with.
+    """Cut off the think blocks that a text begins with.
 
-    Returns (rest, is_open): is_open says that a block never closes, and then rest is what the
-    block holds. Later blocks stay: they may be quoted inside the instruction.
+    Returns (rest, is_open): is_open means that a block never closes, and rest is then the inside of
+    that block. Later blocks stay: they may be quoted inside the instruction.
     """
     start = 0
     while text.startswith(THINK, opened := _skip_space(text, start)):
@@ -61,22 +61,22 @@ def drop_leading_think(text: str) -> tuple[str, bool]:
 
 
 def leaves_think_open(text: str) -> bool:
-    """Whether a text ends inside a think block."""
+    """Return whether a text ends inside a think block."""
     return text.rfind(THINK) > text.rfind(THINK_END)
 
 
 def drop_think(text: str, think_open: bool = True) -> str:
-    """Remove every closed think block, and all up to a `</think>` that was opened elsewhere.
+    """Remove every closed think block, and everything up to a `</think>` opened elsewhere.
 
     think_open: whether the prompt may have opened a block, as some chat templates do, so that the
-    output only closes it. Otherwise such a `</think>` closes nothing and is removed alone.
+    output only closes it. If not, such a `</think>` closes nothing, and only the tag is removed.
     """
     text = drop_closed_think(text)
     return text.rpartition(THINK_END)[2] if think_open else text.replace(THINK_END, "")
 
 
 def strip_fence(text: str) -> str:
-    """Strip white space and one code fence, with its language, from around a text."""
+    """Strip white space and one enclosing code fence, with its language, from a text."""
     text = text.strip()
     opened = _FENCE_START.match(text)
     if opened:
@@ -85,7 +85,7 @@ def strip_fence(text: str) -> str:
 
 
 def after_inferred_label(text: str) -> str | None:
-    """What follows the last label "Inferred instruction:" that begins a line; None without one."""
+    """Return what follows the last label "Inferred instruction:" that begins a line, or None."""
     end = None
     for match in _INFERRED_LABEL.finditer(text):
         end = match.end()
@@ -93,21 +93,23 @@ def after_inferred_label(text: str) -> str | None:
 
 
 def strip_label(text: str) -> str:
-    """Strip a label such as "Instruction:" or "The original prompt is:" from before a text."""
+    """Strip a leading label such as "Instruction:" or "The original prompt is:" from a text."""
     match = _LABEL.match(text)
     return text[match.end() :] if match else text
 
 
 def may_be_in_label(chunk: str) -> bool:
-    """Whether `strip_label` could cut more than punctuation off a chunk between white space, where
-    it could do so with all chunks before it."""
+    """Return whether a chunk between white space may belong to a label that `strip_label` cuts.
+
+    Assumes that all chunks before it may.
+    """
     return bool(_IN_LABEL.match(chunk))
 
 
 def strip_quotes(text: str) -> str:
-    """Strip white space and one pair of quotes from around a text.
+    """Strip white space and one pair of enclosing quotes from a text.
 
-    Quotes that also stand inside stay: `"War" and "Peace"` is not one quoted text.
+    Quotes that also occur inside stay: `"War" and "Peace"` is not one quoted text.
     """
     text = text.strip()
     closing = _QUOTE_PAIRS.get(text[:1])

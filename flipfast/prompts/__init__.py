@@ -1,4 +1,4 @@
-"""Prompts: wording, the authors' files, chat rendering, and what of a conversation is scored."""
+"""Prompts: wording, the authors' files, chat rendering, and which part of a chat is scored."""
 
 from flipfast.prompts.conversation import (
     completion_text,

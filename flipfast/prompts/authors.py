@@ -1,4 +1,4 @@
-"""Loads the FLIP authors' own prompt files from a folder the user names."""
+"""Loads the FLIP authors' own prompt files from a given folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def load_authors_template(folder: str | Path, style: str = "standalone") -> Prom
         folder: holds `FLIP_SYSTEM.prompt` and `FLIP_USER.prompt` (style "standalone", the files
             of github.com/yikee/FLIP under `prompts/`), or `FLIP_RL.prompt` (style
             "conversation": the text of `general_flip_template` in that repository's open-instruct
-            fork, saved as a file). Texts are for `str.format`, with `{response}` or `{output}`
-            and `{context}` as fields; they are read byte for byte as UTF-8.
+            fork, saved as a file). The texts are `str.format` templates with the fields
+            `{response}` or `{output}`, and `{context}`; they are read verbatim as UTF-8.
         style: "standalone" or "conversation".
 
     Raises:
-        ConfigError: another style, a missing or unreadable file, or a text without its field.
+        ConfigError: the style is another one, a file is missing or unreadable, or a text does not
+            have the right fields.
     """
     folder = Path(folder).expanduser()
     if style == "standalone":

@@ -1,4 +1,4 @@
-"""A model's own chat template around our texts, with places for other people's."""
+"""Applies a model's own chat template to our texts, with slots for untrusted ones."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from flipfast.errors import ConfigError, InputError
 from flipfast.prompts.encoding import TextEncoder
 
-# Llama 3.2's template prints today's date unless it is given one; a reward must not change
-# with the day. This is the default of Llama 3.1's template.
+# Llama 3.2's template prints today's date unless given one; a reward must not change from day to
+# day. This is the default of Llama 3.1's template.
 _DATE = "26 Jul 2024"
 
-Pieces = list["list[int] | str"]  # token ids, and the names of slots between them
+Pieces = list["list[int] | str"]  # token ids, with the names of slots between them
 
 
 class ChatTemplate:
-    """Renders messages as the model was trained on them.
+    """Renders messages in the format the model was trained on.
 
     Attributes:
-        encoder: of texts that are no prompts by themselves.
+        encoder: encodes texts that are only parts of a prompt.
 
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
-        thinking: leave the model's thinking switched on, where its template has a switch.
+        thinking: leave the model's thinking on, if its template has a switch for it.
     """
 
     def __init__(self, tokenizer: Any, *, thinking: bool = False) -> None:
@@ -33,17 +33,17 @@ class ChatTemplate:
         self.encoder = TextEncoder(tokenizer)
 
     def pieces(self, system: str | None, user: str, slots: Sequence[str]) -> Pieces:
-        """Tokenize a prompt once for all the texts that will stand in its slots.
+        """Tokenize a prompt once for all the texts that will fill its slots.
 
         Args:
-            system: the system message, a text for `str.format` without fields; None for none.
-            user: the user message, a text for `str.format` whose fields are the slots.
-            slots: their names, letters and underscores.
+            system: the system message, a `str.format` template without fields; None for none.
+            user: the user message, a `str.format` template whose fields are the slots.
+            slots: their names, of letters and underscores.
 
         Raises:
             ConfigError: the chat template drops, changes or repeats a slot.
         """
-        # Letters only, so that no template trims, escapes or splits what stands for a slot.
+        # Letters only, so that no template trims, escapes or splits a slot's mark.
         marks = {f"FLIPFASTx{name.upper().replace('_', 'x')}xSLOT": name for name in slots}
         pattern = re.compile(f"({'|'.join(marks)})")
         message = user.format(**{name: mark for mark, name in marks.items()})
@@ -62,9 +62,9 @@ class ChatTemplate:
         return pieces
 
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The prompt that asks the model to answer a conversation.
+        """Tokenize a conversation for the model to answer.
 
-        Unlike in a slot, a text that spells a special token becomes one.
+        Unlike in a slot, text that spells a special token becomes one.
 
         Raises:
             InputError: the chat template refuses the conversation.
@@ -100,12 +100,12 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=self._thinking,  # the switch of Qwen 3 and most others
-                thinking=self._thinking,  # that of Granite and DeepSeek
+                thinking=self._thinking,  # the switch of Granite and DeepSeek
                 date_string=_DATE,
             )
         )
 
     def _leading_ids(self) -> list[int]:
-        """What the tokenizer itself puts before a text: usually a begin-of-text token or none."""
+        """Return the begin-of-text token if the tokenizer itself puts it before a text, else []."""
         bos = self._tokenizer.bos_token_id
         return [bos] if bos is not None and self._tokenizer("a").input_ids[0] == bos else []

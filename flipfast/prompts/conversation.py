@@ -1,8 +1,8 @@
-"""Which part of a conversation is inferred, what is its context, and which part is scored.
+"""Splits conversations into the instruction to infer, its context, and the response to score.
 
-Messages are lists of {"role", "content"}; content is a string, None, or a list of parts of which
-those of type "text" count. The published code works on one string instead; `split_query` and
-`final_answer` do what it does, for parity.
+Messages are lists of {"role", "content"}; content is a string, None, or a list of parts, of which
+only those of type "text" are used. The published code works on one string instead; `split_query`
+and `final_answer` do the same as it does, for parity.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ class _Turn(NamedTuple):
 def split_messages(messages: Sequence[Any]) -> tuple[str, str | None]:
     """Return (instruction, context) of a conversation.
 
-    The instruction is the last user turn, whole. The context is every turn before it, system
-    turns included, as "role: content" lines; None where there is none. Turns after the last user
-    turn are left out. Raises InputError for a wrong shape or where no turn is the user's.
+    The instruction is the whole last user turn. The context is every turn before it, system turns
+    included, as "role: content" lines; None if there are none. Turns after the last user turn are
+    left out. Raises InputError for a wrong shape or if there is no user turn.
     """
     turns = _read_turns(messages)
     last = _last(turns, "user")
@@ -33,11 +33,11 @@ def split_messages(messages: Sequence[Any]) -> tuple[str, str | None]:
 
 
 def split_system(messages: Sequence[Any]) -> tuple[str, str]:
-    """Return (system_prompt, context) for inferring the system prompt alone.
+    """Return (system_prompt, context) for inferring only the system prompt.
 
-    The context is the user prompt; where the conversation has more turns, it is all of them up to
-    the last user turn as "role: content" lines. Several system turns are joined by line breaks.
-    Raises InputError for a wrong shape or where a system or a user turn is missing.
+    The context is the user prompt, or in a longer conversation all turns up to the last user turn
+    as "role: content" lines. Several system turns are joined by line breaks. Raises InputError for
+    a wrong shape or if a system or user turn is missing.
     """
     turns = _read_turns(messages)
     _last(turns, "system")
@@ -52,10 +52,10 @@ def split_prompt(prompt: Any, target: str) -> tuple[str, str | None]:
 
     Args:
         prompt: a string, which has no context, or messages, which are split.
-        target: "instruction", or "system" for the system prompt in its place.
+        target: "instruction", or "system" for the system prompt instead.
 
     Raises:
-        InputError: a wrong shape, or a turn is missing.
+        InputError: the prompt has a wrong shape or lacks a turn.
     """
     if isinstance(prompt, str):
         return prompt, None
@@ -64,15 +64,15 @@ def split_prompt(prompt: Any, target: str) -> tuple[str, str | None]:
 
 
 def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str | None]:
-    """Return (instruction, response, context) of what a trainer has.
+    """Return (instruction, response, context) of a trainer's prompt and completion.
 
     Args:
         prompt: a string, or messages, which are split.
-        completion: a string, or messages; of its text the part that `final_answer` gives counts.
-        target: "instruction", or "system" for the system prompt in its place.
+        completion: a string, or messages; the response is the `final_answer` of its text.
+        target: "instruction", or "system" for the system prompt instead.
 
     Raises:
-        InputError: a wrong shape, or a turn is missing.
+        InputError: one of them has a wrong shape or lacks a turn.
     """
     with named("completion"):
         response = final_answer(completion_text(completion))
@@ -84,7 +84,7 @@ def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str
 def checked_texts(
     instruction: object, response: object, context: object
 ) -> tuple[str, str, str | None]:
-    """Return (instruction, response, context) as they are; InputError where one is no text."""
+    """Return (instruction, response, context) unchanged; InputError if one is not a text."""
     return (
         as_string(instruction, "the instruction"),
         as_string(response, "the response"),
@@ -95,8 +95,8 @@ def checked_texts(
 def completion_text(completion: object) -> str:
     """Return the text of a completion: a string, or the last assistant turn of a message list.
 
-    None, as a completion or as a turn's content, is "". Raises InputError for any other shape and
-    where no turn is the assistant's.
+    None, as a completion or as a turn's content, gives "". Raises InputError for any other shape
+    and if there is no assistant turn.
     """
     if completion is None:
         return ""
@@ -110,9 +110,9 @@ def completion_text(completion: object) -> str:
 def final_answer(text: str) -> str:
     """Return the part of a reply that the published RL code scores.
 
-    That is the text inside the first `<answer>` and `</answer>`, else after the first `</think>`,
-    else without `<|assistant|>`, stripped; else the text as it is. Raises InputError where text
-    is not a string.
+    That is the text between the first `<answer>` and `</answer>`, else after the first `</think>`,
+    else without `<|assistant|>`, stripped; else the text unchanged. Raises InputError if text is
+    not a string.
     """
     _, _, opened = as_string(text, "a reply").partition("<answer>")
     answer, closing, _ = opened.partition("</answer>")
@@ -127,10 +127,10 @@ def final_answer(text: str) -> str:
 def split_query(query: str | None, label: str) -> tuple[str, str]:
     """Return (ground_truth, context) of a conversation in one string, as the published code does.
 
-    Its line scan takes the last line that begins with "user", in any case, and holds a colon: the
-    ground truth is the rest of that line alone, the context all lines before it. Without such a
-    line the ground truth is `label` and the context the whole query. Raises InputError where
-    query is neither a string nor None.
+    It finds the last line that begins with "user", in any case, and contains a colon: the ground
+    truth is only the rest of that line, the context all lines before it. Without such a line the
+    ground truth is `label` and the context the whole query. Raises InputError if query is neither
+    a string nor None.
     """
     if query is None:
         return label, ""
@@ -170,7 +170,7 @@ def _read_turn(message: object) -> _Turn:
 
 
 def _read_part(part: object) -> str:
-    """The words of one part: an image or a sound has none."""
+    """Return the text of one part; that of an image or a sound is empty."""
     if isinstance(part, dict) and isinstance(part.get("type"), str):
         text = part.get("text") if part["type"] == "text" else ""
         if isinstance(text, str):

@@ -1,4 +1,4 @@
-"""What an output may repeat, as token ids, known before the model has written a word."""
+"""Drafts for speculative decoding: token ids that an output is likely to contain."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ CLOSING = '"}'
 
 
 class DraftWriter:
-    """Writes down outputs that would be no surprise: the object that was asked for, with the true
-    instruction in it, or the instruction alone.
+    """Writes likely outputs: the JSON object with the true instruction, or only the instruction.
 
     Args:
         encoder: of the model's tokenizer.
-        end_id: the token that ends an output, None if it is not known.
+        end_id: the token that ends an output; None if unknown.
         wants_json: whether the prompt asks for the object.
     """
 
@@ -29,7 +28,7 @@ class DraftWriter:
         self._opening = [_START, *self._encoder.encode_text(OPENING)]
 
     def __call__(self, instruction: str) -> tuple[list[int], ...]:
-        """Drafts for `InversionRequest`, for outputs whose true instruction this is."""
+        """Make the drafts of an `InversionRequest` with this true instruction."""
         if not self._wants_json:
             return ([_START, *self._encoder.encode_text(instruction), *self._end],)
         value = json.dumps(instruction, ensure_ascii=False)[1:-1]

@@ -1,4 +1,4 @@
-"""Text to token ids where the text is not trusted: it never becomes a special token."""
+"""Encodes untrusted text to token ids, so that it never becomes a special token."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GUARD = "\n"
 
 
 class TextEncoder:
-    """Encodes template text with, and other people's text without, the added tokens.
+    """Encodes template text with added tokens, and untrusted text without them.
 
-    Added tokens (chat marks, think tags, tool tags) are taken out of a copy of the tokenizer, so
-    that `<|im_end|>` inside a response is spelt out by the ordinary vocabulary. Added tokens of
-    white space or of one character stay: some vocabularies need them to write those.
+    Added tokens (chat marks, think tags, tool tags) are removed from a copy of the tokenizer, so
+    `<|im_end|>` inside a response is spelled out with the ordinary vocabulary. Non-special added
+    tokens of white space or of one character stay: some vocabularies need them for those.
 
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
@@ -36,10 +36,10 @@ class TextEncoder:
                 f"{type(tokenizer).__name__} is not backed by the tokenizers library; "
                 "save the model with a tokenizer.json next to it"
             )
-        # A private copy, so that a truncation or padding set elsewhere has no effect here.
+        # Private copies, so that truncation or padding set elsewhere has no effect here.
         self._with_marks = _copy(backend, keep_marks=True)
         self._plain = _copy(backend, keep_marks=False)
-        # A copy numbers its added tokens afresh; this maps them to the model's ids.
+        # A copy renumbers its added tokens; this maps them to the model's ids.
         self._model_ids = {
             self._plain.token_to_id(token.content): token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
@@ -51,16 +51,16 @@ class TextEncoder:
             if _is_mark(token.content, special=token.special)
         )
         # SentencePiece-like tokenizers put a space before a text. A piece in the middle of a
-        # prompt must not get one, so it is encoded behind a line break that is cut off again.
+        # prompt must not get one, so it is encoded after a line break that is then cut off.
         self._adds_space = self._plain.encode("a").tokens[0][:1] in ("▁", "Ġ")
         self._guard_ids = self._plain.encode(_GUARD, add_special_tokens=False).ids
 
     def encode_template(self, text: str, *, first: bool) -> list[int]:
-        """Token ids of template text, special tokens included; `first`: it opens the prompt."""
+        """Encode template text, special tokens included; `first`: it starts the prompt."""
         return self._encode(self._with_marks, text, first=first)
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text in the middle of a prompt, none of them a special token.
+        """Encode a text in the middle of a prompt, without any special token.
 
         Lone surrogates, which have no UTF-8 form, become U+FFFD.
         """
@@ -68,7 +68,7 @@ class TextEncoder:
         return [token_id for piece in self._spelt_out(text) for token_id in piece]
 
     def _spelt_out(self, text: str) -> Iterator[list[int]]:
-        """Encode a text; cut it inside every mark that the vocabulary's own merges spell."""
+        """Encode a text, cutting it inside every mark that the vocabulary's own merges produce."""
         pending = [text]
         while pending:
             part = pending.pop()
@@ -79,7 +79,7 @@ class TextEncoder:
                 pending += reversed(self._cut_inside_marks(part))
 
     def _cut_inside_marks(self, text: str) -> list[str]:
-        """Cut once inside every mark, all in one pass: a text may be made of nothing else."""
+        """Cut once inside every mark, in a single pass, since a text may consist only of marks."""
         encoding = self._plain.encode(text, add_special_tokens=False)
         cuts = [
             start + 1
@@ -115,5 +115,5 @@ def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
 
 
 def _is_mark(content: str, *, special: bool) -> bool:
-    """Whether an added token means more than its letters; white space or one character do not."""
+    """Return whether an added token is a mark: special, or of several non-blank characters."""
     return special or len(content.strip()) > 1

@@ -1,4 +1,4 @@
-"""Texts cut to the room that a prompt has for them."""
+"""Cuts texts to the room that a prompt has for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from flipfast.prompts.chat import Pieces
 
-GAP = "\n[...]\n"  # stands in a text's middle for what was cut
-SMALLEST_ROOM = 16  # tokens; a prompt that leaves less for texts is refused
+GAP = "\n[...]\n"  # replaces a text's cut middle
+SMALLEST_ROOM = 16  # tokens; a prompt that leaves less room for texts is rejected
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class RenderedPrompt:
 
 
 def length_of(pieces: Pieces) -> int:
-    """Tokens of a template without its texts."""
+    """Count the tokens of a template without its texts."""
     return sum(len(piece) for piece in pieces if not isinstance(piece, str))
 
 
 def fill(pieces: Pieces, texts: Mapping[str, list[int]]) -> list[int]:
-    """Put texts into their slots."""
+    """Fill texts into their slots."""
     return [i for piece in pieces for i in (texts[piece] if isinstance(piece, str) else piece)]
 
 
 def cut_middle(ids: list[int], room: int, gap: list[int]) -> list[int]:
-    """The text, or its beginning, the gap and its end where it is longer than the room."""
+    """Return the text, or if longer than the room its beginning, the gap and its end."""
     if len(ids) <= room:
         return ids
     kept = max(room - len(gap), 0)
@@ -44,7 +44,7 @@ def cut_middle(ids: list[int], room: int, gap: list[int]) -> list[int]:
 
 
 def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
-    """Cut the longest until they fit: everyone gets what they need, or an equal share at least."""
+    """Cut the longest texts until all fit: each gets its length, or at least an equal share."""
     shares = [0] * len(lengths)
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     for n_done, i in enumerate(by_length):

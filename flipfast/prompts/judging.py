@@ -1,7 +1,7 @@
-"""The prompts of judges: their wording, and how many texts each of them shows.
+"""The prompts of judges, for any number of responses.
 
-What is asked for, and the form of the verdicts, follow LLM-as-a-judge (Zheng et al. 2023) and, for
-the question of one word, P(True) (Kadavath et al. 2022); the wording is this project's own.
+The questions and the form of the verdicts follow LLM-as-a-judge (Zheng et al. 2023) and, for the
+one-word question, P(True) (Kadavath et al. 2022); the wording is this project's own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _REASON_FIRST = "First give your reason in a sentence or two. Then"
 
 @dataclass(frozen=True)
 class JudgeTemplate:
-    """One judge's texts for `str.format`, without fields.
+    """One judge's texts, `str.format` templates without fields.
 
     Attributes:
         system: the system message.
-        request: what the user message ends with; `<letters>` in it is the verdicts there are.
+        request: the end of the user message; `<letters>` in it stands for the possible verdicts.
     """
 
     system: str
@@ -68,10 +68,10 @@ P_TRUE = JudgeTemplate(
 
 
 class JudgePrompts:
-    """A judge's prompts for any number of responses, each tokenized when it is first wanted.
+    """A judge's prompts for any number of responses, each tokenized on first use.
 
     Args:
-        chat: of the model.
+        chat: the model's chat template.
         template: the texts around those to judge.
         max_prompt_tokens: the longest prompt, in tokens, template included.
     """
@@ -87,12 +87,12 @@ class JudgePrompts:
     def render(
         self, instruction: str, responses: Sequence[str], context: str | None
     ) -> RenderedPrompt:
-        """Show responses, under the letters from A on where there are several.
+        """Build the prompt that shows responses, labeled A, B, ... if there are several.
 
         Args:
             instruction: the one they answer.
             responses: 1 to 26.
-            context: what came before them; empty counts as None.
+            context: the conversation before them; empty counts as None.
 
         Raises:
             ConfigError: see `get`.
@@ -104,10 +104,10 @@ class JudgePrompts:
         return self.get(n, with_context=bool(context)).render(texts)
 
     def get(self, n_responses: int, *, with_context: bool) -> SlotPrompt:
-        """The prompt for so many responses.
+        """Return the prompt for a number of responses.
 
         Raises:
-            ConfigError: the chat template changes the message, or it leaves no room for the texts.
+            ConfigError: the chat template changes the message, or leaves no room for the texts.
         """
         key = (n_responses, with_context)
         if key not in self._made:

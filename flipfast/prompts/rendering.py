@@ -1,4 +1,4 @@
-"""From a response and its context to the token ids of a prompt."""
+"""Renders a response and its context to the token ids of a prompt."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _RESPONSE, _CONTEXT = "response", "context"
 class PromptRenderer:
     """Renders one prompt template with a model's own chat template.
 
-    The pieces of the template are tokenized once, apart from the texts, so the prefix before
-    the first text is token-identical in every prompt.
+    The pieces of the template are tokenized once, separately from the texts, so the prefix before
+    the first text has the same tokens in every prompt.
 
     Attributes:
-        encoder: of texts that are no prompts by themselves.
+        encoder: encodes texts that are only parts of a prompt.
 
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
         template: the prompt's texts.
-        thinking: leave the model's thinking switched on, where its template has a switch.
+        thinking: leave the model's thinking on, if its template has a switch for it.
         max_prompt_tokens: the longest prompt, in tokens, template included.
-        max_response_tokens: a tighter bound on the response alone, or None.
+        max_response_tokens: a tighter bound for the response, or None.
 
     Raises:
-        ConfigError: the chat template drops or repeats a text, or the template alone leaves no
+        ConfigError: the chat template drops, changes or repeats a text, or the template leaves no
             room for a response.
     """
 
@@ -70,13 +70,14 @@ class PromptRenderer:
         """Build the prompt for one response.
 
         Args:
-            response: the text to invert; its middle is cut where it is too long.
-            context: what came before the response, or None; empty counts as None.
-            reserved: tokens that will follow the prompt, within the longest prompt's length.
+            response: the text to invert; loses its middle if it is too long.
+            context: the conversation before the response, or None; empty counts as None.
+            reserved: number of tokens that will follow the prompt; they count toward
+                `max_prompt_tokens`.
 
         Raises:
-            InputError: what is reserved leaves no room for the response.
-            ConfigError: there is a context and the template has no place for it.
+            InputError: the reserved tokens leave no room for the response.
+            ConfigError: there is a context, but the template has no place for it.
         """
         texts = {_RESPONSE: self.encoder.encode_text(response)}
         pieces = self._without_context
@@ -99,7 +100,7 @@ class PromptRenderer:
         return RenderedPrompt(fill(pieces, fitted), cut=fitted != texts)
 
     def prefixes(self) -> list[list[int]]:
-        """What every prompt starts with: token ids before the first text, with context and not."""
+        """Return the token ids before the first text, for prompts without and with a context."""
         starts = []
         for pieces in filter(None, (self._without_context, self._with_context)):
             start: list[int] = []
@@ -111,14 +112,14 @@ class PromptRenderer:
         return starts
 
     def endings(self) -> list[str]:
-        """What every prompt ends with: the text behind the last slot, with context and not."""
+        """Return the text after the last slot, for prompts without and with a context."""
         pieces = filter(None, (self._without_context, self._with_context))
         return [self._tokenizer.decode(ids) for *_, ids in pieces if not isinstance(ids, str)]
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The prompt that asks the model to answer a conversation, as its own chat template has it.
+        """Tokenize a conversation for the model to answer, in its own chat template.
 
-        Unlike in `render`, a text that spells a special token becomes one.
+        Unlike in `render`, text that spells a special token becomes one.
 
         Raises:
             InputError: the chat template refuses the conversation.
@@ -126,7 +127,7 @@ class PromptRenderer:
         return self._chat.message_ids(messages)
 
     def _pieces(self, user: str) -> Pieces:
-        """Token ids of the template's parts, with the names of the slots between them."""
+        """Tokenize the template's parts, with the names of the slots between them."""
         pieces = self._chat.pieces(self._template.system, user, (_RESPONSE, _CONTEXT))
         room = self._room(pieces)
         if room < SMALLEST_ROOM:
@@ -141,7 +142,7 @@ class PromptRenderer:
         return self._max_prompt_tokens - length_of(pieces)
 
     def _fit(self, texts: dict[str, list[int]], room: int) -> dict[str, list[int]]:
-        """Cut the middles so that the texts fit; a context keeps at most what is left, or half."""
+        """Cut the middles so the texts fit; a context gets the room left over, or up to half."""
         response, context = texts[_RESPONSE], texts.get(_CONTEXT, [])
         room_for_response = max(room - len(context), room - room // 2)
         if self._max_response_tokens is not None:

@@ -1,4 +1,4 @@
-"""The response alone, from what a trainer's rollout has decoded."""
+"""Extracts the response from a trainer's decoded rollout."""
 
 import re
 
@@ -9,11 +9,11 @@ from flipfast.errors import InputError
 _BAR = r"[|\uff5c]"
 _SPECIAL = rf"(?:<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|</s>|<(?:eos|pad|end_of_turn)>)"
 _TRAILING = re.compile(rf"{_SPECIAL}(?:\s*{_SPECIAL})*\s*\Z")
-_ANCHOR = 64  # characters of a prompt's end that name it
+_ANCHOR = 64  # characters at a prompt's end used to find it
 
 
 def strip_special(text: str) -> str:
-    """Return a text without the special tokens at its end; others may be part of what it says."""
+    """Return a text without the special tokens at its end; others may be part of its content."""
     return _TRAILING.sub("", text)
 
 
@@ -22,11 +22,11 @@ def split_response(query: str, prompt: str) -> str:
 
     Args:
         query: prompt and response.
-        prompt: the prompt. Its beginning may be missing from the query, where the trainer has cut
-            a prompt that was too long.
+        prompt: the prompt. The query may lack its beginning, if the trainer cut a prompt that was
+            too long.
 
     Raises:
-        InputError: one of them is no string, or the query does not have the prompt's end.
+        InputError: one of them is not a string, or the query does not contain the prompt's end.
     """
     if not isinstance(query, str) or not isinstance(prompt, str):
         raise InputError(

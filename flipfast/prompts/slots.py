@@ -1,4 +1,4 @@
-"""Prompts with any number of texts in them, as judges of several responses need."""
+"""Prompts with any number of texts, for judges of several responses."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from flipfast.prompts.fitting import (
 
 
 class SlotPrompt:
-    """One prompt whose texts come later. A text never becomes a special token.
+    """One prompt whose texts are filled in later. A text never becomes a special token.
 
     Args:
-        chat: of the model.
-        system: the system message, a text for `str.format` without fields; None for none.
-        user: the user message, a text for `str.format` with a field a text.
-        slots: the fields' names, letters and underscores.
+        chat: the model's chat template.
+        system: the system message, a `str.format` template without fields; None for none.
+        user: the user message, a `str.format` template with one field per text.
+        slots: the fields' names, of letters and underscores.
         max_prompt_tokens: the longest prompt, in tokens, template included.
 
     Raises:
-        ConfigError: the chat template changes the message, or it leaves no room for the texts.
+        ConfigError: the chat template changes the message, or leaves no room for the texts.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class SlotPrompt:
 
     @property
     def end(self) -> list[int]:
-        """Token ids behind the last text."""
+        """Token ids after the last text."""
         last = self._pieces[-1]
         return [] if isinstance(last, str) else last
 
     def render(self, texts: Mapping[str, str]) -> RenderedPrompt:
-        """Build the prompt. Where the texts are too long together, the longest lose their middle.
+        """Build the prompt. If the texts are too long together, the longest lose their middle.
 
         Args:
             texts: one for each slot.

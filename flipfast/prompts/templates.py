@@ -1,6 +1,6 @@
-"""The wording of the prompts, as `str.format` texts.
+"""The wording of the prompts, as `str.format` templates.
 
-The set-ups follow the FLIP paper (arXiv 2602.13551) in what they ask for, in which order, and in
+The setups follow the FLIP paper (arXiv 2602.13551) in what they ask for, in which order, and in
 the keys of the JSON object; the wording is this project's own.
 """
 
@@ -18,15 +18,15 @@ _JSON_SHAPE = '{{"REASONING": "...", "INFERRED INSTRUCTION": "..."}}'
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """One prompt set-up as texts for `str.format`.
+    """One prompt setup as `str.format` templates.
 
     Attributes:
         style: the style's name, or the folder the texts were loaded from.
-        system: the system message, or None where there is none.
-        user: the user message; holds `{response}` once.
-        user_with_context: the same with `{context}` once, before the response; None where the
-            set-up has no place for a context.
-        wants_json: whether the model is asked for the JSON object (else for the text alone).
+        system: the system message, or None.
+        user: the user message; contains `{response}` once.
+        user_with_context: the same with `{context}` once, before the response; None if the setup
+            has no place for a context.
+        wants_json: whether the model is asked for the JSON object (else only for the text).
     """
 
     style: str
@@ -85,17 +85,17 @@ _WORDS = {
 
 
 def get_template(style: str, target: str = "instruction") -> PromptTemplate:
-    """Return the project's own prompt of a style.
+    """Return this project's own prompt in a style.
 
     Args:
         style: "standalone" (system and user message, as for RewardBench 2 and best-of-N),
             "conversation" (one user message with the conversation before the response, as for
-            RL), or "direct" (one short user message that asks for the instruction alone).
+            RL), or "direct" (one short user message that asks only for the instruction).
         target: "instruction", or "system" to infer the system prompt with the user prompt as
             context.
 
     Raises:
-        ConfigError: an unknown style or target.
+        ConfigError: the style or target is unknown.
     """
     if style not in _BUILDERS:
         raise ConfigError(f"unknown prompt style {style!r}: use one of {', '.join(STYLES)}")

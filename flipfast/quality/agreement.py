@@ -14,18 +14,18 @@ Groups = Sequence[Sequence["float | None"]]  # rewards of each group's responses
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a second reward agrees with a first one; None where nothing can be said.
+    """How a second reward agrees with a first one; None where undefined.
 
-    A failed response ranks below all others, and equal with other failed ones.
+    A failed response ranks below all others, and ties with other failed ones.
 
     Attributes:
-        kendall: mean over groups of Kendall's tau-b (Kendall 1945), in [-1, 1]. A group whose
-            responses are all equal to one of the rewards has none.
-        n_kendall: groups that have one.
+        kendall: mean over groups of Kendall's tau-b (Kendall 1945), in [-1, 1]. Undefined for a
+            group whose responses all tie by one of the rewards.
+        n_kendall: groups for which it is defined.
         spearman: Spearman's rank correlation over the responses of all groups, in [-1, 1].
         same_best: mean over groups of two responses or more of |A & B| / max(|A|, |B|), where A
-            are the best responses by the first reward and B those by the second: 1 where both
-            name the same, less where one of them takes more responses for the best.
+            are the best responses by the first reward and B those by the second: 1 if both name
+            the same ones, less if one of them ties more responses for the best.
         chance: the expected same_best if the second reward's values were shuffled within each
             group: the mean of min(|A|, |B|) / responses.
     """
@@ -66,13 +66,13 @@ def agreement(first: Groups, second: Groups) -> Agreement:
 
 
 def best_places(group: Sequence[float | None]) -> set[int]:
-    """Where the best rewards of a group stand; all its places if every response failed."""
+    """Return the indices of the best rewards of a group; all of them if every response failed."""
     ranked = _ranked(group)
     return {place for place, reward in enumerate(ranked) if reward == max(ranked)}
 
 
 def require_stats() -> Any:
-    """The module scipy.stats.
+    """Import and return the module scipy.stats.
 
     Raises:
         MissingDependencyError: scipy is not installed.
@@ -92,7 +92,7 @@ def _ranked(group: Sequence[float | None]) -> list[float]:
 
 
 def _varied(*columns: list[float]) -> bool:
-    """Whether each has different values: where one has not, it orders nothing."""
+    """Return whether each column has distinct values; a constant one orders nothing."""
     return all(len(set(column)) > 1 for column in columns)
 
 

@@ -1,4 +1,4 @@
-"""Which words made a word F1: those that matched, those that are missing, those that are extra."""
+"""Explains a word F1 by its words: those that match, are missing, or are extra."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flipfast.checks import as_string
 from flipfast.metrics.word_f1_py import scores_of_counts
 from flipfast.metrics.word_spans import word_spans
 
-_HIDDEN = ("Cc", "Cf", "Cs")  # categories of controls, of what is invisible, of half pairs
+_HIDDEN = ("Cc", "Cf", "Cs")  # Unicode categories: control, format, surrogate
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word that counts, and where it stands.
+    """A word that counts, and its position.
 
     Attributes:
         word: as it is compared: in lower case, without ASCII punctuation.
-        start, end: text[start:end] is what it was made of.
-        matched: whether it has a partner on the other side.
+        start, end: text[start:end] is the source of the word.
+        matched: whether it has a partner in the other text.
     """
 
     word: str
@@ -35,25 +35,25 @@ class Word:
 
 @dataclass(frozen=True)
 class MarkedText:
-    """A text and its words, in order; what lies between them does not count."""
+    """A text and its words, in order; the characters between them do not count."""
 
     text: str
     words: tuple[Word, ...]
 
     @property
     def n_matched(self) -> int:
-        """Words with a partner."""
+        """The number of words with a partner."""
         return sum(word.matched for word in self.words)
 
     @property
     def unmatched(self) -> list[str]:
-        """Words without a partner, as they are compared, in order."""
+        """The words without a partner, as they are compared, in order."""
         return [word.word for word in self.words if not word.matched]
 
     def pieces(self) -> Iterator[tuple[str, bool | None]]:
-        """The whole text in pieces: a word and whether it matched, or with None what lies between.
+        """Yield the whole text in pieces: a word and whether it matched, or a gap and None.
 
-        Characters that show nothing, and such as steer a terminal, stand there as their escapes.
+        Invisible characters, and those that control a terminal, are escaped.
         """
         at = 0
         for word in self.words:
@@ -67,12 +67,12 @@ class MarkedText:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The words of two texts beside each other, as word F1 counts them.
+    """The words of two texts side by side, as word F1 counts them.
 
     Attributes:
         instruction: the true one; its words without a partner are missing.
         inferred: the inferred one; its words without a partner are extra.
-        f1, precision, recall: as `overlap_f1` gives them, to the bit.
+        f1, precision, recall: bitwise those of `overlap_f1`.
     """
 
     instruction: MarkedText
@@ -82,7 +82,7 @@ class Explanation:
     recall: float
 
     def figures(self) -> dict[str, str]:
-        """Precision, recall and F1 with what they were counted from, by name."""
+        """Return precision, recall and F1 by name, with the counts they come from."""
         same = self.inferred.n_matched
         n_inferred, n_true = len(self.inferred.words), len(self.instruction.words)
         return {
@@ -92,10 +92,10 @@ class Explanation:
         }
 
     def to_html(self, facts: Mapping[str, str] | None = None) -> str:
-        """A page that needs no other file, for light and dark screens.
+        """Render a self-contained HTML page, with light and dark themes.
 
         Args:
-            facts: what to tell besides, by name; any text.
+            facts: other texts to show, by name.
         """
         environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
         source = resources.files("flipfast") / "assets" / "explanation.html.jinja"
@@ -105,17 +105,17 @@ class Explanation:
 
 
 def explain(inferred: str, instruction: str) -> Explanation:
-    """Tell which words of an inferred instruction stand in the true one.
+    """Find which words of an inferred instruction are in the true one.
 
-    Words are compared as multisets: the n-th occurrence of a word has a partner where the other
-    text has the word n times.
+    Words are compared as multisets: the n-th occurrence of a word has a partner if the other text
+    has the word at least n times.
 
     Args:
         inferred: any string.
-        instruction: the true one.
+        instruction: the true instruction.
 
     Raises:
-        InputError: one of them is no string.
+        InputError: one of them is not a string.
     """
     as_string(inferred, "inferred")
     as_string(instruction, "instruction")
@@ -127,7 +127,7 @@ def explain(inferred: str, instruction: str) -> Explanation:
 
 
 def visible(text: str) -> str:
-    """The text with escapes for characters that show nothing, but for line breaks and tabs."""
+    """Escape the invisible characters of a text, except line breaks and tabs."""
     return "".join(
         c.encode("unicode_escape").decode("ascii")
         if c not in "\n\t" and unicodedata.category(c) in _HIDDEN

@@ -1,4 +1,4 @@
-"""Options of FlipConfig as they are written in one argument of a command."""
+"""Parses options of FlipConfig from a single command-line argument."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SWITCH = {"true": True, "false": False}
 
 
 def read_options(text: str) -> dict[str, Any]:
-    """Options of FlipConfig from "name=value,name=value", each value of its option's type.
+    """Parse options of FlipConfig from "name=value,name=value", each value to its option's type.
 
-    "none" stands for None, "true" and "false" for a switch.
+    "none" or "null" stands for None, "true" and "false" for a switch.
 
     Raises:
-        ConfigError: there is no such option, or it takes no such value.
+        ConfigError: an option does not exist, or does not take the value.
     """
     kinds = get_type_hints(FlipConfig)
     found = {}

@@ -1,4 +1,4 @@
-"""From a configuration to the parts that it names: model, prompt, sampling."""
+"""Builds the parts that a configuration names: model, prompt, sampling."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a reward works with.
+    """The parts of a reward.
 
     Attributes:
         inverter: runs the model.
         template: the prompt's texts.
-        renderer: fills the template and tokenizes it.
-        drafts: gives a true instruction's drafts; None where nobody would use them.
+        renderer: fills in the template and tokenizes it.
+        drafts: makes the drafts for a true instruction; None if the inverter would not use them.
         sampling: how output tokens are chosen.
-        parser: reads the model's outputs.
-        scorer: scores them on the device they are on; None where the host does.
-        metric: what the host compares instructions with; None for word F1.
-        watch: gives the watcher of an output, or None for none.
+        parser: name of the parser of the model's outputs.
+        scorer: scores outputs on the device that holds them; None if the host does.
+        metric: compares instructions on the host; None for word F1.
+        watch: makes a watcher for an output, or returns None for none.
     """
 
     inverter: Inverter
@@ -64,15 +64,15 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
 
     Args:
         config: the options.
-        inverter: one that is loaded already, or None to load the config's model.
+        inverter: an already loaded one, or None to load the config's model.
 
     Raises:
-        ConfigError: an option that cannot be used.
+        ConfigError: an option cannot be used.
         ModelLoadError: the model cannot be loaded.
     """
     folder = _model_folder(config.model)
     source = config.tokenizer or folder
-    if inverter is not None and config.model == EMBEDDED:  # a shared one, and no word on its model
+    if inverter is not None and config.model == EMBEDDED:  # shared, and the config names no model
         source = inverter.tokenizer.name_or_path
     hints = _hints(source)
     template = _template(config, hints.get("style"))
@@ -95,7 +95,7 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         return Parts(inverter, template, renderer, None, sampling, parser, None, None, lambda: None)
     watch = _watch(config, inverter, renderer, sampling, parser)
     metric = None if config.metric == WORD_F1 else load_metric(config.metric, inverter.tokenizer)
-    # Not all tokens of a forced output are sampled on the device.
+    # Some tokens of a forced output are not sampled on the device.
     on_host = config.json == "forced" or metric is not None
     scorer = None if on_host else _scorer(inverter, parser)
     drafts = None
@@ -112,10 +112,10 @@ def _model_folder(model: str) -> str:
 
 
 def _hints(folder: str) -> dict[str, Any]:
-    """What the model was made for, where its own config.json says so."""
+    """Return what the model was made for, if its own config.json says so."""
     try:
         config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # a hub name, or a folder whose loading will say what is wrong
+    except (OSError, ValueError):  # a hub name, or a folder whose loading will raise the error
         return {}
     hints = config.get("flipfast") if isinstance(config, dict) else None
     return hints if isinstance(hints, dict) else {}
@@ -130,7 +130,7 @@ def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
 def _scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
     if inverter.token_device is None:
         return None
-    from flipfast.scoring.device_scoring import device_scorer  # needs triton, which is there now
+    from flipfast.scoring.device_scoring import device_scorer  # needs triton: a GPU is in use
 
     return device_scorer(inverter, parser)
 
@@ -148,7 +148,7 @@ def _watch(
         return lambda: None
 
     def early_stop() -> EarlyStop | None:
-        tokens, flaw = inverter.token_bytes  # here, since it takes its time once
+        tokens, flaw = inverter.token_bytes  # read late: the first access is slow
         return EarlyStop(tokens) if flaw is None else None
 
     return early_stop
@@ -170,7 +170,7 @@ def _json_writer(
 
 
 def needs_native(option: str, inverter: Inverter) -> ConfigError:
-    """What to raise where an option wants what the inverter does not have."""
+    """Make the error for an option that the inverter does not support."""
     backend = type(inverter).__module__.rpartition(".")[2]
     return ConfigError(f"{option} needs backend='native': {backend!r} does not have it")
 
@@ -186,9 +186,9 @@ def _sampling(config: FlipConfig, template: PromptTemplate) -> SamplingParams:
 
 
 def loading_options(config: FlipConfig) -> dict[str, Any]:
-    """What decides how a model is loaded, besides its name, as `load_inverter` takes it.
+    """Return what determines how a model is loaded, besides its name, as `load_inverter` takes it.
 
-    Rewards whose configurations have the same model and equal ones can share an inverter.
+    Rewards can share an inverter if their configurations agree in the model and in these options.
     """
     elsewhere = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
     return {

@@ -1,4 +1,4 @@
-"""One row at a time: what engines and clients offer to callers that do not hold batches."""
+"""Asynchronous row-by-row scoring: the interface that engines and clients share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flipfast.scores import ScoreBatch, ScoredRow, check_lengths, failed_row
 
 
 class AsyncScorer(ABC):
-    """Scores rows as they come, many at a time, for asyncio code.
+    """Scores rows as they arrive, many at a time, for asyncio code.
 
-    A row depends on its own texts, the model and its options alone. Cancelling a call drops its
-    rows: they take no more time and their memory is free.
+    A row's scores depend only on its own texts, the model and its options. Cancelling a call drops
+    its rows: they take no more time, and their memory is freed.
     """
 
     @abstractmethod
@@ -25,22 +25,22 @@ class AsyncScorer(ABC):
         """Score one response.
 
         Args:
-            instruction: the true one.
+            instruction: the true instruction.
             response: the response.
-            context: what came before it, or None.
-            caller: whom the row is for; callers take turns.
+            context: the conversation before it, or None.
+            caller: who the row is for; callers are served in turn.
 
         Returns:
-            The row. Bad input becomes a row with status "error".
+            The row's scores. Invalid input gives a row with status "error".
 
         Raises:
-            QueueFullError: too many rows wait; none of them is dropped.
+            QueueFullError: too many rows are waiting; those stay queued.
             UnavailableError: nothing can be scored now.
         """
 
     @abstractmethod
     async def score_chat(self, prompt: Any, completion: Any, *, caller: str = "") -> ScoredRow:
-        """Score one completion as trainers have it; see `FlipReward.__call__` for the two."""
+        """Score one completion in a trainer's format; see `FlipReward.__call__`."""
 
     async def score(
         self,
@@ -54,8 +54,7 @@ class AsyncScorer(ABC):
         """Score a batch of texts; see `FlipReward.score`.
 
         Args:
-            timeout: seconds; rows that are not done by then are dropped, and have the status
-                "error".
+            timeout: seconds; rows not done by then are dropped and get the status "error".
 
         Raises:
             InputError: the sequences differ in length.
@@ -70,10 +69,10 @@ class AsyncScorer(ABC):
         caller: str = "",
         timeout: float | None = None,
     ) -> ScoreBatch:
-        """Score a batch of completions as trainers have them; see `score`.
+        """Score a batch of completions in a trainer's format; see `score`.
 
         Raises:
-            InputError: the two differ in length.
+            InputError: prompts and completions differ in length.
         """
         check_lengths(prompts=prompts, completions=completions)
         tasks = [
@@ -90,7 +89,7 @@ class AsyncScorer(ABC):
         *,
         caller: str = "",
     ) -> AsyncIterator[tuple[int, ScoredRow]]:
-        """Score a batch of texts, and give each row and its place as soon as it is done.
+        """Score a batch of texts, and yield each row's index and scores as soon as it is done.
 
         Raises:
             InputError: the sequences differ in length.
@@ -134,7 +133,7 @@ async def _batch(tasks: list[asyncio.Task[ScoredRow]], timeout: float | None) ->
 
 
 async def drop(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel those that are not done, and have all of them ended."""
+    """Cancel the tasks that are not done, and wait until all have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, for callers that are not asynchronous."""
+"""A background event loop in its own thread, for callers that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine on this process's background loop and wait for what it returns.
+    """Run a coroutine on this process's background loop and wait for its result.
 
-    From any thread; many at a time. When the wait is interrupted the coroutine is cancelled.
+    Safe from any thread, many at a time. If the wait is interrupted, the coroutine is cancelled.
 
     Raises:
         RuntimeError: called from a coroutine of that loop, which would wait for itself.
@@ -44,7 +44,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
 
 
 def _forget() -> None:
-    """A fork's child has the parent's lock and loop, but not the thread that runs it."""
+    """Reset after a fork: the child inherits the lock and the loop, but not the loop's thread."""
     global _lock, _loop
     _lock, _loop = threading.Lock(), None
 

@@ -1,4 +1,4 @@
-"""From scored rows to the batch that a caller gets."""
+"""Makes the batch that a caller gets from its scored rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flipfast.scoring.samples import Row, agreement, score_rows
 
 
 def batch_of(rows: list[Row], counts: RunCounts, config: FlipConfig, seconds: float) -> ScoreBatch:
-    """The batch of rows that have their samples.
+    """Make the batch of rows that have been run.
 
     Args:
-        rows: any number.
-        counts: what running them took.
+        rows: any number, with their samples.
+        counts: the counters of running them.
         config: of the reward.
-        seconds: since the call for them came in.
+        seconds: wall time since the start of the call.
     """
     scores = score_rows(rows, config.on_failure)
     shown = [row.shown for row in rows]

@@ -1,4 +1,4 @@
-"""The best of several responses to one instruction, without finishing those that cannot win."""
+"""Finds the best of several responses, without finishing the outputs that cannot win."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SETTLED: dict[str, type[SettledPlain] | type[SettledObject]] = {
 def pruning_rules(
     parts: Parts, reader: OutputReader, on_failure: float | None
 ) -> OutputRules | None:
-    """What is needed to prune outputs; None where they cannot be.
+    """Return the rules for pruning outputs; None if they cannot be pruned.
 
-    The inverter must heed watchers, and the bytes of its tokens must be known. For the published
-    parser nothing is certain before the end of an output, nor for the plain one where the prompt
-    has opened a think block.
+    The inverter must support watchers, and the bytes of its tokens must be known. Nothing is
+    certain before the end of an output with the published parser, nor with the plain one after a
+    prompt that opens a think block.
     """
     inverter = parts.inverter
     settled = _SETTLED.get(parts.parser)
@@ -44,7 +44,7 @@ def pruning_rules(
 
 
 def enter(race: Race, requests: Sequence[InversionRequest]) -> list[InversionRequest]:
-    """Have requests watched as candidates, in their order; equal ones share the first's place."""
+    """Attach a race's watchers to requests, in their order; equal requests share the first's."""
     entered: dict[tuple[int, ...], Candidate] = {}
     for place, request in enumerate(requests):
         candidate = Candidate(race, place, request.watcher)
@@ -53,7 +53,7 @@ def enter(race: Race, requests: Sequence[InversionRequest]) -> list[InversionReq
 
 
 def best_of(batch: ScoreBatch, race: Race | None) -> BestOf:
-    """Name the best row of a batch, whose outputs were watched in a race, or not."""
+    """Find the best row of a batch, whether or not its outputs were pruned in a race."""
     pruned = [status.removesuffix(CUT) == PRUNED for status in batch.status]
     rewards = [None if cut else reward for reward, cut in zip(batch.rewards, pruned, strict=True)]
     ranked = [(reward, -at) for at, reward in enumerate(rewards) if reward is not None]

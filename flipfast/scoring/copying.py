@@ -1,4 +1,4 @@
-"""What a response copies from its instruction, word for word."""
+"""Finds what a response copies from its instruction, word for word."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from flipfast.metrics.content import visible
 from flipfast.metrics.word_f1_py import normalize
 from flipfast.metrics.word_spans import word_spans
 
-MARK = "[...]"  # what stands in the place of a copy
+MARK = "[...]"  # replaces a copy
 _LEAST, _MOST = 3, 8
 
-Run = tuple[int, int]  # places of words, from and behind
+Run = tuple[int, int]  # word indices: start, end (exclusive)
 
 
 def shortest_copy(n_words: int) -> int:
-    """How many words in a row count as copied from an instruction of so many words.
+    """Return how many consecutive words count as copied, for an instruction of `n_words` words.
 
-    Two thirds of the instruction, as an honest answer takes up half of a short question ("The
-    capital of France is ..."), but at least 3 words, the length of many a topic, and at most 8,
-    which are rarely the same by chance. An instruction of fewer words than 3 cannot be copied.
+    Two thirds of the instruction, since an honest answer repeats half of a short question ("The
+    capital of France is ..."), but at least 3 words, about the length of a topic's name, and at
+    most 8, which rarely match by chance. An instruction of fewer than 3 words cannot be copied.
     """
     return min(_MOST, max(_LEAST, ceil(n_words * 2 / 3)))
 
 
 def copied_share(instruction: str, response: str) -> float:
-    """The share of the instruction's words that the response has copied; see `mask_copies`."""
+    """Return the share of the instruction's words that the response copied; see `mask_copies`."""
     return _copies(_words(instruction), _words(response))[1]
 
 
 def mask_copies(instruction: str, response: str) -> tuple[str, float]:
-    """Put a mark in the place of what the response has copied from the instruction.
+    """Replace what the response copied from the instruction with a mark.
 
-    Copied is every run of at least `shortest_copy` words that stands in the instruction, too, the
-    words being those of word F1 without invisible characters.
+    A copy is a run of at least `shortest_copy` words that also occurs in the instruction. Words are
+    those of word F1, without invisible characters.
 
     Returns:
-        text: the response, as it is where nothing is copied; else without invisible characters and
-            with MARK in the place of each longest run.
-        share: of the instruction's words that stand in a copied run, in [0, 1].
+        text: the response, unchanged if nothing is copied; else without invisible characters and
+            with MARK in place of each maximal run.
+        share: of the instruction's words that are in a copied run, in [0, 1].
     """
     shown = visible(response)
     places = word_spans(shown)
@@ -58,7 +58,7 @@ def _words(text: str) -> list[str]:
 
 
 def _copies(instruction: list[str], response: list[str]) -> tuple[list[Run], float]:
-    """The copied runs of the response, and the share of the instruction's words in them."""
+    """Find the copied runs of the response, and the share of the instruction's words in them."""
     n = shortest_copy(len(instruction))
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for at in range(len(instruction) - n + 1):

@@ -1,4 +1,4 @@
-"""What a response goes through before it is inverted, where the configuration asks for it."""
+"""Optional checks of a response before it is inverted: the copy guard, the minimum of words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flipfast.scores import CONTENTLESS
 from flipfast.scoring.copying import copied_share, mask_copies
 from flipfast.scoring.samples import Row, Sample
 
-MakeRow = Callable[[str, str, str | None], Row]  # of an instruction, a response and a context
+MakeRow = Callable[[str, str, str | None], Row]  # from an instruction, a response and a context
 
 
 def defended(make: MakeRow, config: FlipConfig) -> MakeRow:
-    """Make rows under a configuration's `copy_guard` and `min_response_words`.
+    """Wrap a maker of rows with the configuration's `copy_guard` and `min_response_words`.
 
     Args:
-        make: makes a row of the response as it is.
+        make: makes a row from the unchanged response.
         config: of the reward.
     """
 

@@ -1,4 +1,4 @@
-"""Rewards straight from output tokens, on the device that they lie on, without their texts."""
+"""Rewards computed directly from output tokens on their device, without decoding them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from flipfast_kernels.word_tables import TokenTable, build_token_table
 
 @dataclass(frozen=True)
 class DeviceScore:
-    """What the device found in one output.
+    """The device's scores of one output.
 
     Attributes:
-        empty: whether there is no inferred instruction in it, only the place for one.
+        empty: whether the output has a place for an inferred instruction, but nothing in it.
         f1, precision, recall: of the inferred and the true instruction.
     """
 
@@ -35,8 +35,8 @@ class DeviceScore:
 class DeviceScorer:
     """Runs requests and scores their outputs without detokenizing, where that is exact.
 
-    A table holds the words of every vocabulary id, an automaton finds the instruction in clean
-    outputs of a parser. What either cannot decide is left to the caller.
+    A table holds the words of every vocabulary id, and an automaton finds the instruction in clean
+    outputs. What either of them cannot decide is left to the caller.
 
     Args:
         inverter: with a `token_device`.
@@ -58,17 +58,17 @@ class DeviceScorer:
         sampling: SamplingParams,
         on_progress: Callable[[int], None],
     ) -> tuple[list[Inversion], list[DeviceScore | None]]:
-        """Continue every prompt and score what comes out.
+        """Continue every prompt and score the outputs.
 
-        The words of the instructions go to the device first and lie there while the model runs.
+        The words of the instructions are copied to the device before the model runs.
 
         Args:
             requests, sampling, on_progress: see `Inverter.generate`.
-            pairs: what is to be scored: a request's place and the true instruction.
+            pairs: what to score: the index of a request and the true instruction.
 
         Returns:
-            inversions: one a request, without texts.
-            scores: one a pair; None where the text is needed, or where the inversion failed.
+            inversions: one per request, without texts.
+            scores: one per pair; None if the text is needed, or if the inversion failed.
         """
         device = self._table.device
         instructions = [instruction for _, instruction in pairs]
@@ -97,12 +97,14 @@ class DeviceScorer:
 
 
 def device_scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
-    """The scorer of an inverter; None where its tokens do not stay on a device, or where their
-    bytes are not known.
+    """Make the scorer of an inverter.
 
     Args:
         inverter: any.
         parser: "plain", "robust" or "reference".
+
+    Returns:
+        None if the inverter's tokens do not stay on a device, or their bytes are unknown.
     """
     if not isinstance(inverter, NativeInverter) or inverter.token_device is None:
         return None

@@ -1,4 +1,4 @@
-"""Several inverters on the same rows: their rewards together, and how far they disagree."""
+"""Several inverters on the same rows: their combined rewards, and how far they disagree."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _JOIN: dict[str, Callable[[list[float]], float]] = {"mean": fmean, "min": min}
 
 @dataclass(frozen=True)
 class EnsembleBatch:
-    """The rewards of a batch; every list has one entry a row, in input order.
+    """The rewards of a batch; every list but `members` has one entry per row, in input order.
 
     Attributes:
-        rewards: the members' mean or minimum; None where no member has a reward.
-        disagreement: standard deviation of the members' rewards; None below two.
-        members: what each gave.
+        rewards: the members' mean or minimum; None if no member has a reward.
+        disagreement: population standard deviation of the members' rewards; None for fewer than
+            two.
+        members: the batch of each member.
     """
 
     rewards: list[float | None]
@@ -38,19 +39,19 @@ class EnsembleBatch:
 class FlipEnsemble:
     """Rewards of several models or configurations as one, callable as a TRL reward function.
 
-    A policy that has learnt to please one inverter alone is told by their disagreement, and gains
-    little with join="min" (Coste et al. 2024, Reward Model Ensembles).
+    Disagreement reveals a policy that has learned to please only one inverter, and with join="min"
+    that gains it little (Coste et al. 2024, Reward Model Ensembles).
 
     Args:
-        members: models, configurations, or rewards that are loaded already.
+        members: models, configurations, or already loaded rewards.
         join: "mean" or "min" of a row's rewards; a member's None is left out.
 
     Raises:
-        ConfigError: no members, or another join.
+        ConfigError: there are no members, or the join is unknown.
         ModelLoadError: a model cannot be loaded.
     """
 
-    __name__ = "flip_ensemble"  # TRL names the reward's metrics by it
+    __name__ = "flip_ensemble"  # TRL names the reward's metrics after it
 
     def __init__(
         self, members: Sequence[str | FlipConfig | FlipReward], *, join: str = "mean"
@@ -70,7 +71,7 @@ class FlipEnsemble:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any
     ) -> list[float | None]:
-        """Score a batch as TRL's trainers ask for it; see FlipReward."""
+        """Score a batch in the format of TRL's trainers; see FlipReward."""
         batches = [member.score_chats(prompts, completions) for member in self.members]
         for batch in batches:
             trainer_rewards(batch)  # logs rows with errors
@@ -102,7 +103,7 @@ class FlipEnsemble:
         self.close()
 
     def _member(self, member: str | FlipConfig | FlipReward) -> FlipReward:
-        from flipfast.reward import FlipReward  # which is made of this package's parts
+        from flipfast.reward import FlipReward  # here, as it imports from this package
 
         if isinstance(member, FlipReward):
             return member

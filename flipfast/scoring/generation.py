@@ -1,4 +1,4 @@
-"""The reward by inverting: the model writes what it takes the instruction to be."""
+"""The reward by inversion: the model writes what it believes the instruction was."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from flipfast.watchers.pruning import OutputRules, Race
 
 
 class GenerationScorer:
-    """Runs a row's inversions and reads the instruction out of each.
+    """Runs the inversions of rows and extracts the instruction from each.
 
     Args:
         parts: of the reward.
-        config: says how many samples a row has, from which seed, and how many results to keep.
+        config: its number of samples, seed, and cache size.
     """
 
     def __init__(self, parts: Parts, config: FlipConfig) -> None:
@@ -43,7 +43,7 @@ class GenerationScorer:
         return Row(instruction, self._parts.renderer.render(response, context))
 
     def race(self, instruction: str) -> Race | None:
-        """A race between rows with this instruction; None where no output can be ended early."""
+        """Make a race between rows with this instruction; None if no output can be ended early."""
         return None if self._rules is None else Race(instruction, self._rules)
 
     def score(
@@ -52,12 +52,12 @@ class GenerationScorer:
         on_progress: Callable[[int], None],
         race: Race | None = None,
     ) -> RunCounts:
-        """Give every row that has a prompt its samples.
+        """Run the samples of every row that has a prompt.
 
         Args:
             rows: any.
-            on_progress: called now and then with the number of samples done so far.
-            race: which the rows run, in their order.
+            on_progress: called from time to time with the number of samples done so far.
+            race: the race that the rows take part in, in their order; or None.
         """
         runnable = [row for row in rows if row.prompt is not None]
         n_samples = self._config.samples
@@ -76,14 +76,14 @@ class GenerationScorer:
         return results
 
     def start(self, row: Row, on_end: Callable[[], None]) -> Callable[[], None]:
-        """Have a row that has a prompt given its samples by the inverter's coming steps.
+        """Start a row that has a prompt; the inverter's next steps produce its samples.
 
         Args:
-            row: is changed only in `on_end`'s time, before it is called.
-            on_end: called once the row has all of them; see `Inverter.start` for by whom.
+            row: set once all its samples are done, right before `on_end` is called.
+            on_end: called once the row has all its samples; see `Inverter.start` for the thread.
 
         Returns:
-            Drops the row, if it has not ended.
+            A function that drops the row, if it has not ended.
         """
 
         def take(inversions: list[Inversion]) -> None:
@@ -109,7 +109,7 @@ class GenerationScorer:
                 sample.status += CUT
 
     def _measure(self, rows: Sequence[Row]) -> None:
-        """Give samples their rewards where those are not word F1."""
+        """Set the samples' rewards if the metric is not word F1."""
         metric = self._parts.metric
         if metric is None:
             return
@@ -120,7 +120,7 @@ class GenerationScorer:
 
     @cached_property
     def _rules(self) -> OutputRules | None:
-        # Of several samples only their mean counts, and the bound is one of word F1 as it is.
+        # With several samples only their mean counts, and the bound holds for unscaled word F1.
         changed = self._parts.metric is not None or self._config.copy_guard == "discount"
         if self._config.samples > 1 or changed:
             return None

@@ -1,4 +1,4 @@
-"""The reward without decoding: how likely the true instruction is behind a response."""
+"""The reward without decoding: how likely the true instruction is, given a response."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from flipfast.scoring.running import ResultCache, RunCounts
 from flipfast.scoring.samples import Row, Sample
 
 _OPENING = '{"INFERRED INSTRUCTION": "'
-_BASELINES = 4096  # kept for later calls
+_BASELINES = 4096  # how many to keep for later calls
 
 
 @dataclass
 class LikelihoodRow(Row):
-    """A row whose instruction is scored behind its prompt.
+    """A row whose instruction is scored as the continuation of its prompt.
 
     Attributes:
-        context: as it was given.
-        request: the prompt, and the instruction's tokens; none where it is empty.
+        context: as given.
+        request: the prompt and the instruction's tokens; no tokens if it is empty.
     """
 
     context: str | None = None
@@ -37,7 +37,7 @@ class LikelihoodRow(Row):
 
 @dataclass(frozen=True)
 class _Found:
-    """What one pass gave: the mean log-probability, and the text of the likeliest tokens."""
+    """The result of one pass: the mean log-probability, and the text of the likeliest tokens."""
 
     mean: float
     text: str
@@ -47,21 +47,20 @@ class _Found:
 class LikelihoodScorer:
     """Rewards a row with the mean of log p(token of the instruction | prompt, tokens before it).
 
-    Another reward than the F1 with an inferred instruction: that one asks which words the model
-    comes up with, this one how likely the response makes the very wording of the true one. It is a
-    mean over tokens, of natural logarithms in float64, so that long instructions do not come out
-    lower for their length. A row's `inferred` is the text of the likeliest token in each place,
-    every one behind the true tokens (teacher forcing, Williams and Zipser 1989).
+    This differs from the F1 with an inferred instruction: F1 asks which words the model comes up
+    with, this reward how likely the response makes the exact wording of the true instruction. It is
+    a mean over tokens, of natural logarithms in float64, so long instructions do not score lower
+    for their length. A row's `inferred` is the text of the likeliest token at each place, given the
+    true tokens before it (teacher forcing, Williams and Zipser 1989).
 
-    Where the prompt asks for a JSON object, the object's opening follows it, and the instruction is
-    written with JSON's escapes. The baseline is the same mean under the prompt with an empty
-    response; it is run once for an instruction and context, and kept while the weights are the
-    same.
+    If the prompt asks for a JSON object, the object's opening follows it, and the instruction is
+    written with JSON escapes. The baseline is the same mean under the prompt with an empty
+    response; it is run once per instruction and context, and kept until the weights change.
 
     Args:
         parts: with an inverter that has likelihoods, and a renderer whose longest prompt is as long
             as the model's context, which the instruction shares.
-        config: says whether there is a baseline, and how many results to keep besides.
+        config: says whether there is a baseline, and how many other results to keep.
     """
 
     def __init__(self, parts: Parts, config: FlipConfig) -> None:
@@ -75,10 +74,10 @@ class LikelihoodScorer:
         self._baselines = ResultCache[_Found](_BASELINES)
 
     def row(self, instruction: str, response: str, context: str | None) -> LikelihoodRow:
-        """Render a row; where prompt and instruction do not fit, the response loses its middle.
+        """Render a row; if prompt and instruction do not fit, the response loses its middle.
 
         Raises:
-            InputError: the instruction does not fit the model's context beside the prompt.
+            InputError: the instruction does not fit the model's context together with the prompt.
         """
         written = json.dumps(instruction, ensure_ascii=False)[1:-1]
         text = written if self._wants_json else instruction
@@ -88,14 +87,14 @@ class LikelihoodScorer:
         return LikelihoodRow(instruction, prompt, context=context, request=request)
 
     def score(self, rows: Sequence[Row], on_progress: Callable[[int], None]) -> RunCounts:
-        """Give every row that `row` has made its sample.
+        """Set the sample of every row made by `row`.
 
         Args:
             rows: any.
-            on_progress: called now and then with how many of them are done so far.
+            on_progress: called from time to time with the number of rows done so far.
 
         Returns:
-            Counts of the rows; tokens are prompts' and instructions', the baselines' included.
+            Counts of the rows; tokens are those of prompts and instructions, baselines included.
         """
         made = [row for row in rows if isinstance(row, LikelihoodRow)]
         asked = [row for row in made if row.request.target_ids]
@@ -115,7 +114,7 @@ class LikelihoodScorer:
         return replace(counts, n_tokens=counts.n_tokens + n_tokens)
 
     def _baselines_of(self, rows: Sequence[LikelihoodRow]) -> tuple[list[_Found], int]:
-        """What the rows' instructions give without a response, and how many tokens that took."""
+        """Score the rows' instructions without a response; also returns the tokens it took."""
         if not self._subtracts:
             return [_Found(0.0, "", None)] * len(rows), 0
         distinct = {(row.instruction, row.context): row.request.target_ids for row in rows}
@@ -177,7 +176,7 @@ def _sample(found: _Found, baseline: _Found) -> Sample:
 
 
 def _key(request: LikelihoodRequest) -> bytes:
-    """What a result hangs on besides the model, in 32 bytes."""
+    """Hash what a result depends on besides the model, to 32 bytes."""
     n_prompt = len(request.prompt_ids)
     content = array("q", [n_prompt, *request.prompt_ids, *request.target_ids]).tobytes()
     return hashlib.blake2b(content, digest_size=32).digest()

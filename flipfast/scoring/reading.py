@@ -1,4 +1,4 @@
-"""From a model's outputs to the instructions in them."""
+"""Extracts the instructions from a model's outputs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 class OutputReader:
-    """Reads outputs of one model and one prompt.
+    """Reads the outputs of one model for one prompt template.
 
     Args:
-        inverter: whose outputs they are.
+        inverter: the one that wrote the outputs.
         parser, think_open: see `extract_instruction`.
-        forced: whether all but the values of the output's object is written for the model.
+        forced: whether the engine writes all of the output's object except its values.
     """
 
     def __init__(self, inverter: Inverter, parser: str, *, think_open: bool, forced: bool) -> None:
         self._inverter = inverter
         self._parser = parser
         self._think_open = think_open
-        # Such outputs are the instruction to their end, whatever the parser makes of them.
+        # Such outputs are part of the instruction to their end, whatever the parser says.
         self._to_its_end = parser == "plain" or forced
 
     def read(self, inversion: Inversion, score: DeviceScore | None = None) -> Sample:
-        """Take the instruction out of an output, or leave it there until it is wanted.
+        """Extract the instruction from an output, lazily if it is not needed now.
 
         Args:
             inversion: with text or without.
-            score: what the output's device made of it, if it did.
+            score: the device's scores of the output, or None.
         """
         sample = Sample(error=inversion.error, n_output_tokens=len(inversion.output_ids))
         if inversion.finish_reason == "error":

@@ -1,4 +1,4 @@
-"""From requests to results: each distinct one runs once, in this call or in an earlier one."""
+"""Runs requests: each distinct one only once, in this call or an earlier one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from flipfast.scoring.device_scoring import DeviceScore, DeviceScorer
 
 Result = TypeVar("Result")
-_WHOLE = ("stop", "length")  # how outputs end of which nothing is missing
+_WHOLE = ("stop", "length")  # finish reasons of complete outputs
 
 
 @dataclass(frozen=True)
 class RunCounts:
-    """What a call's requests took.
+    """Counters of a call's requests.
 
     Attributes:
-        n_folded: requests that shared another's run in this call.
-        n_cached: requests, folded ones aside, that an earlier call had run.
-        n_tokens: prompt and output tokens of those that were run.
+        n_folded: requests that shared another one's run in this call.
+        n_cached: requests, folded ones aside, with results cached by an earlier call.
+        n_tokens: prompt and output tokens of the requests that were run.
     """
 
     n_folded: int
@@ -36,11 +36,11 @@ class RunCounts:
 
 @dataclass(frozen=True)
 class Results(RunCounts):
-    """What came of a call's requests.
+    """The results of a call's requests.
 
     Attributes:
-        inversions: one a request.
-        scores: one a request, None where the text is needed for it.
+        inversions: one per request.
+        scores: one per request; None if it must be scored from the text.
     """
 
     inversions: list[Inversion]
@@ -48,17 +48,17 @@ class Results(RunCounts):
 
 
 class RequestRunner:
-    """Runs requests on an inverter, identical ones once.
+    """Runs requests on an inverter, identical ones only once.
 
-    A result depends on the model, the sampling and the request alone, so nothing tells a folded or
-    kept one from one that was run.
+    A result depends only on the model, the sampling and the request, so a folded or cached one is
+    the same as one that was run.
 
     Args:
         inverter: runs them.
         sampling: of all requests.
         scorer: of the inverter's outputs on their device, or None.
-        cache_size: results kept for later calls, the least recently used ones give way. Those of
-            other weights are dropped.
+        cache_size: how many results to keep for later calls, evicting the least recently used.
+            Results of other weights are dropped.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class RequestRunner:
 
         Args:
             requests: any number.
-            instructions: the true one of each, to score its output by.
-            on_progress: called now and then with how many requests are done so far.
+            instructions: the true instruction of each, to score its output against.
+            on_progress: called from time to time with the number of requests done so far.
         """
         keys = [_key(request) for request in requests]
         distinct = dict(zip(keys, requests, strict=True))
@@ -123,11 +123,11 @@ class RequestRunner:
         requests: Sequence[InversionRequest],
         on_end: Callable[[list[Inversion]], None],
     ) -> Callable[[], None]:
-        """Have prompts continued by the inverter's coming steps; see `Inverter.start`.
+        """Start prompts that the inverter's next steps will continue; see `Inverter.start`.
 
         Args:
             requests: distinct ones.
-            on_end: called with their results, without texts, once all are there.
+            on_end: called with their results, without texts, once all are done.
         """
         keys = [_key(request) for request in requests]
         version = self._inverter.weights_version
@@ -160,7 +160,7 @@ class RequestRunner:
 
 
 class ResultCache(Generic[Result]):
-    """Results of one version of the weights, at most `size` of them, for any thread."""
+    """An LRU cache of results for one version of the weights, at most `size`; thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -169,7 +169,7 @@ class ResultCache(Generic[Result]):
         self._lock = threading.Lock()
 
     def get(self, keys: Iterable[bytes], version: int) -> dict[bytes, Result]:
-        """Those of the keys that are here, which count as used."""
+        """Return the results cached for these keys, which count as used."""
         with self._lock:
             if version != self._version:
                 self._kept.clear()
@@ -180,7 +180,7 @@ class ResultCache(Generic[Result]):
             return found
 
     def put(self, results: Mapping[bytes, Result], version: int) -> None:
-        """Keep results; those of another version than the last `get` are too old."""
+        """Cache results, unless their version is not that of the last `get`."""
         with self._lock:
             if version != self._version:
                 return
@@ -190,7 +190,7 @@ class ResultCache(Generic[Result]):
 
 
 def _key(request: InversionRequest) -> bytes:
-    """What a result hangs on besides the model and the sampling, in 32 bytes."""
+    """Hash what a result depends on besides the model and the sampling, to 32 bytes."""
     content = array("q", request.prompt_ids).tobytes()
     seed = (request.seed % 2**64).to_bytes(8, "little")
     return hashlib.blake2b(content, digest_size=32, key=seed).digest()

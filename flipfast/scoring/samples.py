@@ -1,4 +1,4 @@
-"""From what a row's inversions gave to the row's scores."""
+"""A row's samples, and the row's scores computed from them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flipfast.metrics import overlap_f1
 from flipfast.prompts.rendering import RenderedPrompt
 from flipfast.scores import failed
 
-PRUNED = "pruned"  # the status of an output that was ended because another one has won
+PRUNED = "pruned"  # the status of an output that was ended because it could no longer win
 
 
 @dataclass
 class Sample:
-    """What one inversion of a row gave.
+    """The result of one inversion of a row.
 
     Attributes:
-        inferred: the inferred instruction, or what reads it out of the output when it is wanted.
+        inferred: the inferred instruction, or a function that extracts it on demand.
         status: see ScoreBatch.
         error: what was wrong, for status "error".
         n_output_tokens: length of the model's output.
-        scores: F1, precision and recall, where they are known without the text.
-        reward: where it is not the F1.
+        scores: F1, precision and recall; None until computed.
+        reward: if it is not the F1.
     """
 
     inferred: str | Callable[[], str] = ""
@@ -54,11 +54,11 @@ class Row:
     """One row on its way from texts to a reward.
 
     Attributes:
-        instruction: the true one.
-        prompt: None for a row that could not be read.
+        instruction: the true instruction.
+        prompt: None for a row that is not run: invalid input, or too few words.
         samples: at least one, once the row has been run.
-        copied: the share of the instruction that the response has copied, where it was looked for.
-        factor: what rewards of at least 0 are multiplied by.
+        copied: the share of the instruction that the response copied; None if not looked for.
+        factor: multiplies non-negative rewards.
     """
 
     instruction: str = ""
@@ -78,11 +78,11 @@ def read_row(
     read: Callable[..., tuple[str, str, str | None]],
     *entries: Any,
 ) -> Row:
-    """Make a row of what a caller has given; bad input becomes the row's error.
+    """Make a row from a caller's input; invalid input becomes the row's error.
 
     Args:
-        make: makes a row of an instruction, a response and a context.
-        read: takes those out of the entries, and raises InputError where they are not there.
+        make: makes a row from an instruction, a response and a context.
+        read: extracts those from the entries, or raises InputError.
         entries: as given.
     """
     try:
@@ -93,8 +93,10 @@ def read_row(
 
 @dataclass(frozen=True)
 class RowScores:
-    """Means over a row's samples, and the standard deviation of its rewards; None where there
-    is nothing to take them of."""
+    """Means over a row's samples, and the population standard deviation of its rewards.
+
+    None where no sample counts.
+    """
 
     reward: float | None
     f1: float | None
@@ -104,10 +106,10 @@ class RowScores:
 
 
 def score_rows(rows: list[Row], on_failure: float | None) -> list[RowScores]:
-    """The scores of every row.
+    """Compute the scores of every row.
 
     Args:
-        rows: all of them run.
+        rows: all of which have been run.
         on_failure: the reward of a failed sample; None leaves it out of the mean.
     """
     unscored = [(row, s) for row in rows for s in row.samples if s.scores is None]
@@ -118,7 +120,7 @@ def score_rows(rows: list[Row], on_failure: float | None) -> list[RowScores]:
 
 
 def agreement(row: Row) -> float | None:
-    """The mean F1 between a row's samples, over all pairs; None below two samples."""
+    """Return the mean F1 over all pairs of a row's samples; None for fewer than two."""
     texts = [sample.text for sample in row.samples if not sample.failed]
     values = [triple[0] for triple in _table(list(combinations(texts, 2)))]
     return fmean(values) if values else None
@@ -146,5 +148,5 @@ def _scores(row: Row, on_failure: float | None) -> RowScores:
 
 
 def _table(pairs: list[tuple[str, str]]) -> Iterator[list[float]]:
-    """F1, precision and recall of pairs of prediction and reference."""
+    """Return F1, precision and recall of each (prediction, reference) pair."""
     return iter(overlap_f1([pair[0] for pair in pairs], [pair[1] for pair in pairs]).tolist())

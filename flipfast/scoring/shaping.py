@@ -1,4 +1,4 @@
-"""Rewards changed and put together; None, a row without a reward, stays None."""
+"""Transforms and combines rewards; None, a row without a reward, stays None."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ Rewards = Sequence[float | None]
 
 
 def log_sigmoid(rewards: Rewards) -> list[float | None]:
-    """ln(1 / (1 + e^-r)) of each: at most 0, and flat where a reward is high already."""
+    """Return ln(1 / (1 + e^-r)) of each reward: at most 0, and flat where it is high already."""
     return [None if r is None else min(r, 0.0) - log1p(exp(-abs(r))) for r in rewards]
 
 
 def group_normalized(rewards: Rewards, groups: int | Sequence[Any]) -> list[float | None]:
-    """Each reward less its group's mean, over the group's standard deviation (of the population).
+    """Subtract each group's mean from its rewards and divide by its population standard deviation.
 
     Args:
-        rewards: one a row.
+        rewards: one per row.
         groups: as for ScoreBatch.zero_variance.
 
     Returns:
         0.0 throughout a group of equal rewards.
 
     Raises:
-        InputError: the groups do not go with the rewards.
+        InputError: the groups do not match the rewards.
     """
 
     def normalized(found: list[float]) -> list[float]:
         mean, deviation = fmean(found), pstdev(found)
-        if len(set(found)) == 1 or deviation == 0:  # the mean of equal numbers may be another one
+        if len(set(found)) == 1 or deviation == 0:  # rounding may move the mean of equal numbers
             return [0.0] * len(found)
         return [(reward - mean) / deviation for reward in found]
 
@@ -41,17 +41,17 @@ def group_normalized(rewards: Rewards, groups: int | Sequence[Any]) -> list[floa
 
 
 def ranks(rewards: Rewards, groups: int | Sequence[Any]) -> list[float | None]:
-    """The share of its group's other rows that a row beats, a tie counting half.
+    """Return the share of its group's other rows that a row beats, with ties counted as half.
 
     Args:
-        rewards: one a row.
+        rewards: one per row.
         groups: as for ScoreBatch.zero_variance.
 
     Returns:
         In [0, 1]; 0.5 for a row alone in its group.
 
     Raises:
-        InputError: the groups do not go with the rewards.
+        InputError: the groups do not match the rewards.
     """
 
     def ranked(found: list[float]) -> list[float]:
@@ -64,29 +64,29 @@ def ranks(rewards: Rewards, groups: int | Sequence[Any]) -> list[float | None]:
 
 
 def weighted_sum(columns: Sequence[Rewards], weights: Sequence[float]) -> list[float | None]:
-    """The sum of several rewards of the same rows, each times its weight.
+    """Return the weighted sum of several rewards of the same rows.
 
     Raises:
-        InputError: not a weight for each column, or columns of different lengths.
+        InputError: there is not one weight per column, or the columns differ in length.
     """
     check_lengths(columns=columns, weights=weights)
     return _by_row(columns, lambda row: sum(w * r for w, r in zip(weights, row, strict=True)))
 
 
 def minimum(columns: Sequence[Rewards]) -> list[float | None]:
-    """The lowest of several rewards of the same rows.
+    """Return the lowest of several rewards of the same rows.
 
     Raises:
-        InputError: columns of different lengths.
+        InputError: the columns differ in length.
     """
     return _by_row(columns, min)
 
 
 def logical_and(columns: Sequence[Rewards], least: Sequence[float]) -> list[float | None]:
-    """1.0 where each of several rewards is at least so high, else 0.0.
+    """Return 1.0 where each of several rewards reaches its bound, else 0.0.
 
     Raises:
-        InputError: not a bound for each column, or columns of different lengths.
+        InputError: there is not one bound per column, or the columns differ in length.
     """
     check_lengths(columns=columns, least=least)
     return _by_row(columns, lambda row: float(all(map(float.__ge__, map(float, row), least))))

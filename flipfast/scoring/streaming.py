@@ -1,4 +1,4 @@
-"""The reward for rows that come one by one: each joins those under way at the next step."""
+"""The reward for rows that arrive one by one (continuous batching)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from flipfast.scoring.likelihood import LikelihoodScorer
 from flipfast.scoring.running import RunCounts
 from flipfast.scoring.samples import Row, Sample, read_row
 
-_COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # nobody reads those of a single row
+_COUNTS = RunCounts(n_folded=0, n_cached=0, n_tokens=0)  # not reported for a single row
 
 
 class Ticket:
-    """Something that is being worked on.
+    """A handle to a row or completion in progress.
 
     Attributes:
         cancel: drops it.
@@ -37,11 +37,11 @@ class Ticket:
 
 
 class RewardLoop:
-    """Rows in at any time, scores out as they are done; all calls come from one thread.
+    """Takes rows at any time and returns scores as they are done; call it from one thread only.
 
-    On an inverter that streams, rows join those under way at the next step, and end by themselves.
-    Elsewhere, and with scoring="likelihood", a step runs a batch of what is at hand to its end. A
-    row's score is what `FlipReward.score` gives, to the same bits.
+    On an inverter that streams, rows join the running ones at the next step, and each ends on its
+    own. Otherwise, and with scoring="likelihood", a step runs a batch of waiting rows to its end. A
+    row's score is bitwise what `FlipReward.score` gives.
 
     Args:
         config: of the reward.
@@ -67,12 +67,12 @@ class RewardLoop:
 
     @property
     def inverter(self) -> Inverter:
-        """What runs the model."""
+        """The inverter that runs the model."""
         return self._parts.inverter
 
     @property
     def n_open(self) -> int:
-        """Rows and completions that have been added and have not ended."""
+        """The number of rows and completions that have been added and have not ended."""
         return len(self._open)
 
     def add(
@@ -82,18 +82,18 @@ class RewardLoop:
         context: str | None,
         on_done: Callable[[ScoredRow], None],
     ) -> Ticket:
-        """Take a row in.
+        """Add a row.
 
         Args:
             instruction, response, context: as for `FlipReward.score`.
-            on_done: called by `step` with the row's scores; bad input becomes its error.
+            on_done: called by `step` with the row's scores; invalid input becomes its error.
         """
         return self._add(on_done, checked_texts, instruction, response, context)
 
     def add_chat(
         self, prompt: Any, completion: Any, on_done: Callable[[ScoredRow], None]
     ) -> Ticket:
-        """Take in a row as trainers have it; see `FlipReward.__call__`."""
+        """Add a row in a trainer's format; see `FlipReward.__call__`."""
         return self._add(on_done, self._read_chat, prompt, completion)
 
     def complete(
@@ -103,13 +103,13 @@ class RewardLoop:
         seed: int,
         on_done: Callable[[Inversion, int], None],
     ) -> Ticket:
-        """Have the model answer a conversation.
+        """Let the model answer a conversation.
 
         Args:
             messages: with "role" and "content".
             sampling, seed: how tokens are chosen.
-            on_done: called by `step` with what came of it, text included, and the length of the
-                prompt.
+            on_done: called by `step` with the result, text included, and the length of the prompt
+                in tokens.
 
         Raises:
             InputError: the conversation cannot be rendered, or does not fit the model.
@@ -133,14 +133,14 @@ class RewardLoop:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Drop a row or a completion; `on_done` is not called, and its memory is free."""
+        """Drop a row or completion; `on_done` is not called, and its memory is freed."""
         self._open.discard(ticket)
         self._rows.pop(ticket, None)
         self._prompts.pop(ticket, None)
         ticket.cancel()
 
     def step(self) -> None:
-        """Go on with all that is open by one step, and hand out what has ended."""
+        """Advance everything open by one step, and call `on_done` for what has ended."""
         if self._prompts:
             self._prompts.pop(next(iter(self._prompts)))()
         if self._rows:
@@ -162,7 +162,7 @@ class RewardLoop:
         ticket = self._ticket()
         try:
             row = read_row(self._make_row, read, *entries)
-        except FlipfastError as error:  # what would fail a whole batch fails this row
+        except FlipfastError as error:  # would fail a whole batch; here it fails only this row
             scores = failed_row(str(error), self._config.on_failure)
             self._end(ticket, lambda: on_done(scores))
             return ticket
@@ -194,7 +194,7 @@ class RewardLoop:
         return ticket
 
     def _end(self, ticket: Ticket, hand_out: Callable[[], None]) -> None:
-        """Note, on whatever thread, that something has ended."""
+        """Record, on any thread, that something has ended."""
         self._ended.append((ticket, hand_out))
 
     def _run_batch(self) -> None:

@@ -1,1 +1,1 @@
-"""Watchers of growing outputs (see `flipfast.watchers.base`); one module a purpose."""
+"""Watchers of growing outputs (see `flipfast.watchers.base`); one module per purpose."""

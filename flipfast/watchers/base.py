@@ -1,4 +1,4 @@
-"""Those who watch an output grow, and may end it or write into it."""
+"""The interface of watchers, which see an output grow and may end it or write into it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a sampled token.
+    """A watcher's decision about a sampled token.
 
     Attributes:
-        written: tokens that take its place, without being sampled; None keeps it.
-        ends: whether the output ends behind them.
-        reason: the output's finish_reason then: "stop" as if the model had ended it, "length" where
-            it was cut, or "pruned" where nobody needs the rest of it.
+        written: tokens that replace it, unsampled; None keeps it.
+        ends: whether the output ends after them.
+        reason: the finish_reason if it ends: "stop" as if the model had ended it, "length" if it
+            was cut, or "pruned" if the rest is not needed.
     """
 
     written: list[int] | None = None
@@ -23,18 +23,18 @@ class Verdict:
 
 
 class Watcher(Protocol):
-    """Sees one output, from its start."""
+    """Watches one output from its start."""
 
     def start(self) -> list[int]:
-        """Tokens that the output begins with, without being sampled; one at least is sampled."""
+        """Return the unsampled tokens that begin the output; at least one sampled token follows."""
 
     def see(self, token: int, n_left: int) -> Verdict | None:
-        """Take note of a sampled token, one that ends the output included.
+        """Handle a sampled token, including one that ends the output.
 
         Args:
-            token: sampled behind all that was seen or written before.
-            n_left: how many more tokens the output may have behind it.
+            token: sampled after all that was seen or written before.
+            n_left: how many more tokens the output may have after it.
 
         Returns:
-            None where the token takes its usual course.
+            None to treat the token as usual.
         """

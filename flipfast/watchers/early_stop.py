@@ -1,4 +1,4 @@
-"""Ends an output where its instruction is closed."""
+"""Ends an output once its instruction is closed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flipfast.watchers.base import Verdict
 class EarlyStop:
     """A watcher that ends an output with the token that closes its instruction for good.
 
-    `parse_robust` gives the same for the output so far and for whatever the model would have made
-    of it, so that no reward changes. An output that does not begin with a clean JSON object, or
-    with a token whose bytes are not known, runs on. The published parser reads the whole output,
-    and a plain one has no end to be seen: neither goes with this.
+    `parse_robust` gives the same result for the output so far as for any continuation, so no reward
+    changes. An output runs on if it does not begin with a clean JSON object, or once it has a token
+    with unknown bytes. This does not work with the published parser, which reads the whole output,
+    nor with plain outputs, which have no visible end.
 
     Args:
-        token_bytes: what each token adds to the text, None where that is not known.
+        token_bytes: the bytes that each token adds to the text, None if unknown.
     """
 
     def __init__(self, token_bytes: Sequence[bytes | None]) -> None:
@@ -25,7 +25,7 @@ class EarlyStop:
         self._scanner: ObjectScanner | None = ObjectScanner()
 
     def start(self) -> list[int]:
-        """Nothing is written."""
+        """Return no tokens: this watcher writes nothing."""
         return []
 
     def see(self, token: int, n_left: int) -> Verdict | None:

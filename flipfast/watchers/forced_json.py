@@ -1,4 +1,4 @@
-"""Writes the literal parts of the JSON object, so that the model writes its two strings alone."""
+"""Writes the literal parts of the JSON object, so that the model writes only its two strings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flipfast.prompts.drafts import BETWEEN, CLOSING, OPENING
 from flipfast.prompts.encoding import TextEncoder
 from flipfast.watchers.base import Verdict
 
-_BEHIND = (BETWEEN, CLOSING)  # what stands behind each string
+_BEHIND = (BETWEEN, CLOSING)  # what follows each string
 _QUOTE, _BACKSLASH = b'"\\'
 _ESCAPABLE = b'"\\/bfnrt'
 _HEX_DIGITS = string.hexdigits.encode()
 _WHOLE_ESCAPE = 6  # characters of \uXXXX
-# What completes an escape of which so many characters are there: a lone backslash stands for
-# itself then, and \u for the letter u.
+# What completes an escape, by the number of its characters so far: a lone backslash becomes an
+# escaped one, and \u the letter u.
 _COMPLETIONS = (b"", b"\\", b"0075", b"000", b"00", b"0")
 _LETTERS = string.printable.strip()
-_WIDE = "\uff02\uff3c"  # a quote and a backslash, where a tokenizer normalizes its text so far
+_WIDE = "\uff02\uff3c"  # full-width; a tokenizer may normalize them to a quote and a backslash
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class _Piece:
     """What a sampled token becomes.
 
     Attributes:
-        tokens: what is written for it.
+        tokens: written in its place.
         n_open: characters of an escape that they leave incomplete.
-        closes: whether they close the string, its literal included.
-        cost: how many tokens it takes to write them, and to close the string if they don't.
+        closes: whether they close the string, including the literal after it.
+        cost: tokens needed to write them, and to close the string if they don't.
     """
 
     tokens: list[int]
@@ -44,14 +44,14 @@ class _Piece:
 
 
 class JsonWriter:
-    """Makes the watchers that write a JSON object around what a model says, one an output.
+    """Makes the watchers that write a JSON object around the model's words, one per output.
 
     Args:
         encoder: of the model's tokenizer.
-        decode: the text of tokens.
-        token_bytes: what each token adds to a text, None where that is not known.
+        decode: decodes tokens to text.
+        token_bytes: the bytes that each token adds to a text, None if unknown.
         end_ids: tokens that end an output.
-        max_new_tokens: longest output.
+        max_new_tokens: maximum output length, in tokens.
 
     Raises:
         ConfigError: the tokenizer cannot write JSON, or max_new_tokens is too small for it.
@@ -69,7 +69,7 @@ class JsonWriter:
         self._token_bytes = token_bytes
         self._end_ids = end_ids
         self._require_letters(decode)
-        # No tokenizer runs twice for the same token.
+        # Cached, so that the tokenizer runs once per case.
         self.piece = lru_cache(maxsize=2**16)(self._piece)
         self.closing = lru_cache(maxsize=None)(self._closing)
         self.opening = encoder.encode_text(OPENING)
@@ -83,22 +83,22 @@ class JsonWriter:
         self.reserves = (room - room // 2 + closing, 0)
 
     def __call__(self) -> ForcedJson:
-        """The watcher of a new output."""
+        """Make the watcher of a new output."""
         return ForcedJson(self)
 
     def _piece(self, at: int, n_open: int, token: int) -> _Piece:
-        """What becomes of a token in string `at`, behind an escape with n_open characters."""
+        """Return what a token becomes in string `at`, after n_open characters of an escape."""
         data = self._token_bytes[token]
         if token in self._end_ids:
             return self.closing(at, n_open)
-        if data is None:  # a part of a character beyond ASCII, at most
+        if data is None:  # at most a part of a non-ASCII character
             return self._open_piece(at, [*self._encode(_COMPLETIONS[n_open]), token], 0)
         inside, n_open, closes = _inside(data, n_open)
         if closes:
             tokens = self._encode(inside + _BEHIND[at].encode())
             return _Piece(tokens, 0, True, len(tokens))
-        # In SentencePiece's manner there are tokens that stand for a byte: a run of them that is
-        # no UTF-8 loses its ASCII, too, so that those are written by their letters' own tokens.
+        # SentencePiece has tokens for single bytes: a run of them that is not valid UTF-8 loses
+        # its ASCII, too, so ASCII bytes are written with their letters' own tokens.
         is_letter = len(data) == 1 and data.isascii()
         if inside.endswith(data) and not is_letter:
             tokens = [*self._encode(inside.removesuffix(data)), token]
@@ -110,7 +110,7 @@ class JsonWriter:
         return _Piece(tokens, n_open, False, len(tokens) + self.closing(at, n_open).cost)
 
     def _closing(self, at: int, n_open: int) -> _Piece:
-        """What closes string `at` behind an escape with n_open characters."""
+        """Return what closes string `at` after n_open characters of an escape."""
         tokens = self._encode(_COMPLETIONS[n_open] + _BEHIND[at].encode())
         return _Piece(tokens, 0, True, len(tokens))
 
@@ -118,7 +118,7 @@ class JsonWriter:
         return self._encoder.encode_text(data.decode("utf-8", "replace"))
 
     def _require_letters(self, decode: Callable[[Sequence[int]], str]) -> None:
-        """Refuse a tokenizer that does not write ASCII as it is, whatever stands around it."""
+        """Reject a tokenizer that does not reproduce ASCII in every surrounding."""
         encode = self._encoder.encode_text
         unclear = (i for i, data in enumerate(self._token_bytes) if data is None and decode([i]))
         around = list(islice(unclear, 1))
@@ -130,16 +130,16 @@ class JsonWriter:
 
 
 class ForcedJson:
-    """A watcher that writes the literals of the object; the model writes what is in its strings.
+    """A watcher that writes the literals of the object; the model writes only into its strings.
 
-    Every such output is one JSON object with the keys "REASONING" and "INFERRED INSTRUCTION" that
+    Every output is one JSON object with the keys "REASONING" and "INFERRED INSTRUCTION" that
     `json.loads` accepts: a string closes at the model's first unescaped quote or end token, raw
-    control characters become escapes, and broken escapes are mended. Where the reasoning has had
-    half of the tokens that the literals leave, it is closed; the instruction gets the rest, and
-    if that does not do it is cut there, with the finish_reason "length".
+    control characters become escapes, and broken escapes are repaired. The reasoning is closed once
+    it has used half of the tokens that the literals leave; the instruction gets the rest, and is
+    cut with the finish_reason "length" if that is not enough.
 
-    What the model does not write it does not choose either: the outputs, and so the rewards, are
-    not those of free ones.
+    The model does not choose the literals, so the outputs and their rewards differ from those of
+    json="free".
 
     Args:
         writer: of the model's tokenizer.
@@ -151,11 +151,11 @@ class ForcedJson:
         self._n_open = 0
 
     def start(self) -> list[int]:
-        """What opens the reasoning."""
+        """Return the literal that opens the reasoning."""
         return self._writer.opening
 
     def see(self, token: int, n_left: int) -> Verdict | None:
-        """Keep the token, mend it, or close the string instead."""
+        """Keep the token, repair it, or close the string instead."""
         room = n_left + 1 - self._writer.reserves[self._at]
         piece = self._writer.piece(self._at, self._n_open, token)
         fits = piece.cost <= room
@@ -171,11 +171,11 @@ class ForcedJson:
 
 
 def _inside(data: bytes, n_open: int) -> tuple[bytes, int, bool]:
-    """Bytes as a JSON string may hold them, behind an escape with n_open characters.
+    """Convert bytes to valid contents of a JSON string, after n_open characters of an escape.
 
     Returns:
-        The bytes, how many characters of an escape stand at their end, and whether a quote has
-        closed the string behind them.
+        The bytes, the number of characters of an incomplete escape at their end, and whether a
+        quote closes the string after them.
     """
     out = bytearray()
     for byte in data:
@@ -193,7 +193,7 @@ def _inside(data: bytes, n_open: int) -> tuple[bytes, int, bool]:
 
 
 def _continues(n_open: int, byte: int) -> bool:
-    """Whether a byte is the next of an escape with n_open characters."""
+    """Return whether a byte continues an escape that has n_open characters."""
     if n_open == 1:
         return byte == ord("u") or byte in _ESCAPABLE
     return n_open > 1 and byte in _HEX_DIGITS

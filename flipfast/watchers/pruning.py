@@ -1,4 +1,4 @@
-"""Stops outputs that can no longer win against others of the same instruction."""
+"""Stops outputs that can no longer win against others for the same instruction."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flipfast.watchers.base import Verdict, Watcher
 
 @dataclass(frozen=True)
 class OutputRules:
-    """How outputs are read.
+    """How outputs are read and scored.
 
     Attributes:
-        token_bytes: of every token id, see `flipfast.metrics.token_bytes`; None where unknown.
+        token_bytes: of every token id, see `flipfast.metrics.token_bytes`; None if unknown.
         end_ids: tokens that end an output.
         settled: makes a reader of one output's settled words.
-        reward: of a whole output, from the true instruction, the output's tokens and its
-            finish_reason; None for none.
+        reward: computes a finished output's reward from the true instruction, the output's tokens
+            and its finish_reason; None for none.
         on_failure: the reward of an output without an instruction; None for none.
     """
 
@@ -32,16 +32,16 @@ class OutputRules:
 
 
 class Race:
-    """Candidates that grow side by side: the highest reward wins, of equals the first.
+    """Candidates that grow side by side: the highest reward wins, the first on a tie.
 
-    For one call of an engine, which calls the candidates' watchers one after the other.
+    For one call of an engine, which calls the candidates' watchers one at a time.
 
     Args:
         reference: the true instruction.
-        rules: of the outputs.
+        rules: for the outputs.
 
     Attributes:
-        n_spared: the most tokens that outputs could still have had when they were ended.
+        n_spared: upper bound on the tokens saved by ending outputs early.
     """
 
     def __init__(self, reference: str, rules: OutputRules) -> None:
@@ -51,22 +51,22 @@ class Race:
         self._best: tuple[float, int] | None = None
 
     def finish(self, place: int, reward: float | None) -> None:
-        """Note the reward of a finished candidate."""
+        """Record the reward of a finished candidate."""
         if reward is not None and (self._best is None or (reward, -place) > self._best):
             self._best = (reward, -place)
 
     def is_lost(self, place: int, highest: float) -> bool:
-        """Whether a candidate that reaches this reward at most will not be the winner."""
+        """Return whether a candidate that can reach at most this reward cannot win."""
         return self._best is not None and (highest, -place) < self._best
 
 
 class Candidate:
-    """The watcher of one candidate's output, which ends it once it has lost.
+    """The watcher of one candidate's output; ends it once it can no longer win.
 
     Args:
-        race: which one.
-        place: among the candidates, in their order.
-        inner: another watcher of the output, which goes first; or None.
+        race: the race it takes part in.
+        place: its index among the candidates.
+        inner: another watcher of the output, called first; or None.
     """
 
     def __init__(self, race: Race, place: int, inner: Watcher | None = None) -> None:
@@ -77,7 +77,7 @@ class Candidate:
         self._tokens: list[int] = []
         self._settled = race.rules.settled()
         self._reachable = ReachableF1(race.reference)
-        self._unread: bytes | None = b""  # None behind a token whose bytes are not known
+        self._unread: bytes | None = b""  # None after a token whose bytes are unknown
 
     def start(self) -> list[int]:
         """See `Watcher`."""
@@ -110,7 +110,7 @@ class Candidate:
                 self._unread = None
                 continue
             self._unread += data
-            # A run of tokens that stand for a byte each may end as something else altogether.
+            # A run of single-byte tokens may still decode to something else entirely.
             if len(data) > 1:
                 self._reachable.add(self._settled.feed(self._unread))
                 self._unread = b""

@@ -1,4 +1,4 @@
-"""Attacks on raters: what a response can do to its score without being better."""
+"""Attacks on raters: ways for a response to raise its score without being better."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
 
 
 def load_attacks(names: Sequence[str] | None = None, more: Sequence[Attack] = ()) -> list[Attack]:
-    """Attacks of the suite, in its order.
+    """Load attacks of the suite, in its order.
 
     Args:
         names: of attacks ("keys/colon") or whole families ("keys"); None takes all of them.
-        more: attacks that are not of the suite; they stand behind it and have names, too.
+        more: additional attacks, placed after the suite's; `names` may select them, too.
 
     Raises:
-        ConfigError: a name that there is not.
+        ConfigError: a name does not exist.
     """
     modules = (
         import_module(f"{families.__name__}.{module.name}")

@@ -1,4 +1,4 @@
-"""What an attack is, and attacks that are only a text with places to fill."""
+"""The definition of an attack, and attacks made from a text with placeholders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FIELD = re.compile(r"\{(instruction|response)\}")
 
 @dataclass(frozen=True)
 class Case:
-    """What an attack may make use of.
+    """What an attack may use.
 
     Attributes:
-        instruction: the true one.
+        instruction: the true instruction.
         response: the honest response to it.
-        special_tokens: the texts that mean more than their letters to the model's tokenizer.
+        special_tokens: the texts of the model tokenizer's special tokens.
     """
 
     instruction: str
@@ -30,14 +30,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Attack:
-    """One way to turn an honest response into one that wants a higher score than it has earned.
+    """One way to turn an honest response into one that seeks an undeserved score.
 
     Attributes:
         name: "family/attack".
-        make: the attacking response, from a case and a source of chance that belongs to it.
-        knows_instruction: whether the text depends on the instruction; else any policy could
-            have learned it as it stands.
-        against: what is held against it, from the honest response; None for that response itself.
+        make: makes the attacking response from a case and the case's own random generator.
+        knows_instruction: whether the text depends on the instruction; if not, any policy could
+            learn it verbatim.
+        against: makes the text to compare it with from the honest response; None for that response
+            itself.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Attack:
 
 
 def from_text(name: str, text: str) -> Attack:
-    """An attack that is a text in which the case's instruction and response are put.
+    """Make an attack from a text with placeholders for the case's instruction and response.
 
     Args:
         name: of the attack.
@@ -55,20 +56,20 @@ def from_text(name: str, text: str) -> Attack:
     """
 
     def make(case: Case, _: Random) -> str:
-        # In one pass: a field that stands in an instruction is that instruction's own text.
+        # In one pass, so that a placeholder inside an instruction stays literal.
         return _FIELD.sub(lambda field: str(getattr(case, field[1])), text)
 
     return Attack(name, make, knows_instruction="{instruction}" in text)
 
 
 def random_of(seed: int, *texts: str) -> Random:
-    """A source of chance that depends on these texts and the seed, and on nothing else."""
+    """Make a random generator that depends only on the seed and these texts."""
     digest = hashlib.blake2b(repr((seed, texts)).encode(), digest_size=8).digest()
     return Random(int.from_bytes(digest, "little"))
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """The texts that a transformers tokenizer takes for special tokens, the first 32 of them."""
+    """Return the texts of a transformers tokenizer's special tokens, the first 32 of them."""
     added = tokenizer.added_tokens_decoder.values()
     marked = [token.content for token in added if token.special]
     return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *marked]))[:_MOST_TOKENS]

@@ -1,10 +1,10 @@
-"""An attacker that climbs a rater's score, held against a gold score that it does not see.
+"""An attacker that climbs a rater's score, compared with a gold score that it does not see.
 
-Optimised far enough, a score no longer tells what it was made for: the true value falls while the
-score still rises ("Scaling Laws for Reward Model Overoptimization", Gao, Schulman and Hilton 2023,
-arXiv 2210.10760). Here the true value is known by construction: a climb starts from an honest
+Optimized far enough, a score no longer measures what it was made for: the true value falls while
+the score still rises ("Scaling Laws for Reward Model Overoptimization", Gao, Schulman and Hilton
+2023, arXiv 2210.10760). Here the true value is known by construction: a climb starts from an honest
 response, and the gold score is the word F1 with that response, which is how much of the real answer
-is left. A rater that knows good from bad gives nothing for taking the answer apart.
+is left. A rater that can tell good from bad does not reward taking the answer apart.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from flipfast.metrics import overlap_f1
 from flipfast.quality.attacks.base import random_of
 from flipfast.quality.raters import Group, Rater
 
-_LONGEST_SPAN = 4  # words that one change brings, takes or repeats
+_LONGEST_SPAN = 4  # words that one change inserts, deletes or repeats
 
 _Words = list[str]
 
 
 @dataclass(frozen=True)
 class Climb:
-    """The ways of a rater's climbers; the lists have one entry a group, the first two of lists.
+    """The paths of a rater's climbers; the lists have one entry per group.
 
     Attributes:
-        rewards: after so many steps, from none on, the score of what a climber has, rated beside
-            the honest response that it started from; None for a failure.
-        golds: in the same places the word F1 with the honest response, in [0, 1].
-        texts: what each climber ended with.
+        rewards: for each step, from 0 on, the score of the climber's text, rated together with the
+            honest response that it started from; None for a failure.
+        golds: for each step, the word F1 with the honest response, in [0, 1].
+        texts: the final text of each climber.
     """
 
     rewards: list[list[float | None]]
@@ -40,13 +40,13 @@ class Climb:
 
     @property
     def mean_rewards(self) -> list[float | None]:
-        """After so many steps the mean over the groups whose climber has a score there."""
+        """For each step, the mean over the groups whose climber has a score."""
         columns = ([r for r in step if r is not None] for step in zip(*self.rewards, strict=True))
         return [fmean(known) if known else None for known in columns]
 
     @property
     def mean_golds(self) -> list[float]:
-        """After so many steps the mean over all groups."""
+        """For each step, the mean over all groups."""
         return [fmean(step) for step in zip(*self.golds, strict=True)]
 
 
@@ -56,22 +56,22 @@ def climb(
     """Change the first response of each group, step by step, so that its score rises.
 
     In each step a climber draws candidates, each of them its text with one change: a few words of
-    the instruction or of the group's other responses put in, some of its own left out or repeated,
-    or two exchanged. It takes the best of them where that scores higher than what it has, rated
-    together with it. It sees scores and its own group, nothing else.
+    the instruction or of the group's other responses inserted, some of its own deleted or repeated,
+    or two swapped. It takes the best one if that scores higher than its current text, rated
+    together with it. It sees only scores and its own group.
 
     Args:
-        rater: what all climbers ask in a step is one batch.
-        groups: with one response or more.
+        rater: called once per step, with one batch for all climbers.
+        groups: with at least one response each.
         steps: any number.
-        n_candidates: of each climber in each step.
-        seed: of the climbers' and the rater's chance.
+        n_candidates: per climber and step.
+        seed: of the climbers and the rater.
     """
     climbers = [_Climber(group, seed) for group in groups]
     rewards: list[list[float | None]] = [[] for _ in groups]
     golds: list[list[float]] = [[] for _ in groups]
     for step in range(steps + 1):
-        n = n_candidates if step < steps else 0  # the last round only looks at what there is
+        n = n_candidates if step < steps else 0  # the last round only rates the final texts
         drawn = [climber.candidates(n) for climber in climbers]
         asked = [
             *(climber.asked((climber.honest, climber.text)) for climber in climbers),
@@ -94,7 +94,7 @@ class _Climber:
         self._sources = [source.split(" ") for source in sources]
 
     def candidates(self, n: int) -> tuple[str, ...]:
-        """What there is, and n texts that differ from it by one change."""
+        """Return the current text, and n texts that differ from it by one change."""
         words = self.text.split(" ")
         changes = [self._random.choice(_CHANGES) for _ in range(n)]
         drawn = (change(words, self._sources, self._random) for change in changes)
@@ -144,6 +144,6 @@ def _span(words: _Words, random: Random) -> tuple[int, int]:
 
 
 def _best(texts: Sequence[str], scores: Sequence[float | None]) -> str:
-    """The text with the highest score, the first of equals; a failure is below all scores."""
+    """Return the text with the highest score, the first on a tie; failures rank lowest."""
     ranked = [float("-inf") if score is None else score for score in scores]
     return texts[ranked.index(max(ranked))]

@@ -1,4 +1,4 @@
-"""Attacks against raters: each honest response beside its attacked form."""
+"""Runs attacks against raters: each honest response next to its attacked form."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flipfast.quality.raters import Group, Rater, Ratings
 
 @dataclass(frozen=True)
 class Pair:
-    """An honest response and what an attack made of it.
+    """An honest response and its attacked form.
 
     Attributes:
-        group: the place of its group.
-        response: its place in the group.
-        honest: the honest text that the attack is held against.
+        group: the index of its group.
+        response: its index in the group.
+        honest: the honest text that the attack is compared with.
         attacked: the attacking text.
     """
 
@@ -29,7 +29,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rater gave to the pairs of an attack; the lists have one entry a pair.
+    """A rater's scores of the pairs of an attack; the lists have one entry per pair.
 
     Attributes:
         honest, attacked: scores, None for a failure.
@@ -47,10 +47,10 @@ class Trial:
     """One attack against all raters.
 
     Attributes:
-        attack: what was tried.
-        pairs: all honest responses of all groups in order, but those that it leaves as they are.
-        n_unchanged: how many these are.
-        outcomes: one a rater.
+        attack: the attack tried.
+        pairs: all honest responses of all groups in order, except those that it leaves unchanged.
+        n_unchanged: the number of unchanged ones.
+        outcomes: one per rater.
     """
 
     attack: Attack
@@ -61,17 +61,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an outcome says; the first five are None where no pair has both scores.
+    """A summary of an outcome; the first five are None if no pair has both scores.
 
     Attributes:
-        honest: mean score of the honest responses, over pairs with both scores, as the next four.
+        honest: mean score of the honest responses; like the next four, over pairs with both scores.
         attacked: mean score of the attacked ones.
-        change: mean of attacked less honest.
+        change: mean of attacked minus honest.
         beats: share of pairs in which the attacked response scores higher.
         ties: share of pairs with equal scores.
         honest_failed: share of all pairs whose honest response has no score; None without pairs.
-        attacked_failed: the same of the attacked ones. Whether that repels the attack depends on
-            what becomes of a response without a score.
+        attacked_failed: the same for the attacked ones. Whether that repels the attack depends on
+            how a response without a score is treated.
     """
 
     honest: float | None
@@ -84,7 +84,7 @@ class Figures:
 
 
 def figures(outcome: Outcome) -> Figures:
-    """Sum up what a rater gave to the pairs of an attack."""
+    """Summarize a rater's scores of the pairs of an attack."""
     both = [
         (honest, attacked)
         for honest, attacked in zip(outcome.honest, outcome.attacked, strict=True)
@@ -111,19 +111,19 @@ def run_attacks(
 ) -> list[Trial]:
     """Try attacks on every response of every group.
 
-    A rater sees an honest response and its attacked form as a group of two, so that those which
-    compare responses and those which score each on its own answer the same question. What is made
-    of a response depends on it, its instruction, the special tokens and the seed.
+    A rater sees an honest response and its attacked form as a group of two, so raters that compare
+    responses and those that score each on its own answer the same question. An attacked form
+    depends only on the response, its instruction, the special tokens and the seed.
 
     Args:
         raters: any number; each scores all pairs as one batch.
         attacks: any number.
-        groups: with honest responses; any response counts as one.
+        groups: with honest responses; every response counts as one.
         special_tokens: see Case.
-        seed: of the attacks' and the raters' chance.
+        seed: of the attacks and the raters.
 
     Returns:
-        One trial an attack.
+        One trial per attack.
     """
     made = [_pairs(attack, groups, tuple(special_tokens), seed) for attack in attacks]
     changed = [[pair for pair in pairs if pair.attacked != pair.honest] for pairs in made]
@@ -150,7 +150,7 @@ def _pairs(
 def _rate(
     rater: Rater, groups: Sequence[Group], trials: Sequence[Sequence[Pair]], seed: int
 ) -> list[Outcome]:
-    """One outcome a list of pairs, from a single batch: it holds honest texts many times over."""
+    """Rate all lists of pairs as one batch, which repeats honest texts; one outcome per list."""
     asked = [
         Group(
             groups[pair.group].instruction, (pair.honest, pair.attacked), groups[pair.group].context

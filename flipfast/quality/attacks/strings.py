@@ -1,4 +1,4 @@
-"""Attacks that a user wrote."""
+"""Reads attacks written by the user."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flipfast.quality.attacks.base import Attack, from_text
 
 
 def read_strings(path: str) -> list[Attack]:
-    r"""Read one attack a line, as "strings/<number of the line>"; empty lines are left out.
+    r"""Read one attack per line, named "strings/<line number>"; empty lines are left out.
 
     Args:
-        path: a file in UTF-8. `{instruction}` and `{response}` stand for those texts and `\n` for
-            a line break; all else is literal, spaces at the ends of a line included.
+        path: a UTF-8 file. `{instruction}` and `{response}` stand for those texts and `\n` for a
+            line break; all else is literal, including leading and trailing spaces.
 
     Raises:
         InputError: the file cannot be read, or holds no attack.

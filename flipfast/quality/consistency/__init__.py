@@ -1,6 +1,6 @@
-"""Whether a reward holds still where it should: instructions, wordings, seeds, number formats.
+"""Measures how consistent a reward is across instructions, wordings, seeds and number formats.
 
-One file a question; `changes` has what several of them measure.
+One file per question; `changes` has the shared measures.
 """
 
 from flipfast.quality.consistency.changes import (

@@ -15,12 +15,12 @@ from flipfast.quality.agreement import Agreement, Groups, agreement
 
 @dataclass(frozen=True)
 class Run:
-    """What one way of scoring gave.
+    """The rewards of one way of scoring.
 
     Attributes:
-        name: of that way.
+        name: of the way of scoring.
         rewards: of each group's responses, None for a failure.
-        mean_reward: over the responses that have one; None where none has.
+        mean_reward: over the responses that have one; None if none has.
         n_failed: responses without a reward.
     """
 
@@ -31,7 +31,7 @@ class Run:
 
     @classmethod
     def of(cls, name: str, rewards: list[list[float | None]]) -> Run:
-        """The run with these rewards."""
+        """Make the run with these rewards."""
         found = list(chain.from_iterable(rewards))
         known = [reward for reward in found if reward is not None]
         return cls(name, rewards, fmean(known) if known else None, len(found) - len(known))
@@ -44,9 +44,9 @@ class RankFlips:
     Attributes:
         n_pairs: pairs of responses of one group that neither run ties: both responses have a
             reward in both runs, and the two differ in each.
-        n_flipped: those of them of which one run prefers the one, the other run the other.
+        n_flipped: those of them that the two runs order oppositely.
         share: n_flipped / n_pairs, which is (1 - G) / 2 with G the gamma of Goodman and Kruskal
-            (1954), pooled over groups; None where there are no such pairs.
+            (1954), pooled over groups; None if there are no pairs.
     """
 
     n_pairs: int
@@ -55,19 +55,19 @@ class RankFlips:
 
     @classmethod
     def of(cls, n_pairs: int, n_flipped: int) -> RankFlips:
-        """The counts with their share."""
+        """Make it from the counts."""
         return cls(n_pairs, n_flipped, n_flipped / n_pairs if n_pairs else None)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is different between two runs; None where nothing can be said.
+    """The differences between two runs; None where undefined.
 
     Attributes:
         first, second: names of the runs.
-        agreement: of their ranks; see there what a failed response counts as.
+        agreement: of their ranks; see Agreement for how failed responses count.
         flips: pairs of responses in opposite orders.
-        n_both: responses that have a reward in both. The others are left out of what follows.
+        n_both: responses that have a reward in both. The fields below leave out the others.
         bit_equal: share of rewards with the same 64 bits.
         mean_difference: mean absolute difference of the rewards.
     """
@@ -86,8 +86,8 @@ class Comparison:
     """Several ways to score the same groups.
 
     Attributes:
-        runs: one a way.
-        left_out: ways that could not be run, and why.
+        runs: one per way of scoring.
+        left_out: the ways that could not be run, and why.
         changes: between pairs of runs.
     """
 
@@ -123,7 +123,7 @@ def change(first: Run, second: Run) -> Change:
         MissingDependencyError: scipy is not installed.
     """
     pairs = np.concatenate([np.empty((0, 2)), *_known(first.rewards, second.rewards)])
-    bits = pairs.view(np.int64)  # what counts 0.0 and -0.0 as two
+    bits = pairs.view(np.int64)  # tells 0.0 from -0.0
     differences = abs(pairs[:, 0] - pairs[:, 1])
     return Change(
         first.name,
@@ -137,7 +137,7 @@ def change(first: Run, second: Run) -> Change:
 
 
 def _known(first: Groups, second: Groups) -> list[np.ndarray]:
-    """For each group float64 (n, 2), the rewards of the responses that have both."""
+    """Return for each group float64 (n, 2): the rewards of the responses that have both."""
     sizes = [[len(group) for group in groups] for groups in (first, second)]
     if sizes[0] != sizes[1]:
         raise InputError(f"groups of {sizes[0]} and of {sizes[1]} responses are not the same ones")

@@ -1,4 +1,4 @@
-"""The model's numbers in other formats: what rounding does to rewards."""
+"""Compares number formats of the model: what rounding does to rewards."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from flipfast.reward import FlipReward
 def compare_formats(config: FlipConfig, groups: Sequence[Group]) -> Comparison:
     """Score groups with the model in float32, bfloat16 and, on CUDA, float16.
 
-    On the native engine a format's rewards are the same bits in any batch, so that whatever
-    changes here is the format's doing. Each one loads the model, one at a time: have no other
-    reward open whose memory that needs.
+    On the native engine a format's rewards are bitwise the same in any batch, so all changes come
+    from the format. Each format loads the model again, one at a time: close other rewards whose
+    memory that needs.
 
     Args:
-        config: of the reward; its dtype is left aside.
+        config: of the reward; its dtype is ignored.
         groups: any number.
 
     Returns:
-        A run a format, and the changes from the first to each other one.
+        One run per format, and the changes from the first to each other one.
 
     Raises:
         MissingDependencyError: scipy is not installed.

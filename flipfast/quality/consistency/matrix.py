@@ -1,4 +1,4 @@
-"""Every instruction against every inversion: whether a response's own instruction stands out."""
+"""Compares every instruction with every inversion: does a response's own one stand out?"""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from flipfast.scores import failed
 
 @dataclass(frozen=True)
 class InstructionMatrix:
-    """The metric between n instructions and the inversions of a response to each of them.
+    """The metric between n instructions and the inversions of one response to each of them.
 
     Attributes:
         values: float64 (n, n); [i, j] compares instruction i with the inversion of j's response.
             A response that could not be inverted has a column of NaN, which no figure counts.
-        own: mean of the diagonal; None where there is no inversion.
+        own: mean of the diagonal; None if there are no inversions.
         others: mean of the rest; None also with fewer than two instructions.
-        wins: share of columns whose diagonal entry is above all others: of all instructions the
-            response's own fits best. None where `others` is.
-        wins_split: the same with ties split: where k entries share the top and the diagonal's is
-            one of them, the column counts 1/k.
-        chance: 1/n, which is wins_split for inversions that are all the same; None without
-            instructions.
+        wins: share of columns whose diagonal entry is above all others: the response's own
+            instruction fits best. None if `others` is.
+        wins_split: the same with ties split: if k entries share the top, the diagonal's among
+            them, the column counts 1/k.
+        chance: 1/n, which is wins_split if all inversions are the same; None without instructions.
         n_failed: columns without an inversion.
         n_left_out: groups without responses.
     """
@@ -45,11 +44,11 @@ class InstructionMatrix:
 
     @classmethod
     def of(cls, values: Values, n_left_out: int = 0) -> InstructionMatrix:
-        """The figures of a matrix.
+        """Compute the figures of a matrix.
 
         Args:
             values: see the class.
-            n_left_out: groups without responses, which it does not have.
+            n_left_out: groups without responses, which are not in the matrix.
         """
         n = len(values)
         inverted = ~np.isnan(values).any(axis=0)
@@ -73,14 +72,14 @@ def instruction_matrix(reward: FlipReward, groups: Sequence[Group]) -> Instructi
     """Invert the first response of each group and compare it with every group's instruction.
 
     Each response is inverted once: n inversions and n * n values of the reward's metric. With
-    several samples a response, its first inversion that did not fail counts.
+    several samples per response, the first inversion that did not fail counts.
 
     Args:
-        reward: generates, in whatever style and with whatever metric.
+        reward: with scoring="generate"; any style and metric.
         groups: any number. Those without responses are left out.
 
     Raises:
-        ConfigError: the reward writes no instructions, as with scoring="likelihood".
+        ConfigError: the reward generates no instructions, as with scoring="likelihood".
     """
     config = reward.config
     if config.scoring != "generate":

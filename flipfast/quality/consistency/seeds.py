@@ -1,4 +1,4 @@
-"""Sampled rewards from several seeds: how much of them is chance."""
+"""Compares sampled rewards across seeds: how much of them is noise."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from flipfast.quality.raters.flip import FlipRater
 from flipfast.reward import FlipReward
 
 USUAL_TEMPERATURE = 1.0
-Responses = list[list[float]]  # of a group: for each response its rewards in the runs that have one
+Responses = list[list[float]]  # of a group: each response's rewards in the runs that have one
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """What another seed does to rewards; None where nothing can be said.
+    """How rewards vary with the seed; None where undefined.
 
-    Standard deviations are those of samples, with n - 1 below.
+    Standard deviations are sample standard deviations, with n - 1 in the denominator.
 
     Attributes:
-        temperature: that the inversions were sampled at.
-        runs: one a seed.
-        noise: standard deviation of a response's reward over seeds, mean over the responses that
+        temperature: the temperature of the inversions.
+        runs: one per seed.
+        noise: standard deviation of a response's reward over seeds; mean over the responses that
             have two rewards or more.
-        signal: standard deviation of the rewards of a group's responses, each its mean over
-            seeds; mean over the groups with two responses or more that have one.
-        signal_to_noise: signal / noise; None also where noise is 0.
+        signal: standard deviation over a group's responses of their mean rewards over seeds; mean
+            over the groups with two or more responses that have a reward.
+        signal_to_noise: signal / noise; None also if noise is 0.
         flips: over all pairs of seeds together.
         same_best, chance: see Agreement; mean over all pairs of seeds.
     """
@@ -46,7 +46,7 @@ class SeedNoise:
 
     @classmethod
     def of(cls, temperature: float, runs: list[Run]) -> SeedNoise:
-        """The figures of two runs or more over the same groups."""
+        """Compute the figures of two or more runs over the same groups."""
         groups = rewards_by_response(runs)
         noises = [stdev(rewards) for group in groups for rewards in group if len(rewards) > 1]
         means = [[fmean(rewards) for rewards in group if rewards] for group in groups]
@@ -66,15 +66,15 @@ class SeedNoise:
 
 
 def compare_seeds(reward: FlipReward, groups: Sequence[Group], n_seeds: int = 4) -> SeedNoise:
-    """Score groups with sampled inversions, once a seed.
+    """Score groups with sampled inversions, once per seed.
 
     Args:
-        reward: its temperature counts if it has one, else 1.0; its seed is the first.
+        reward: a temperature of 0 is raised to 1.0; its seed is the first.
         groups: any number.
         n_seeds: at least 2.
 
     Raises:
-        ConfigError: fewer seeds, or a reward that cannot sample.
+        ConfigError: there are fewer seeds, or the reward cannot sample.
         MissingDependencyError: scipy is not installed.
     """
     if n_seeds < 2:
@@ -90,7 +90,7 @@ def compare_seeds(reward: FlipReward, groups: Sequence[Group], n_seeds: int = 4)
 
 
 def rewards_by_response(runs: Sequence[Run]) -> list[Responses]:
-    """For each response of each group its rewards in the runs, failures left out."""
+    """Collect each response's rewards in all runs, by group, leaving out failures."""
     return [
         [
             [reward for reward in rewards if reward is not None]

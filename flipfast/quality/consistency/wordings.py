@@ -1,4 +1,4 @@
-"""Prompts in other words: whether the rewards rank responses alike."""
+"""Compares wordings of the prompt: do their rewards rank responses alike?"""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from flipfast.reward import FlipReward
 
 
 def compare_wordings(reward: FlipReward, groups: Sequence[Group]) -> Comparison:
-    """Score groups under every prompt that the reward's model and options can do with.
+    """Score groups under every prompt that works with the reward's model and options.
 
     Args:
         reward: its own prompt is one of them: a style, or the files in prompts_dir.
         groups: any number.
 
     Returns:
-        A run a prompt, and the changes between any two of them.
+        One run per prompt, and the changes between any two of them.
 
     Raises:
         MissingDependencyError: scipy is not installed.

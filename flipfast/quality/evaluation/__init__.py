@@ -1,4 +1,4 @@
-"""Whether a rater tells good responses from bad: preferences in, accuracies out."""
+"""Measures how well a rater tells good responses from bad: preferences in, accuracies out."""
 
 from __future__ import annotations
 

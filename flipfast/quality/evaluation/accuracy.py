@@ -1,4 +1,4 @@
-"""What the scores of one item say: was the better response told from the worse ones?"""
+"""Evaluates the scores of one item: do the chosen responses score above the rejected ones?"""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-_LOWEST = float("-inf")  # where a response without a score ranks: below all, equal to its like
+_LOWEST = float("-inf")  # rank of a response without a score: below all others, equal to its like
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the scores of one item say.
+    """The outcome of one item.
 
     Attributes:
         strict: every chosen response scores above every rejected one; a failed one never does.
-        split: the share of chosen responses among those with the top score, so that of k equal
-            ones each gets 1/k. Where all failed, all are equal: what chance would give. For one
-            chosen response this is the credit of RewardBench 2's own evaluation (Malik et al.
-            2025, arXiv 2506.01937), which gives an item of four without any rating 1/4.
+        split: the share of chosen responses among those with the top score, so each of k tied
+            ones gets 1/k. If all failed, all tie: the chance level. For one chosen response this is
+            the credit of RewardBench 2's own evaluation (Malik et al. 2025, arXiv 2506.01937),
+            which gives 1/4 to an item of four without any rating.
         wins: 1.0, 0.5 for equal scores, or 0.0 for each pair of a chosen and a rejected response,
             in the order of itertools.product.
-        tie: a chosen and a rejected response share the top score; without any score there is none.
-        n_failed: responses without a score.
+        tie: a chosen and a rejected response share the top score; False if all failed.
+        n_failed: number of responses without a score.
     """
 
     strict: bool
@@ -33,7 +33,7 @@ class Outcome:
 
     @property
     def won(self) -> float:
-        """Share of pairs won, a tie counting half."""
+        """Share of pairs won, with ties counted as half."""
         return fmean(self.wins)
 
 

@@ -1,8 +1,8 @@
-"""The best of each group's responses, in whatever order they are given.
+"""Chooses the best response of each group, whatever order the responses are given in.
 
-A rater sees the different responses of a group in an order of their own, that of a hash of their
-texts. So nothing hangs on the order in the group: neither the scores of a judge that is shown
-several responses at once, nor which of equals is taken, nor the end of a race.
+A rater sees the distinct responses of a group ordered by a hash of their texts. So nothing depends
+on the order in the group: neither the scores of a judge that is shown several responses at once,
+nor the choice between ties, nor the end of a race.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Scores = Sequence["float | None"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of one group; the lists have one entry a response, in the group's order.
+    """The best of one group; the lists have one entry per response, in the group's order.
 
     Attributes:
-        best: index of the highest score. Of equals it is the response whose hash is the lowest, of
-            equal texts the first. A response without another to hold beside it is the best with any
-            score and with none. None where there is no response, or several and no score.
-        tied: different responses that have the highest score, 1 for no tie; None after a race,
+        best: index of the highest score. Ties go to the response with the lowest hash, and equal
+            texts to the first. The only distinct response is the best even without a score. None
+            if there are no responses, or several and no score.
+        tied: number of distinct responses with the highest score, 1 for no tie; None after a race,
             whose losers have no scores.
         scores, statuses, errors: as in Ratings; equal texts have equal entries.
     """
@@ -40,13 +40,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """The best of some groups.
+    """The best of several groups.
 
     Attributes:
-        choices: one a group.
+        choices: one per group.
         cost: of all groups together.
         n_pruned: responses, equal texts counted once, whose outputs were ended early.
-        n_spared_tokens: output tokens that this has spared at most.
+        n_spared_tokens: upper bound on the output tokens that this saved.
     """
 
     choices: list[Choice]
@@ -56,7 +56,7 @@ class Choices:
 
 
 def best_of_n(rater: Rater, groups: Sequence[Group], *, seed: int = 0) -> Choices:
-    """Rate all responses of all groups as one batch and choose.
+    """Rate all responses of all groups as one batch and choose the best of each group.
 
     Args:
         rater: any.
@@ -74,7 +74,7 @@ def best_of_n(rater: Rater, groups: Sequence[Group], *, seed: int = 0) -> Choice
 
 
 def race(rater: FlipRater, groups: Sequence[Group], *, seed: int = 0) -> Choices:
-    """Choose the same as `best_of_n`, group by group, ending outputs that cannot win any more.
+    """Choose the same as `best_of_n`, group by group, ending outputs that can no longer win.
 
     Args:
         rater: the FLIP reward.
@@ -97,7 +97,7 @@ def race(rater: FlipRater, groups: Sequence[Group], *, seed: int = 0) -> Choices
 
 
 def _in_own_order(group: Group) -> Group:
-    """The group's different responses, in an order that hangs on their texts alone."""
+    """Reduce a group to its distinct responses, in an order that depends only on their texts."""
     return replace(group, responses=tuple(sorted(set(group.responses), key=_hash)))
 
 
@@ -106,7 +106,7 @@ def _hash(text: str) -> bytes:
 
 
 def _highest(scores: Scores) -> int | None:
-    """The place of the highest score, the first of equals."""
+    """Return the index of the highest score, the first on a tie."""
     ranked = [(score, -at) for at, score in enumerate(scores) if score is not None]
     return -max(ranked)[1] if ranked else None
 
@@ -117,7 +117,7 @@ def _count_highest(scores: Scores) -> int:
 
 
 def _choice(group: Group, ordered: Group, found: Choice) -> Choice:
-    """From a choice among the ordered responses to one among the group's own."""
+    """Map a choice among the ordered responses to one among the group's own."""
     places = {text: place for place, text in enumerate(ordered.responses)}
     at = [places[text] for text in group.responses]
     best = 0 if len(places) == 1 else found.best

@@ -15,13 +15,13 @@ from flipfast.quality.evaluation.preferences import Preference
 
 @dataclass(frozen=True)
 class Figure:
-    """A share with its confidence intervals of 95 %.
+    """A share with its 95% confidence intervals.
 
     Attributes:
-        value: in [0, 1]; of several runs the mean.
-        over_items: by bootstrap over items (Efron 1979); None for the length-controlled one.
-        over_seeds: Student's t interval of the runs' mean; None for a single run. It tells what
-            sampling does to the figure on these items, the other one what other items may.
+        value: in [0, 1]; the mean over several runs.
+        over_items: by bootstrap over items (Efron 1979); None for the length-controlled figure.
+        over_seeds: Student's t interval of the runs' mean; None for a single run. It covers the
+            variation from sampling on these items, `over_items` that from the choice of items.
     """
 
     value: float
@@ -31,20 +31,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a rater reached on some items.
+    """A rater's results on some items.
 
     Attributes:
-        n_items: how many.
+        n_items: number of items.
         strict: share of items in which every chosen response scores above every rejected one.
         split: the same, but the credit for a shared top score is split (see Outcome).
         pairs: share of pairs of a chosen and a rejected response that the chosen one wins, ties
-            half, mean over items; 0.5 is chance.
-        length_controlled: the same share if all responses were of equal length in characters (see
-            length_controlled_accuracy); each item counts as much as any other.
+            counted as half, mean over items; 0.5 is chance.
+        length_controlled: the same share if all responses had the same length in characters (see
+            length_controlled_accuracy); all items have equal weight.
         tie_rate: share of items whose top score a chosen and a rejected response share.
         failure_rate: share of responses without a score.
-        chance: the split accuracy of a rater that knows nothing: the mean share of chosen ones
-            among the responses. Its strict accuracy is at most that.
+        chance: the split accuracy of a random rater: the mean share of chosen responses. Its
+            strict accuracy is at most that.
     """
 
     n_items: int
@@ -62,12 +62,12 @@ def figures_of(
     runs: Sequence[Sequence[Outcome]],
     strata: Sequence[Sequence[int]],
 ) -> Figures:
-    """The unweighted mean of the figures of strata.
+    """Compute the unweighted mean of the figures of strata.
 
     Args:
         items: all of them.
-        runs: the outcome of each item, under one seed or several.
-        strata: for each the places of its items; one stratum for the plain figures of a set.
+        runs: for each seed, the outcome of each item.
+        strata: the item indices of each stratum; use one stratum for the plain figures of a set.
     """
     controlled = [fmean(_controlled(items, run, places) for places in strata) for run in runs]
     sizes = [len(item.chosen) + len(item.rejected) for item in items]

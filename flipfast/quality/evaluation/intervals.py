@@ -1,4 +1,4 @@
-"""Confidence intervals of 95 %: over items, and over seeds."""
+"""95% confidence intervals: over items, and over seeds."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _RESAMPLES = 2000
 
 
 def bootstrap_interval(strata: Sequence[Sequence[float]]) -> Interval:
-    """Percentiles of the mean of the strata's means under resampling (Efron 1979).
+    """Return the bootstrap percentile interval of the mean of the strata's means (Efron 1979).
 
     Each stratum is resampled within itself. The draws are the same in each call.
 
     Args:
-        strata: values of items, at least one stratum and one item in each.
+        strata: the item values of each; at least one stratum, and one item in each.
     """
     draw = np.random.default_rng(0)
     means = np.zeros(_RESAMPLES)
     for stratum in strata:
         values, counts = np.unique(np.asarray(stratum, np.float64), return_counts=True)
-        # How often each value comes up in a resample: items of equal value are drawn as one.
+        # How often each value occurs in a resample: items of equal value are drawn together.
         drawn = draw.multinomial(len(stratum), counts / len(stratum), size=_RESAMPLES)
         means += drawn @ values / len(stratum)
     low, high = np.quantile(means / len(strata), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
@@ -35,7 +35,7 @@ def bootstrap_interval(strata: Sequence[Sequence[float]]) -> Interval:
 
 
 def seeds_interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean over seeds; None for fewer than two of them.
+    """Return Student's t interval of the mean over seeds; None for fewer than two.
 
     Raises:
         MissingDependencyError: scipy is not installed.

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_RIDGE = 0.01  # on both coefficients: a rater that wins every pair has a finite one, too
-_CLOSE = 1e-4  # of a coefficient: from here on steps shrink quadratically, until rounding is left
-_ROUNDING = 1e-12  # of the loss: a step that raises it by less may still lead to the optimum
-_MOST_STEPS = 100  # a handful do
+_RIDGE = 0.01  # on both coefficients: keeps them finite for a rater that wins every pair
+_CLOSE = 1e-4  # step size in a coefficient below which steps shrink quadratically, until rounding
+_ROUNDING = 1e-12  # relative to the loss: a step that raises it by less may still be a good one
+_MOST_STEPS = 100  # a handful suffice
 
 
 def length_controlled_accuracy(
@@ -20,18 +20,18 @@ def length_controlled_accuracy(
     length_differences: Sequence[float],
     weights: Sequence[float],
 ) -> float:
-    """The chance that the chosen response of a pair wins if both are of the same length.
+    """Estimate the chance that the chosen response of a pair wins if both have the same length.
 
     Length control as in AlpacaEval (Dubois et al. 2024, arXiv 2404.04475): a logistic regression
-    of the wins on an intercept and on tanh(difference / its standard deviation), read where the
-    difference is 0. Where chosen responses are never the shorter ones, or never the longer ones,
-    nothing can tell length from quality, and the odds are shared out between both; where all pairs
-    differ by the same, nothing is controlled.
+    of the wins on an intercept and on tanh(difference / its standard deviation), evaluated at
+    difference 0. If chosen responses are never the shorter ones, or never the longer ones, length
+    and quality cannot be separated, and the odds are split between both; if all pairs differ by the
+    same length, nothing is controlled.
 
     Args:
         wins: of the chosen response of each pair: 1, 0, or 0.5 for a tie.
         length_differences: its length minus that of the rejected one, in any unit.
-        weights: how much each pair counts, at least 0.
+        weights: of each pair, at least 0.
 
     Returns:
         In (0, 1); 0.5 is chance.
@@ -45,9 +45,9 @@ def length_controlled_accuracy(
 
 
 def _fit(columns: Floats, wins: Floats, weights: Floats) -> Floats:
-    """Newton's method, each step halved until it leads downhill: the loss is convex.
+    """Minimize the convex loss by Newton's method, halving each step until it leads downhill.
 
-    It goes on until steps do not shrink any more, so that the result is exact but for rounding.
+    Iterates until steps stop shrinking, so the result is exact up to rounding.
     """
     at = np.zeros(columns.shape[1])
     loss, size = _loss(at, columns, wins, weights), np.inf

@@ -1,4 +1,4 @@
-"""Preferences from a file: instructions, each with responses that are better than others."""
+"""Reads preferences from a file: instructions, each with better and worse responses."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from flipfast.errors import InputError, MissingDependencyError
 from flipfast.prompts.conversation import completion_text, split_prompt
 from flipfast.quality.raters import Group
 
-ALL = "all"  # the subset of rows that name none
+ALL = "all"  # the subset of rows that do not name one
 _FIELDS = "a row has prompt, chosen and rejected, and may have subset, id and context"
 
 
 @dataclass(frozen=True)
 class Preference:
-    """An instruction with responses that are better than others.
+    """An instruction with better and worse responses.
 
     Attributes:
-        line: where it stands in its file, from 1.
-        instruction: the true one.
+        line: its line in the file, from 1.
+        instruction: the true instruction.
         chosen: the better responses, at least one.
-        rejected: the worse ones, at least one.
-        subset: a name; "all" where the file gives none.
-        id: what the file calls it, or None.
-        context: what came before the responses, or None.
+        rejected: the worse responses, at least one.
+        subset: a name; "all" if the file gives none.
+        id: its id in the file, or None.
+        context: the conversation before the responses, or None.
     """
 
     line: int
@@ -50,18 +50,18 @@ class Preference:
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         items: in the file's order.
-        no_rejected: lines left out because they have no rejected response: nothing to compare.
+        no_rejected: lines left out because they have no rejected response to compare with.
     """
 
     items: tuple[Preference, ...]
     no_rejected: tuple[int, ...] = ()
 
     def first(self, n: int) -> Preferences:
-        """Only the first n items of each subset."""
+        """Keep only the first n items of each subset."""
         seen: Counter[str] = Counter()
         kept = []
         for item in self.items:
@@ -72,23 +72,22 @@ class Preferences:
 
 
 def read_preferences(path: str | Path, target: str = "instruction") -> Preferences:
-    """Read preferences: JSON lines, gzipped or not, or Parquet.
+    """Read preferences from JSON Lines, gzipped or not, or from Parquet.
 
-    A row has `prompt` (a string, or messages of which the last user turn is the instruction and
-    the turns before it are the context), `chosen` and `rejected`: each a string, a list of
-    strings as in RewardBench 2, or messages as in older sets, of which the last assistant turn is
-    the response. Where such a row has no `prompt`, the turns before the response are it. `context`,
-    `subset` and `id` are optional, other fields count for nothing; rows of different shapes may
-    stand in one file.
+    A row has `prompt` (a string, or messages whose last user turn is the instruction and whose
+    earlier turns are the context), `chosen` and `rejected`: each a string, a list of strings as in
+    RewardBench 2, or messages as in older sets, whose last assistant turn is the response. If a row
+    with messages has no `prompt`, the turns before the response are the prompt. `context`, `subset`
+    and `id` are optional, and other fields are ignored; one file may mix rows of different shapes.
 
     Args:
-        path: its suffix tells the format: .parquet, .gz, anything else is JSON lines.
-        target: "instruction", or "system" to take the system prompt of messages for it.
+        path: its suffix determines the format: .parquet, .gz, anything else is JSON Lines.
+        target: "instruction", or "system" to use the system prompt of messages instead.
 
     Raises:
-        InputError: the file cannot be read, a row is broken, lacks something or has the id of
-            another one of its subset, or nothing in it can be compared.
-        MissingDependencyError: a Parquet file, and pyarrow is not installed.
+        InputError: the file cannot be read; a row is invalid, incomplete, or repeats an id of its
+            subset; or no row can be compared.
+        MissingDependencyError: the file is Parquet and pyarrow is not installed.
     """
     items, no_rejected = [], []
     lines_of: dict[tuple[str, str], int] = {}
@@ -163,7 +162,7 @@ def _preference(fields: Any, line: int, target: str) -> Preference:
 
 
 def _candidates(fields: dict[str, Any], name: str) -> list[Any]:
-    """The responses of a field, each a string or a list of messages."""
+    """Return the responses of a field, each a string or a list of messages."""
     value = fields.get(name)
     if value is None:
         return []
@@ -178,7 +177,7 @@ def _candidates(fields: dict[str, Any], name: str) -> list[Any]:
 
 
 def _is_conversation(value: Any) -> bool:
-    """Whether it is meant to be one: what follows the first message may be wrong."""
+    """Return whether a value is meant as a conversation; only its first message is checked."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
@@ -188,7 +187,7 @@ def _texts(name: str, candidates: list[Any]) -> tuple[str, ...]:
 
 
 def _asked(fields: dict[str, Any], candidates: list[Any], target: str) -> tuple[str, str | None]:
-    """The instruction and its context."""
+    """Return a row's instruction and context."""
     context = as_string_or_none(fields.get("context"), "context")
     prompt = fields.get("prompt")
     if prompt is not None:
@@ -206,7 +205,7 @@ def _asked(fields: dict[str, Any], candidates: list[Any], target: str) -> tuple[
 
 
 def _before_response(messages: list[Any]) -> list[Any]:
-    """The turns before the last one of the assistant."""
+    """Return the turns before the last assistant turn."""
     last = max((i for i, one in enumerate(messages) if one.get("role") == "assistant"), default=0)
     return messages[:last]
 

@@ -11,7 +11,7 @@ from flipfast.quality.evaluation.figures import Figures, figures_of
 from flipfast.quality.evaluation.preferences import Preference
 from flipfast.quality.raters import Cost, Group, Rater, Ratings
 
-_RESPONSES_A_CALL = 1024  # enough to fill a device, and often enough to report
+_RESPONSES_A_CALL = 1024  # fills a device, and still reports progress often
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class RaterReport:
 
     Attributes:
         name: of the rater.
-        seeds: of its runs; one where another could not change anything.
-        subsets: the figures of each subset, in the items' order.
+        seeds: of its runs; only one if the rater does not use it.
+        subsets: the figures of each subset, in the order of the items.
         mean: their unweighted mean over subsets.
         overall: the figures of all items as one set.
-        runs: the ratings under each seed: an entry an item, the chosen responses first.
+        runs: the ratings under each seed: one entry per item, the chosen responses first.
     """
 
     name: str
@@ -36,12 +36,12 @@ class RaterReport:
 
     @property
     def cost(self) -> Cost:
-        """Of all runs together."""
+        """The cost of all runs together."""
         return _added([run.cost for run in self.runs])
 
     @property
     def counts(self) -> dict[str, int]:
-        """What a rater with Ratings of its own counts besides, over all runs; {} for others."""
+        """The additional counters of a subclass of Ratings, summed over all runs; else {}."""
         return _own_counts(self.runs)
 
 
@@ -57,12 +57,12 @@ def evaluate(
     Args:
         items: such as `read_preferences(path).items`, in any order.
         rater: from flipfast.quality.raters.load_rater, or your own.
-        seeds: one run each; a rater that uses no seed is run with the first one alone.
-        on_progress: called now and then with the number of items rated so far, of all runs.
+        seeds: one run each; a rater that uses no seed is run only with the first.
+        on_progress: called from time to time with the number of items rated so far, in all runs.
 
     Raises:
-        InputError: no items or no seeds, or an item that lacks chosen or rejected responses.
-        MissingDependencyError: several runs, and scipy is not installed.
+        InputError: there are no items or no seeds, or an item lacks chosen or rejected responses.
+        MissingDependencyError: there are several runs and scipy is not installed.
     """
     _check(items, seeds)
     used = tuple(seeds) if rater.uses_seed else (seeds[0],)

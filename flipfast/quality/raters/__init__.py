@@ -1,4 +1,4 @@
-"""Raters: the FLIP reward and judges to hold beside it, on one loaded model. One file each."""
+"""Raters: the FLIP reward and judges to compare it with, on one loaded model. One file each."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["Cost", "Group", "Rater", "Ratings", "available_raters", "load_rater"
 
 
 def available_raters() -> list[str]:
-    """Names of the raters in this folder, sorted; nothing is imported to find them."""
+    """List the names of the raters in this folder, sorted, without importing them."""
     names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
 
 def load_rater(spec: str, reward: FlipReward) -> Rater:
-    """A rater on a reward's model and with its options.
+    """Load a rater that uses a reward's model and options.
 
     Args:
-        spec: a name from `available_raters()`, and behind a colon what differs from the reward's
-            options: "flip", "flip:metric=rouge_l,style=direct", "pairwise:temperature=0.7".
-        reward: stays open as long as the rater is used.
+        spec: a name from `available_raters()`, and after a colon the options that differ from the
+            reward's: "flip", "flip:metric=rouge_l,style=direct", "pairwise:temperature=0.7".
+        reward: must stay open as long as the rater is used.
 
     Raises:
-        ConfigError: there is no such rater or option, or the option asks for another model.
+        ConfigError: the rater or option does not exist, or the option needs another model.
     """
     name, _, text = spec.partition(":")
     if name not in available_raters():

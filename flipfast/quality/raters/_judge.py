@@ -1,4 +1,4 @@
-"""What all judges share: groups become prompts, and answers become scores."""
+"""The base of all judges: turns groups into prompts, and answers into scores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flipfast.quality.raters.base import Cost, Group, Rater, Ratings
 from flipfast.scores import CUT
 
 Answer = TypeVar("Answer")
-Order = tuple[int, ...]  # responses by their place in the group, as a prompt shows them
+Order = tuple[int, ...]  # indices of responses in the group, in the order a prompt shows them
 Prompt = tuple[int, ...]  # token ids
 
 
 class Verdict(NamedTuple):
-    """What one prompt, or one response, came to.
+    """The outcome for one prompt or one response.
 
     Attributes:
         value: None for a failure.
@@ -36,17 +36,17 @@ class Verdict(NamedTuple):
     error: str | None = None
 
 
-Heard = list[tuple[Order, Verdict]]  # what came of a group's prompts
+Heard = list[tuple[Order, Verdict]]  # the verdicts on a group's prompts
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A group on its way: what is asked about it.
+    """A group being judged, and the questions about it.
 
     Attributes:
         errors: what is wrong with each response, or None.
-        places: of the responses that are judged; orders count in this list.
-        orders, prompts: one each for a question.
+        places: indices of the responses that are judged; orders index into this list.
+        orders, prompts: one of each per question.
     """
 
     errors: list[str | None]
@@ -56,20 +56,20 @@ class _Case:
 
 
 class Judge(Rater, Generic[Answer]):
-    """Shows responses to the model and makes scores of its answers.
+    """Shows responses to the model and turns its answers into scores.
 
-    Options that concern inversions, such as style, parser and metric, play no part.
+    Ignores options for inversions, such as style, parser and metric.
 
     Args:
-        name: what it is called in tables.
+        name: its name in tables.
         inverter: runs the model.
         template: the wording.
         thinking: see FlipConfig.
-        n_new_tokens: tokens of the context that are not the prompt's.
+        n_new_tokens: tokens of the context to reserve for the output.
         n_shown: fewest responses in a prompt.
 
     Raises:
-        ConfigError: the chat template changes the prompt, or it leaves no room for the texts.
+        ConfigError: the chat template changes the prompt, or leaves no room for the texts.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Judge(Rater, Generic[Answer]):
         self._prompt_ending = str(inverter.tokenizer.decode(usual[0].end))
 
     def rate(self, groups: Sequence[Group], *, seed: int = 0) -> Ratings:
-        """See Rater. A prompt that comes up twice is run once."""
+        """See Rater. Identical prompts are run once."""
         started = time.perf_counter()
         cases = [self._case(group, seed) for group in groups]
         wanted = dict.fromkeys(tuple(prompt.token_ids) for case in cases for prompt in case.prompts)
@@ -117,14 +117,14 @@ class Judge(Rater, Generic[Answer]):
 
     @abstractmethod
     def _ask(self, prompts: list[Prompt], seed: int) -> tuple[list[Answer], Cost]:
-        """Run distinct prompts; one answer each, and what they took, time aside."""
+        """Run distinct prompts; returns one answer each, and their cost except the time."""
 
     @abstractmethod
     def _read(self, answer: Answer, n_shown: int) -> Verdict:
-        """Take the verdict out of an answer to a prompt with so many responses."""
+        """Extract the verdict from an answer to a prompt with `n_shown` responses."""
 
     def _orders(self, group: Group, seed: int) -> list[Order]:
-        """Which responses to show together, in which order.
+        """Choose which responses to show together, in which order.
 
         Raises:
             InputError: the group cannot be judged.
@@ -132,11 +132,11 @@ class Judge(Rater, Generic[Answer]):
         return [(place,) for place in range(len(group.responses))]
 
     def _tally(self, n_responses: int, heard: Heard) -> list[Verdict]:
-        """Make one verdict a response of those on all of a group's prompts."""
+        """Combine the verdicts on all of a group's prompts to one per response."""
         return [verdict for _, verdict in heard]
 
     def _report(self, ratings: Ratings, heard: list[Heard]) -> Ratings:
-        """Add what else there is to tell."""
+        """Add to the ratings what else the verdicts show."""
         return ratings
 
     def _case(self, group: Group, seed: int) -> _Case:
@@ -164,7 +164,7 @@ class Judge(Rater, Generic[Answer]):
 
 
 def _flaw(group: Group, response: object) -> str | None:
-    """Why a response cannot be shown; None if it can."""
+    """Return why a response cannot be shown; None if it can."""
     try:
         checked_texts(group.instruction, response, group.context)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Finds the verdict in what a judge has written."""
+"""Finds the verdict in a judge's output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from flipfast.parsing.wrappers import THINK_END, drop_leading_think, drop_think
 
-# As asked for, or with the word that stands beside it inside the brackets, or out of ten.
+# As asked for, or with the word "rating" inside the brackets, or as n/10.
 _RATING = re.compile(
     r"\[\[\s*(?:rating:\s*)?(-?[0-9]+(?:[.,][0-9]+)?)\s*(?:/\s*10\s*)?\]\]",
     re.IGNORECASE | re.ASCII,
@@ -15,26 +15,26 @@ _LETTER = re.compile(r"\[\[\s*(?:response\s+)?([a-z])\s*\]\]", re.IGNORECASE | r
 
 
 def answer_part(output: str, *, think_open: bool) -> str:
-    """What of an output is meant for the reader: what stands behind its thoughts.
+    """Return the part of an output that is meant for the reader: the text after its thinking.
 
     Args:
         output: of the model.
         think_open: whether the prompt ends inside a think block.
 
     Returns:
-        "" where the thoughts never end.
+        "" if the thinking never ends.
     """
     unfinished = drop_leading_think(output)[1] or (think_open and THINK_END not in output)
     return "" if unfinished else drop_think(output, think_open)
 
 
 def last_rating(answer: str) -> float | None:
-    """The number in the last `[[n]]`, in any range; None where there is none."""
+    """Return the number in the last `[[n]]`, in any range; None if there is none."""
     found = _RATING.findall(answer)
     return float(found[-1].replace(",", ".")) if found else None
 
 
 def last_letter(answer: str) -> int | None:
-    """The place in the alphabet, from 0, of the last `[[X]]`; None where there is none."""
+    """Return the position in the alphabet, from 0, of the last `[[X]]`; None if there is none."""
     found = _LETTER.findall(answer)
     return ord(found[-1].upper()) - ord("A") if found else None

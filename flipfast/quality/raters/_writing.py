@@ -17,13 +17,13 @@ from flipfast.quality.raters.base import Cost
 
 
 class WritingJudge(Judge[Inversion]):
-    """Reads a verdict in double square brackets from what the model writes.
+    """Reads a verdict in double square brackets from the model's output.
 
-    A response has no score where there is no verdict ("truncated", "empty", "unparsed") or none
-    that was offered ("out_of_range").
+    A response has no score if there is no verdict ("truncated", "empty", "unparsed") or not one of
+    those offered ("out_of_range").
 
     Args:
-        name: what it is called in tables.
+        name: its name in tables.
         config: says how outputs are sampled and how long they may be, by default 512 tokens, 2048
             with thinking.
         inverter: runs the model.
@@ -71,11 +71,11 @@ class WritingJudge(Judge[Inversion]):
 
     @abstractmethod
     def _find(self, answer: str) -> float | None:
-        """The verdict in an answer, whatever was offered; None where there is none."""
+        """Find the verdict in an answer, whether offered or not; None if there is none."""
 
     @abstractmethod
     def _offers(self, value: float, n_shown: int) -> bool:
-        """Whether such a verdict can be meant, with so many responses shown."""
+        """Return whether a prompt with `n_shown` responses offers this verdict."""
 
     def _ask(self, prompts: list[Prompt], seed: int) -> tuple[list[Inversion], Cost]:
         requests = [InversionRequest(ids, request_seed(seed, 0, ids)) for ids in prompts]

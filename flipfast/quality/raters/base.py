@@ -1,4 +1,4 @@
-"""What tells good responses from bad: the interface of the FLIP reward and of judges."""
+"""The interface that the FLIP reward and judges share as raters of responses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Group:
     """Responses to one instruction.
 
     Attributes:
-        instruction: the true one.
+        instruction: the true instruction.
         responses: any number.
-        context: what came before them, or None.
+        context: the conversation before them, or None.
     """
 
     instruction: str
@@ -24,10 +24,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Cost:
-    """What rating took.
+    """The cost of rating.
 
     Attributes:
-        n_runs: outputs of the model, or passes where nothing is written.
+        n_runs: outputs of the model, or forward passes if nothing is generated.
         n_prompt_tokens, n_output_tokens: of all of them.
         seconds: wall time.
     """
@@ -40,12 +40,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ratings:
-    """Scores of groups; the lists have one entry a group, and theirs one a response.
+    """Scores of groups; each list has one list per group, with one entry per response.
 
     Attributes:
-        scores: higher is better, comparable within a group; None for a failure, which is no zero.
+        scores: higher is better, comparable within a group; None, not zero, for a failure.
         statuses: "ok", or a word for what was wrong, such as "unparsed", "truncated" or "error";
-            also with a score, where it could be had all the same ("recovered").
+            some come with a score nevertheless ("recovered").
         errors: for status "error" what was wrong, else None.
         cost: of all groups together.
     """
@@ -57,10 +57,10 @@ class Ratings:
 
 
 class Rater(ABC):
-    """Gives the responses of a group their scores.
+    """Scores the responses of groups.
 
     Attributes:
-        name: what it is called in tables.
+        name: its name in tables.
     """
 
     name: str
@@ -68,16 +68,16 @@ class Rater(ABC):
     @property
     @abstractmethod
     def uses_seed(self) -> bool:
-        """Whether another seed may give other scores."""
+        """Whether the scores may depend on the seed."""
 
     @abstractmethod
     def rate(self, groups: Sequence[Group], *, seed: int = 0) -> Ratings:
         """Score all responses of all groups as one batch.
 
-        A score depends on its own group, the model, the options and the seed, on nothing else. A
-        response that cannot be scored does not keep others from their scores.
+        A score depends only on its own group, the model, the options and the seed. A response that
+        cannot be scored does not prevent the scores of others.
 
         Args:
             groups: any number, with any number of responses each.
-            seed: of whatever is left to chance: sampling, the order in which responses are shown.
+            seed: for everything random: sampling, the order in which responses are shown.
         """

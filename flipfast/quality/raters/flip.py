@@ -17,8 +17,8 @@ class FlipRater(Rater):
     """Scores each response by its reward.
 
     Args:
-        name: what it is called in tables.
-        reward: with any options; its seed is left aside.
+        name: its name in tables.
+        reward: with any options; its seed is ignored.
     """
 
     def __init__(self, name: str, reward: FlipReward) -> None:
@@ -50,7 +50,7 @@ class FlipRater(Rater):
         )
 
     def seeded(self, seed: int) -> FlipReward:
-        """The reward with this seed, where it samples at all."""
+        """Return the reward with this seed, or itself if it does not sample."""
         config = self._reward.config
         if not self.uses_seed or seed == config.seed:
             return self._reward

@@ -11,7 +11,7 @@ _OF_WRITING = ("temperature", "samples", "thinking", "json", "metric")
 
 
 def load(name: str, config: FlipConfig, inverter: Inverter) -> FlipRater:
-    """See load_rater. Nothing is written, so options of writing, which raters share, are reset."""
+    """See load_rater. Resets the shared generation options, since nothing is generated."""
     usual = {option: getattr(FlipConfig, option) for option in _OF_WRITING}
     likely = config.with_options({**usual, "scoring": "likelihood"})
     return FlipRater(name, FlipReward(likely, inverter=inverter))

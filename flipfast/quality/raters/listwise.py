@@ -16,10 +16,11 @@ from flipfast.quality.raters.base import Group
 
 
 class ListwiseJudge(WritingJudge):
-    """Scores the response that the judge names 1.0, and the others 0.0.
+    """Scores the response that the judge names as 1.0, and the others as 0.0.
 
-    All are shown in one prompt, in an order that hangs on the seed and their texts alone. A single
-    response has the status "alone" and no score; where the verdict cannot be read, none has one.
+    One prompt shows all responses, in an order that depends only on the seed and the group's
+    texts. A single response has the status "alone" and no score; if the verdict cannot be read,
+    no response has a score.
     """
 
     @property
@@ -53,7 +54,7 @@ class ListwiseJudge(WritingJudge):
 
 
 def _key(seed: int, group: Group, response: str) -> bytes:
-    """By which a response is put in its place: nothing else has a say in it."""
+    """Return the key by which responses are ordered; their order does not depend on the input's."""
     content = json.dumps([seed, group.instruction, group.context or None, response])
     return hashlib.blake2b(content.encode(), digest_size=16).digest()
 

@@ -1,4 +1,4 @@
-"""A judge that writes nothing: how likely the model is to call a response good."""
+"""A judge that generates nothing: how likely the model is to call a response good."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _ANSWERS = ("Yes", "No")
 
 
 class PTrueJudge(Judge[Sequence[Likelihood]]):
-    """Scores a response by p(Yes) / (p(Yes) + p(No)), read from the logits behind one question.
+    """Scores a response by p(Yes) / (p(Yes) + p(No)), read from the logits after one question.
 
-    P(True) of Kadavath et al. 2022 (arXiv 2207.05221), asked about a response's worth. The two are
-    the first tokens of these words where the answer would begin. Thinking is off, and sampling
-    plays no part.
+    P(True) of Kadavath et al. 2022 (arXiv 2207.05221), asked about a response's quality. The two
+    probabilities are those of the words' first tokens at the start of the answer. Thinking is off,
+    and sampling options are ignored.
 
     Args:
-        name: what it is called in tables.
-        config: says whether a progress bar is shown.
+        name: its name in tables.
+        config: says whether to show a progress bar.
         inverter: one that has likelihoods.
 
     Raises:
-        ConfigError: the inverter has none, both words begin with the same token, or the prompt
+        ConfigError: the inverter has none, the words have no distinct first tokens, or the prompt
             leaves no room for the texts.
     """
 
@@ -75,7 +75,7 @@ def _first_tokens(encoder: TextEncoder) -> list[int]:
 
 
 def _logistic(x: float) -> float:
-    """1 / (1 + exp(-x)) without an overflow."""
+    """Return 1 / (1 + exp(-x)) without overflow."""
     small = math.exp(-abs(x))
     return 1 / (1 + small) if x >= 0 else small / (1 + small)
 

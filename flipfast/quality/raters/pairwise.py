@@ -1,4 +1,4 @@
-"""A judge that compares every two responses, in both orders."""
+"""A judge that compares every pair of responses, in both orders."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHARE_OF_FIRST = (1.0, 0.0, 0.5)  # for the verdicts A, B and C
 
 @dataclass(frozen=True)
 class PairwiseRatings(Ratings):
-    """Ratings, and how far the comparisons can be trusted.
+    """Ratings, and how consistent the comparisons are.
 
     Attributes:
-        n_pairs: pairs of responses of which both orders could be read.
+        n_pairs: pairs of responses whose verdicts could be read in both orders.
         n_inconsistent: those of them whose two orders give different verdicts.
-        n_ties: comparisons, of all that could be read, that the judge called a tie.
+        n_ties: readable comparisons that the judge called a tie.
     """
 
     n_pairs: int
@@ -36,11 +36,11 @@ class PairwiseJudge(WritingJudge):
     """Scores a response by its share of won comparisons with the others of its group.
 
     The verdicts are `[[A]]`, `[[B]]` and `[[C]]` for a tie, as in Zheng et al. 2023
-    (arXiv 2306.05685). Each order of a pair is one comparison: 1 for a win, 0.5 for a tie, so that
-    a judge that always prefers the first one gives everybody 0.5.
+    (arXiv 2306.05685). Each order of a pair is one comparison: 1 for a win, 0.5 for a tie, so a
+    judge that always prefers the first response gives every response 0.5.
 
-    Statuses: "recovered" where not all of a response's comparisons could be read, and "alone" where
-    there is nothing to compare it with, which is no score.
+    Statuses: "recovered" if some of a response's comparisons could not be read, and "alone",
+    without a score, if there is nothing to compare it with.
     """
 
     def _orders(self, group: Group, seed: int) -> list[Order]:

@@ -1,4 +1,4 @@
-"""A judge that rates each response by itself, from 1 to 10."""
+"""A judge that rates each response on its own, from 1 to 10."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ LOWEST, HIGHEST = 1, 10
 class PointwiseJudge(WritingJudge):
     """Scores a response by the number in the last `[[n]]` of the output, from 1 to 10.
 
-    The form of the verdict is that of single-answer grading in Zheng et al. 2023
-    (arXiv 2306.05685).
+    The verdict has the form of single-answer grading in Zheng et al. 2023 (arXiv 2306.05685).
     """
 
     def _find(self, answer: str) -> float | None:

@@ -1,1 +1,1 @@
-"""The attacks of the suite: one file a family, each with its tuple ATTACKS."""
+"""The attacks of the suite: one file per family, each with a tuple ATTACKS."""

@@ -1,4 +1,4 @@
-"""Characters that are not seen, or that look like others."""
+"""Invisible characters, and characters that look like others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _ZERO_WIDTH_SPACE = "\u200b"
 _SOFT_HYPHEN = "\u00ad"
 _WORD_JOINER = "\u2060"
 _RIGHT_TO_LEFT, _POP = "\u202e", "\u202c"
-# Latin letters and the Cyrillic and Greek ones that are drawn alike (Unicode TR 39, confusables).
+# Latin letters and the Cyrillic and Greek ones that look alike (Unicode TR 39, confusables).
 _LOOK_ALIKES = str.maketrans(
     "acehijopsxyABEHIKMNOPTXZ",
-    "асеһіјорѕхуΑΒΕΗΙΚΜΝΟΡΤΧΖ",  # noqa: RUF001 - what they are here for
+    "асеһіјорѕхуΑΒΕΗΙΚΜΝΟΡΤΧΖ",  # noqa: RUF001 - deliberate
 )
-_TAGS_START = 0xE0000  # of the block whose characters repeat ASCII and are not shown
+_TAGS_START = 0xE0000  # the Tags block, which mirrors ASCII invisibly
 
 
 def _split(text: str, mark: str) -> str:
@@ -38,7 +38,7 @@ def _of_response(change: Callable[[str], str]) -> Callable[[Case, Random], str]:
 
 
 def _of_copy(change: Callable[[str], str]) -> Callable[[Case, Random], str]:
-    """The instruction, changed so that it is no verbatim copy any more, before the response."""
+    """Put the instruction, changed so that it is no longer a verbatim copy, before the response."""
     return lambda case, _: f"{change(case.instruction)}\n\n{case.response}"
 
 
@@ -51,7 +51,7 @@ def _soft_hyphens(text: str) -> str:
 
 
 def _turned(text: str) -> str:
-    """Each line backwards, between marks that have it shown forwards."""
+    """Reverse each line, between marks that make it display forwards."""
     return "\n".join(f"{_RIGHT_TO_LEFT}{line[::-1]}{_POP}" for line in text.split("\n"))
 
 

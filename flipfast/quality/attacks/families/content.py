@@ -1,4 +1,4 @@
-"""Length in the place of relevance, and words in the place of sentences."""
+"""Length instead of relevance, and keywords instead of sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from flipfast.metrics.word_f1_py import normalize
 from flipfast.quality.attacks.base import Attack, Case
 
-_LEAST_LETTERS = 4  # of a word that carries content; shorter ones are mostly glue
+_LEAST_LETTERS = 4  # of a content word; shorter ones are mostly function words
 _REPEATS = 3
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")  # noqa: RUF001 - as they are written
 
@@ -26,12 +26,12 @@ _PASSAGES = (
 
 
 def first_sentence(text: str) -> str:
-    """What stands before a text's first full stop, question mark, or line break, that included."""
+    """Return a text's first sentence: up to the first end mark, included, or line break."""
     return _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
 
 
 def _off_topic(case: Case) -> str:
-    """The passage that shares the fewest words with the response."""
+    """Return the passage that shares the fewest words with the response."""
     known = set(normalize(case.response))
     return min(_PASSAGES, key=lambda passage: len(known.intersection(normalize(passage))))
 

@@ -1,4 +1,4 @@
-"""The instruction repeated: FLIP infers it without fail from a response that spells it out."""
+"""Repeating the instruction: FLIP reliably infers it from a response that spells it out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies without content. Judges that compare with a reference answer rate some of them as right.
+"""Replies without content; judges that compare with a reference answer accept some of them.
 
 "One Token to Fool LLM-as-a-Judge" (Zhao et al. 2025, arXiv 2507.08794) found such master keys:
 punctuation, and openings of a solution that never comes, in several languages.

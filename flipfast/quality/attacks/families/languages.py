@@ -1,4 +1,4 @@
-"""Another language than that of the instruction, in sentences that would go with any."""
+"""Languages other than the instruction's, in sentences that would fit any instruction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts and pleas for a judge, behind the honest response or alone."""
+"""Verdicts and pleas to a judge, after the honest response or alone."""
 
 from __future__ import annotations
 
