@@ -1,0 +1,283 @@
+"""`python -m flipfast.training.small`: train the adapter that makes SmolLM2-135M-Instruct an inverter.
+
+LoRA (Hu et al. 2021) on all products, on the dequantised weights of the very file that it will be
+used with. The prompt is the direct style's; the loss counts the instruction's tokens alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
+from flipfast.engine.models.gguf.reader import open_gguf
+from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
+from flipfast.prompts.rendering import PromptRenderer
+from flipfast.prompts.templates import get_template
+
+MAX_RESPONSE_TOKENS = 128
+_HELD_OUT_ONE_IN = 8
+# Shares of what is drawn. Real requests to an assistant are what a user will score.
+_SOURCES = {
+    "alpaca_eval": 0.5,
+    "gpteacher_roleplay": 0.2,
+    "gpteacher_codegen": 0.15,
+    "gsm8k": 0.15,
+}
+_MAX_TARGET_TOKENS = 96
+_TOKENS, _WIDTHS, _POOL = 4096, (128, 192, 288), 512
+_RANK, _ALPHA = 16, 32
+_LR, _WARMUP_STEPS = 5e-4, 30
+_SAVE_EVERY_S, _LOG_EVERY = 600, 10
+
+
+def is_held_out(instruction: str) -> bool:
+    """Whether an instruction, with all its responses, is kept for evaluation."""
+    return zlib.crc32(instruction.encode()) % _HELD_OUT_ONE_IN == 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is given.
+
+    Attributes:
+        base: the GGUF file.
+        out: the adapter folder to write; a run that was interrupted goes on from there.
+        pairs: gzipped JSON lines with `instruction`, `response` and `source`.
+        steps: of about 4,096 tokens each; the learning rate follows a cosine over them.
+        seed: of the adapter, the samples and their order.
+    """
+
+    base: Path
+    out: Path
+    pairs: Path
+    steps: int
+    seed: int
+
+
+class Examples:
+    """Draws batches of examples of similar length.
+
+    Args:
+        tokenizer: the base's.
+        pairs: see Recipe.
+        rng: the source of every choice.
+    """
+
+    def __init__(self, tokenizer: Any, pairs: Path, rng: Random) -> None:
+        self.rng = rng
+        self._tokenizer = tokenizer
+        self._renderer = PromptRenderer(
+            tokenizer,
+            get_template("direct"),
+            thinking=False,
+            max_prompt_tokens=1024,
+            max_response_tokens=MAX_RESPONSE_TOKENS,
+        )
+        self._rows: dict[str, dict[str, list[str]]] = {source: {} for source in _SOURCES}
+        with gzip.open(pairs, "rt", encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                known = self._rows.get(row["source"])
+                if known is not None and row["response"].strip() and row["instruction"].strip():
+                    if not is_held_out(row["instruction"]):
+                        known.setdefault(row["instruction"], []).append(row["response"])
+        self._instructions = {source: list(rows) for source, rows in self._rows.items()}
+        self._pool: list[tuple[list[int], int]] = []
+
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (rows, width), and targets of the same shape, -100 where none is counted."""
+        if len(self._pool) < _POOL // 2:
+            self._pool += [self._example() for _ in range(_POOL - len(self._pool))]
+            self._pool.sort(key=lambda example: len(example[0]))
+        width = _width(len(self.rng.choice(self._pool)[0]))
+        wanted = _TOKENS // width
+        fitting = [i for i, (ids, _) in enumerate(self._pool) if len(ids) <= width][-wanted:]
+        rows = [self._pool.pop(i) for i in reversed(fitting)]
+        ids = torch.full((wanted, width), self._tokenizer.pad_token_id)
+        targets = torch.full((wanted, width), -100)
+        for row, (tokens, n_prompt) in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            targets[row, n_prompt - 1 : len(tokens) - 1] = torch.tensor(tokens[n_prompt:])
+        return ids, targets
+
+    def _example(self) -> tuple[list[int], int]:
+        """Token ids of one example that fits, and how many of them are the prompt."""
+        while True:
+            source = self.rng.choices([*_SOURCES], [*_SOURCES.values()])[0]
+            instruction = self.rng.choice(self._instructions[source])
+            response = self.rng.choice(self._rows[source][instruction])
+            target = self._tokenizer.encode(instruction.strip(), add_special_tokens=False)
+            if len(target) > _MAX_TARGET_TOKENS:
+                continue
+            prompt = list(self._renderer.render(response).token_ids)
+            ids = [*prompt, *target, self._tokenizer.eos_token_id]
+            if len(ids) <= _WIDTHS[-1]:
+                return ids, len(prompt)
+
+
+def _width(n_tokens: int) -> int:
+    return next(width for width in _WIDTHS if n_tokens <= width)
+
+
+def train(recipe: Recipe) -> None:
+    """Run the recipe, or the rest of it; writes the adapter and `training_log.jsonl`."""
+    torch.manual_seed(recipe.seed)
+    file = open_gguf(recipe.base)
+    tokenizer = read_gguf_tokenizer(file)
+    model = _with_adapter(_base_model(file, tokenizer), recipe)
+    examples = Examples(tokenizer, recipe.pairs, Random(recipe.seed))
+    Trainer(recipe, model, examples).run()
+
+
+class Trainer:
+    """The loop: AdamW on the adapter in float32, products in bfloat16."""
+
+    def __init__(self, recipe: Recipe, model: Any, examples: Examples) -> None:
+        self._recipe, self._model, self._examples = recipe, model, examples
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(parameters, lr=_LR, betas=(0.9, 0.98), weight_decay=0.0)
+        self._decoder = model.base_model.model.model
+        self._head = model.base_model.model.lm_head.weight
+        for layer in self._decoder.layers:
+            layer.compile(dynamic=False)
+        self._step = 0
+        self._state = recipe.out / "state.pt"
+        if self._state.is_file():
+            state = torch.load(self._state, weights_only=False)
+            self._step = state["step"]
+            self._optimizer.load_state_dict(state["optimizer"])
+            examples.rng.setstate(state["rng"])
+
+    def run(self) -> None:
+        """Take all steps; log, and save now and then."""
+        saved = started = time.monotonic()
+        losses: list[float] = []
+        tokens = 0
+        while self._step < self._recipe.steps:
+            ids, targets = self._examples.draw()
+            losses.append(self._take_step(ids, targets))
+            tokens += ids.numel()
+            self._step += 1
+            if self._step % _LOG_EVERY == 0:
+                seconds = time.monotonic() - started
+                loss = round(sum(losses) / len(losses), 4)
+                self._log(step=self._step, loss=loss, tokens_per_s=round(tokens / seconds))
+                losses = []
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the adapter in bfloat16, and what a later run goes on from."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        self._model.peft_config["default"].save_pretrained(self._recipe.out)
+        weights = get_peft_model_state_dict(self._model)
+        kept = {name: w.detach().contiguous() for name, w in weights.items()}
+        save_file(kept, self._recipe.out / "master.safetensors")
+        rounded = {name: w.bfloat16() for name, w in kept.items()}
+        save_file(rounded, self._recipe.out / "adapter_model.safetensors")
+        state = {
+            "step": self._step,
+            "optimizer": self._optimizer.state_dict(),
+            "rng": self._examples.rng.getstate(),
+        }
+        torch.save(state, self._state.with_suffix(".new"))
+        self._state.with_suffix(".new").replace(self._state)
+
+    def _take_step(self, ids: torch.Tensor, targets: torch.Tensor) -> float:
+        progress = self._step / self._recipe.steps
+        scale = min(1.0, (self._step + 1) / _WARMUP_STEPS)
+        for group in self._optimizer.param_groups:
+            group["lr"] = _LR * scale * max(0.5 * (1 + math.cos(math.pi * progress)), 0.02)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+            counted = targets != -100
+            logits = F.linear(hidden[counted], self._head)
+        loss = F.cross_entropy(logits.float(), targets[counted])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss.item()
+
+    def _log(self, **row: float) -> None:
+        line = json.dumps(row)
+        print(line, flush=True)
+        with (self._recipe.out / "training_log.jsonl").open("a") as log:
+            log.write(line + "\n")
+
+
+def _base_model(file: Any, tokenizer: Any) -> Any:
+    """The file's model in transformers, bfloat16."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    fields = file.fields
+    config = LlamaConfig(
+        vocab_size=len(fields["tokenizer.ggml.tokens"]),
+        hidden_size=fields["llama.embedding_length"],
+        intermediate_size=fields["llama.feed_forward_length"],
+        num_hidden_layers=fields["llama.block_count"],
+        num_attention_heads=fields["llama.attention.head_count"],
+        num_key_value_heads=fields["llama.attention.head_count_kv"],
+        max_position_embeddings=fields["llama.context_length"],
+        rms_norm_eps=fields["llama.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    weights = {f"model.{name}": w.float() for name, w in GgufCheckpoint(file).tensors()}
+    lacking, unknown = model.load_state_dict(weights, strict=False)
+    assert lacking == ["lm_head.weight"] and not unknown, (lacking, unknown)
+    model.tie_weights()
+    model.set_attn_implementation("sdpa")
+    return model.bfloat16()
+
+
+def _with_adapter(model: Any, recipe: Recipe) -> Any:
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    config = LoraConfig(
+        r=_RANK,
+        lora_alpha=_ALPHA,
+        target_modules=r".*\.(q|k|v|o|gate|up|down)_proj",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=recipe.base.name,
+    )
+    adapted = get_peft_model(model, config)
+    kept = recipe.out / "master.safetensors"
+    if kept.is_file():
+        set_peft_model_state_dict(adapted, load_file(kept))
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    return adapted.train()
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m flipfast.training.small", description=__doc__)
+    parser.add_argument("--base", type=Path, required=True, help="the GGUF file")
+    parser.add_argument("--out", type=Path, required=True, help="adapter folder to write")
+    parser.add_argument("--pairs", type=Path, required=True, help="gzipped JSON lines")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    train(Recipe(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
