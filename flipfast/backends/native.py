@@ -31,6 +31,8 @@ from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.loading import load_engine
 from flipfast.engine.models.checkpoint import read_model
 from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
+from flipfast.engine.models.gguf.tokenizer import read_gguf_end_ids, read_gguf_tokenizer
 from flipfast.engine.models.hub import fetch
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sequence import Sequence as EngineSequence
@@ -76,20 +78,22 @@ def load(
         drafting=drafting,
     )
     spec, checkpoint = read_model(model, revision)
-    folder = fetch(model, revision, TOKENIZER_FILES)
-    generation = read_generation_config(folder)
-    unserved = unserved_processor(generation)
-    if unserved is not None:
-        raise UnsupportedModelError(
-            f"the generation config of {model!r} asks for {unserved}, which the native engine lacks"
-        )
-    tokenizer = load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
+    if isinstance(checkpoint, GgufCheckpoint):
+        tokenizer: PreTrainedTokenizerBase = read_gguf_tokenizer(checkpoint.file)
+        ends, repetition_penalty = read_gguf_end_ids(checkpoint.file), 1.0
+    else:
+        folder = fetch(model, revision, TOKENIZER_FILES)
+        generation = read_generation_config(folder)
+        unserved = unserved_processor(generation)
+        if unserved is not None:
+            raise UnsupportedModelError(
+                f"the generation config of {model!r} asks for {unserved}, which the native engine "
+                "lacks"
+            )
+        tokenizer = load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
+        ends, repetition_penalty = end_ids(generation), generation.repetition_penalty or 1.0
     loaded = load_engine(
-        spec,
-        checkpoint,
-        options,
-        end_ids=end_ids(generation),
-        repetition_penalty=generation.repetition_penalty or 1.0,
+        spec, checkpoint, options, end_ids=ends, repetition_penalty=repetition_penalty
     )
     return NativeInverter(loaded, tokenizer, spec.max_positions, spec.vocab_size)
 

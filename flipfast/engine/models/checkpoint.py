@@ -1,4 +1,4 @@
-"""Reads checkpoints (config.json and safetensors, local or from the hub) tensor by tensor."""
+"""Checkpoints, read tensor by tensor: config.json with safetensors, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.families import read_spec
-from flipfast.engine.models.hub import fetch
+from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
+from flipfast.engine.models.gguf.reader import open_gguf
+from flipfast.engine.models.gguf.spec import read_gguf_spec
+from flipfast.engine.models.hub import fetch, gguf_path
 from flipfast.engine.models.spec import DecoderSpec
 from flipfast.errors import ModelLoadError
 
@@ -22,9 +25,24 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+class Checkpoint(Protocol):
+    """The weights of a model on disk."""
+
+    @property
+    def source(self) -> str:
+        """What error messages call them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The most frequent dtype of the numbers."""
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names, as transformers has them, and tensors, each read when it is reached."""
+
+
 @dataclass(frozen=True)
-class Checkpoint:
-    """The weights of a model on disk, with all files present and complete.
+class SafetensorsCheckpoint:
+    """The weights of a model in safetensors files, all present and complete.
 
     Attributes:
         source: name in error messages: the path of the only file, or of the index.
@@ -50,13 +68,17 @@ def read_model(name: str, revision: str | None = None) -> tuple[DecoderSpec, Che
     The weights of a hub model are downloaded only if its config.json shows that it is supported.
 
     Args:
-        name: a local folder or a hub name.
+        name: a local folder, a hub name, a GGUF file, or "REPO:FILE.gguf" on the hub.
         revision: of the hub model; None is its main branch.
 
     Raises:
         UnsupportedModelError: the model may be valid, but is not supported here.
         ModelLoadError: no such model, or a broken file; the message names file and field.
     """
+    gguf = gguf_path(name, revision)
+    if gguf is not None:
+        file = open_gguf(gguf)
+        return read_gguf_spec(file), GgufCheckpoint(file)
     path = fetch(name, revision, ["config.json"]) / "config.json"
     config = _read_json(path)
     try:
@@ -66,7 +88,7 @@ def read_model(name: str, revision: str | None = None) -> tuple[DecoderSpec, Che
     return spec, _checkpoint(name, revision)
 
 
-def _checkpoint(name: str, revision: str | None) -> Checkpoint:
+def _checkpoint(name: str, revision: str | None) -> SafetensorsCheckpoint:
     folder = fetch(name, revision, [_SINGLE, _INDEX])
     index = folder / _INDEX
     if (folder / _SINGLE).is_file():
@@ -90,7 +112,7 @@ def _checkpoint(name: str, revision: str | None) -> Checkpoint:
     if not numbers:
         raise ModelLoadError(f"{source} holds no tensor")
     files = tuple(folder / shard for shard in shards)
-    return Checkpoint(str(source), files, numbers.most_common(1)[0][0])
+    return SafetensorsCheckpoint(str(source), files, numbers.most_common(1)[0][0])
 
 
 def _read_index(path: Path) -> dict[str, set[str]]:

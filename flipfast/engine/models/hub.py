@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -14,6 +15,8 @@ from huggingface_hub.errors import (
 )
 
 from flipfast.errors import ModelLoadError
+
+_SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
 def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -41,6 +44,52 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise ModelLoadError(
             f"could not download {name!r}: {type(error).__name__}: {error}"
         ) from error
+
+
+def gguf_path(name: str, revision: str | None) -> Path | None:
+    """The GGUF file that a name stands for, the first one of a split model; None if it is none.
+
+    Args:
+        name: a file, a folder with one model in GGUF and no config.json, or "REPO:FILE.gguf".
+        revision: of the hub model; None is its main branch.
+
+    Raises:
+        ModelLoadError: no such file, a folder with several models, or no way to reach the hub.
+    """
+    path = Path(name).expanduser()
+    if name and path.is_dir() and not (path / "config.json").exists():
+        found = sorted(path.glob("*.gguf"))
+        models = [file for file in found if file == first_shard(file)]
+        if len(models) > 1:
+            names = ", ".join(file.name for file in models)
+            raise ModelLoadError(f"{name!r} holds several GGUF models: name one of {names}")
+        return models[0] if models else found[0] if found else None
+    if path.suffix.lower() != ".gguf":
+        return None
+    if path.is_file():
+        return first_shard(path)
+    repository, colon, file_name = name.rpartition(":")
+    if not colon or repository.count("/") != 1:
+        raise ModelLoadError(
+            f"there is no file {name!r} (looked for {path.absolute()}); a file on the hub is "
+            "'REPO:FILE.gguf'"
+        )
+    folder = fetch(repository, revision, [shard_pattern(file_name)])
+    if not (folder / file_name).is_file():
+        raise ModelLoadError(f"the hub model {repository!r} has no file {file_name!r}")
+    return first_shard(folder / file_name)
+
+
+def first_shard(path: Path) -> Path:
+    """The first file of a split model of which one is named; the path itself for others."""
+    named = _SHARD.fullmatch(path.name)
+    return path if named is None else path.with_name(f"{named[1]}-00001-of-{named[2]}.gguf")
+
+
+def shard_pattern(name: str) -> str:
+    """A pattern of all files of the model that a file belongs to."""
+    named = _SHARD.fullmatch(name)
+    return name if named is None else f"{named[1]}-*-of-{named[2]}.gguf"
 
 
 def local_folder(name: str) -> Path | None:

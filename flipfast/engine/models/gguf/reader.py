@@ -19,7 +19,7 @@ from flipfast.errors import ModelLoadError
 # Stored as they are, and quantised: blocks of 32 or 256 numbers with scales.
 PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 QUANTISED_TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class GgufFile:
 def open_gguf(path: Path) -> GgufFile:
     """Read the metadata of a file and, where it was split, of its siblings.
 
+    Args:
+        path: of the only file, or of the first.
+
     Raises:
         ModelLoadError: a file that is missing, cut off, or no GGUF.
         UnsupportedModelError: a tensor of a type that is not served.
@@ -91,20 +94,23 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files of a model of which one is named, in their order.
+    """The files of a model, in their order.
+
+    Args:
+        path: of the only file, or of the first.
 
     Raises:
         ModelLoadError: one of them is missing.
     """
-    named = _SHARD.fullmatch(path.name)
+    named = _FIRST_SHARD.fullmatch(path.name)
     if named is None:
         return [path]
-    stem, _, n = named.groups()
+    stem, n = named.groups()
     parts = [path.with_name(f"{stem}-{i:05d}-of-{n}.gguf") for i in range(1, int(n) + 1)]
     for part in parts:
         if not part.is_file():
             raise ModelLoadError(f"{path} is one of {int(n)} files, and {part.name} is missing")
-    return parts or [path]
+    return parts
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:

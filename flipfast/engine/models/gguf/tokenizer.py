@@ -35,6 +35,9 @@ _SPLITS = {
 }
 _WHOLE_WORDS = ("llama-bpe", "llama-v3", "llama3")  # a word that is a token is not merged
 
+# Control tokens that llama.cpp takes for the end of an output, whatever the file says.
+_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>")
+
 
 def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
     """The tokenizer and the chat template.
@@ -62,6 +65,18 @@ def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **named,
     )
+
+
+def read_gguf_end_ids(file: GgufFile) -> frozenset[int]:
+    """Tokens that end an output: those that the file names, and those that llama.cpp knows."""
+    named = [
+        file.field(f"tokenizer.ggml.{role}_token_id", (int, type(None)))
+        for role in ("eos", "eot", "eom")
+    ]
+    tokens = _tokens(file)
+    pairs = enumerate(zip(tokens, _types(file, tokens), strict=True))
+    known = [i for i, (token, kind) in pairs if kind == _CONTROL and token in _ENDS]
+    return frozenset(i for i in (*named, *known) if i is not None)
 
 
 def _byte_level(file: GgufFile) -> Tokenizer:
