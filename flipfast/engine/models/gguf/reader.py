@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,15 +118,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
     try:
         reader = _Reader(path)
         fields = {name: _value(field) for name, field in reader.fields.items()}
-        found = [
-            GgufTensor(
-                tensor.name,
-                tensor.tensor_type.name,
-                tuple(int(n) for n in reversed(tensor.shape)),
-                np.asarray(tensor.data),
-            )
-            for tensor in reader.tensors
-        ]
+        found = [_tensor(tensor) for tensor in reader.tensors]
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
         raise ModelLoadError(f"{path} is cut off, or no GGUF file: {reason}") from error
@@ -136,6 +129,13 @@ def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
                 f"{path}: the tensor {tensor.name} is {tensor.kind}; served are {served}"
             )
     return fields, found
+
+
+def _tensor(read: Any) -> GgufTensor:
+    shape = tuple(int(n) for n in reversed(read.shape))
+    if math.prod(shape) != read.n_elements or not read.n_elements:  # gguf's product overflows
+        raise ValueError(f"the tensor {read.name} has shape {shape}")
+    return GgufTensor(read.name, read.tensor_type.name, shape, np.asarray(read.data))
 
 
 def _value(field: Any) -> Any:
