@@ -160,6 +160,7 @@ def test_a_name_that_is_no_file(name: str) -> None:
     [
         ({"llama.embedding_length": None}, "'llama.embedding_length' is None"),
         ({"llama.block_count": "three"}, "'llama.block_count' is 'three'"),
+        ({"llama.block_count": 2**31}, "is 2147483648, there are tensors of 3 blocks"),
         ({"llama.rope.scaling.type": "longrope"}, "rope scaling of the type 'longrope'"),
         ({"llama.expert_count": 8}, "mixtures of experts"),
         ({"llama.attention.head_count_kv": 3}, "num_key_value_heads 3"),

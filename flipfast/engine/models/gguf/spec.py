@@ -53,13 +53,19 @@ def _common(
         value: int = file.field(f"{architecture}.{name}", int, default)
         return value
 
+    n_layers = len({name.split(".")[1] for name in shapes if name.startswith("blk.")})
+    if number("block_count") != n_layers:
+        raise ModelLoadError(
+            f"{file.path}: the field '{architecture}.block_count' is {number('block_count')}, "
+            f"there are tensors of {n_layers} blocks"
+        )
     hidden_size = number("embedding_length")
     n_heads = number("attention.head_count")
     return {
         "vocab_size": shapes["token_embd.weight"][0],
         "hidden_size": hidden_size,
         "intermediate_size": number("feed_forward_length"),
-        "num_hidden_layers": number("block_count"),
+        "num_hidden_layers": n_layers,
         "num_attention_heads": n_heads,
         "num_key_value_heads": number("attention.head_count_kv", n_heads),
         "head_dim": number("attention.key_length", hidden_size // max(n_heads, 1)),
