@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bench.curves import Curve
 from bench.draft_curve import break_even
 from bench.scripted import Run, Script, ScriptedModel, load_shape, script_of
 from bench.sizes import FULL, QUICK, DraftCurves
@@ -63,16 +62,18 @@ def bench_curve(
     scripts: list[Script],
     length: int | None,
 ) -> None:
-    curve = Curve("acceptance", "speed", f"{curves}, draft {draft_name(length)}")
-    benchmark.group = curve.group
+    benchmark.group = "speed against acceptance"
     model.write(scripts[0])  # what a first run sets up
     if length is None:
         measure(model, scripts[0], curves.acceptances, length)  # what the engine learns
     rounds = [measure(model, script, curves.acceptances, length) for script in scripts[1:]]
     points = [point(curves.requests.n, acceptance, rounds) for acceptance in curves.acceptances]
     benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
-    curve.note(benchmark, points)
     benchmark.extra_info.update(
+        curve=points,
+        x_name="acceptance",
+        y_name="speed",
+        series=f"{curves}, draft {draft_name(length)}",
         shape=curves.shape,
         dtype=model.dtype,
         batch=curves.batch,

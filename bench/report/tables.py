@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.facts import ROOT
-from bench.report.page import load_sections, markdown_table
-from bench.report.parts import Table
+from bench.report.page import Table, markdown_table, read_run, tables
 from bench.results import FILE
 
 RESULTS = ROOT / "bench" / "results"
@@ -37,11 +36,11 @@ def filled(text: str, results: Path = RESULTS) -> str:
     Raises:
         ValueError: a stored run has no such table, or cannot be read.
     """
-    tables = functools.cache(_tables)
+    cached = functools.cache(lambda stored: tables(read_run(stored)))
 
     def fill(found: re.Match[str]) -> str:
         stored = results / found["device"] / FILE
-        table = _table(tables(stored), found["name"], stored) if stored.is_file() else ""
+        table = _table(cached(stored), found["name"], stored) if stored.is_file() else ""
         return f"{found['begin']}{table}{found['end']}"
 
     return _MARKED.sub(fill, text)
@@ -75,14 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(options.check and bool(differ))
 
 
-def _tables(stored: Path) -> dict[str, Table]:
-    return {table.key: table for part in load_sections(stored)[1] for table in part.tables}
-
-
-def _table(tables: dict[str, Table], name: str, stored: Path) -> str:
-    if name not in tables:
-        raise ValueError(f"{stored} has no table {name!r}: it has {', '.join(tables)}")
-    return f"\n{markdown_table(tables[name])}\n\n"
+def _table(known: dict[str, Table], name: str, stored: Path) -> str:
+    if name not in known:
+        raise ValueError(f"{stored} has no table {name!r}: it has {', '.join(known)}")
+    return f"\n{markdown_table(known[name])}\n\n"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run_benchmarks(
         gpu: only those that need a CUDA device.
         only: names of suites, as `text_core` for bench/bench_text_core.py; none runs all.
         groups: a JSONL file with the workloads' rows; None takes those that the checkout has.
-        report: whether report.html and report.md are written beside the stored run.
+        report: whether report.md and its pictures are written beside the stored run.
         run: the file of an earlier run whose report is written, and nothing run; None for none.
         out: a folder for all that is written; None for bench/results/<device> of the checkout.
 
