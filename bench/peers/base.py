@@ -45,7 +45,7 @@ class Job:
 
 
 class Peer(Protocol):
-    """A loaded engine.
+    """An engine that is loaded for a job: a class whose argument that is.
 
     Attributes:
         version: of its package.
@@ -59,15 +59,7 @@ class Peer(Protocol):
         """Drop what earlier calls left in caches of prefixes; not timed."""
 
     def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """Continue prompts greedily.
-
-        Args:
-            prompts: token ids.
-            max_new_tokens: most new tokens of each.
-
-        Returns:
-            The new tokens of each prompt, up to an end token and without it.
-        """
+        """The new tokens of each prompt, greedily, up to an end token and without it."""
 
     def close(self) -> None:
         """Give its memory back."""

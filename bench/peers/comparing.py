@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from bench.peers import OURS
-from bench.peers.process import Run
+from bench.peers.process import OURS, Run
 
 # Least share of rows that must agree. In float32 these are whole outputs, of which a tie in the
 # last bits may take one or the other; in bfloat16, where ties are common and everything behind one

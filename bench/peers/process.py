@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.peers import PEERS
 from bench.peers.base import Job, Peer, PeerUnavailable
 
+OURS = "flipfast"
+PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {  # module, class, options besides the job
+    OURS: ("engines", "Native", {}),
+    "flipfast-fast": ("engines", "Native", {"deterministic": False}),
+    "transformers": ("huggingface", "Generate", {}),
+    "transformers-continuous": ("huggingface", "Continuous", {}),
+    "vllm": ("engines", "Vllm", {}),
+    "sglang": ("engines", "Sglang", {}),
+    "llama.cpp": ("llama_cpp", "LlamaCpp", {}),
+    "ctranslate2": ("ctranslate2", "Ctranslate2", {}),
+}
 _CLOSE_SECONDS = 10.0
 
 
@@ -60,8 +70,7 @@ class PeerProcess:
         context = multiprocessing.get_context("spawn")
         self._end = time.monotonic() + limit_s
         self._pipe, theirs = context.Pipe()
-        entry = PEERS[name]
-        arguments = (theirs, entry.module, job, entry.options, list(paths))
+        arguments = (theirs, *PEERS[name], job, list(paths))
         self._process = context.Process(target=_serve, args=arguments)
         self._process.start()
         theirs.close()
@@ -103,17 +112,24 @@ class PeerProcess:
 
 
 def _serve(
-    pipe: Connection, module: str, job: Job, options: dict[str, Any], paths: list[str]
+    pipe: Connection, module: str, kind: str, options: Any, job: Job, paths: list[str]
 ) -> None:
     """Load the peer and answer until the pipe is closed; a string says why there is no answer."""
     sys.path[:0] = paths
     inherited = os.environ.get("PYTHONPATH")  # of processes that the peer starts
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [inherited])])
     try:
-        peer: Peer = importlib.import_module(f"bench.peers.{module}").load(job, **options)
+        load = getattr(importlib.import_module(f"bench.peers.{module}"), kind)
+        peer: Peer = load(job, **options)
         pipe.send((peer.version, peer.settings))
         while True:
-            pipe.send(_answer(peer, job.device, *pipe.recv()))
+            prompts, max_new_tokens = pipe.recv()
+            peer.forget()
+            started = time.perf_counter()
+            outputs = peer.generate(prompts, max_new_tokens)
+            seconds = time.perf_counter() - started
+            peak = peak_memory_mib(job.device)
+            pipe.send((outputs, seconds, peak, sum(map(len, outputs))))
     except EOFError:
         peer.close()
     except ModuleNotFoundError as error:
@@ -123,14 +139,6 @@ def _serve(
     except Exception as error:
         traceback.print_exc()
         pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-
-def _answer(peer: Peer, device: str, prompts: list[list[int]], max_new_tokens: int) -> Any:
-    peer.forget()
-    started = time.perf_counter()
-    outputs = peer.generate(prompts, max_new_tokens)
-    seconds = time.perf_counter() - started
-    return outputs, seconds, peak_memory_mib(device), sum(map(len, outputs))
 
 
 def peak_memory_mib(device: str) -> int:
