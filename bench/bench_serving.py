@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bench.sizes import FULL, Sizes
+from bench.sizes import FULL, Sizes, Workload
 from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 from flipfast.client import AsyncFlipClient, FlipClient
@@ -47,11 +47,15 @@ class Asked(NamedTuple):
     warm_up: Rows
 
 
-@pytest.fixture(scope="module")
-def rows(sizes: Sizes, source: Groups | None) -> Asked:
-    groups = take(sizes.workloads["rl-step"], source, n_more=N_WARM_UP)
+def asked(workload: Workload, source: Groups | None) -> Asked:
+    groups = take(workload, source, n_more=N_WARM_UP)
     parts = (columns(groups[:-N_WARM_UP]), columns(groups[-N_WARM_UP:]))
     return Asked(*(list(zip(*part, strict=True)) for part in parts))
+
+
+@pytest.fixture(scope="module")
+def rows(sizes: Sizes, source: Groups | None) -> Asked:
+    return asked(sizes.workloads["rl-step"], source)
 
 
 def in_process(rows: Asked) -> Served:
@@ -260,9 +264,7 @@ def bench_stream(
     given = only or workload.rows_per_s
     if not (given if load == GIVEN else not only and load in sizes.stream_shares):
         pytest.skip("not at this size, or not with --rate")
-    groups = take(workload, source, n_more=N_WARM_UP)
-    parts = (columns(groups[:-N_WARM_UP]), columns(groups[-N_WARM_UP:]))
-    rows = Asked(*(list(zip(*part, strict=True)) for part in parts))
+    rows = asked(workload, source)
     expected, capacity = in_process(rows)
     rate = float(given if isinstance(load, str) else load * capacity)
     due = arrival_times(len(rows.counted), rate)
@@ -272,21 +274,14 @@ def bench_stream(
         asyncio.run(by_callers(client.score_row, rows.warm_up, 1))
         run = lambda: asyncio.run(send(client.score_row, rows.counted, due, expected))  # noqa: E731
         latencies = benchmark.pedantic(run, rounds=1)
-    shares = {f"p{x}_ms": 1e3 * percentile(latencies, x) for x in (50, 90, 99)}
-    benchmark.extra_info.update(
-        n_rows=len(due), rate=rate, share_of_capacity=rate / capacity, **shares
-    )
+    found = {f"p{x}_ms": 1e3 * float(np.percentile(latencies, x)) for x in (50, 90, 99)}
+    benchmark.extra_info.update(rate=rate, share_of_capacity=rate / capacity, **found)
 
 
 def arrival_times(n: int, rows_per_s: float, seed: int = 0) -> list[float]:
     """Seconds after the start at which n rows are due: a Poisson process."""
     rng = random.Random(seed)
     return list(accumulate(rng.expovariate(rows_per_s) for _ in range(n)))
-
-
-def percentile(seconds: Sequence[float], share: float) -> float:
-    """The seconds within which so many percent of the rows had their rewards."""
-    return float(np.percentile(seconds, share, method="inverted_cdf"))
 
 
 async def send(

@@ -1,4 +1,4 @@
-"""The text core on AlpacaEval-sized texts: words, F1, the parsers, draft lookup.
+"""The text core on AlpacaEval-sized texts: words and F1.
 
 Each is C++ against Python on the same texts, with equal results. A peer is timed in turns with the
 core on one thread; `flipfast_speedup` is how many times as fast the core was, median of the pairs.
@@ -7,7 +7,6 @@ core on one thread; `flipfast_speedup` is how many times as fast the core was, m
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -16,22 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
-from bench.models import EMBEDDED
 from bench.sizes import Sizes, Workload
 from bench.workloads import Groups, columns, take
-from flipfast._core import Drafter, word_hashes
-from flipfast.engine.sequence import MAX_DRAFT
+from flipfast._core import word_hashes
 from flipfast.metrics import overlap_f1
 from flipfast.metrics.reference_words import word_hashes_py
 from flipfast.metrics.word_f1_py import word_f1
-from flipfast.parsing import parse_reference, parse_robust
-from tests.draft.slow_drafter import SlowDrafter
 
 _PEER_ROUNDS = 5
-_DRAFTS: Any = ([MAX_DRAFT], 0.1)  # tokens of a draft; least chance of one to be right
-_CHECKED_DRAFTS = 16  # the slow drafter takes its time
 
 Pairs = tuple[list[str], list[str]]  # predictions and references
 
@@ -94,53 +86,6 @@ def published_f1(path: str | None) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.f1_score
-
-
-EXTRACTORS: dict[str, Callable[[str], Any]] = {
-    "robust": lambda text: parse_robust(text)[0],
-    "published": lambda text: parse_reference(text)[0],
-}
-
-
-@pytest.mark.parametrize("which", list(EXTRACTORS))
-def bench_extract(benchmark: Any, pairs: Pairs, which: str) -> None:
-    """The instruction in each output, which is an object on one line."""
-    outputs = [
-        json.dumps({"REASONING": x[:80], "INFERRED INSTRUCTION": x}, ensure_ascii=False)
-        for x in pairs[1]
-    ]
-    assert list(map(EXTRACTORS[which], outputs)) == pairs[1]
-    benchmark.group = "extract"
-    benchmark(lambda: list(map(EXTRACTORS[which], outputs)))
-    note(benchmark, outputs=len(outputs))
-
-
-@pytest.fixture(scope="module")
-def sources(pairs: Pairs) -> list[list[list[int]]]:
-    """What outputs may repeat: the instruction and the response, as token ids."""
-    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
-    texts = zip(pairs[1], pairs[0], strict=True)
-    found = ([tokenizer.encode(text).ids for text in pair] for pair in texts)
-    return [[[-1, *instruction], response] for instruction, response in found]
-
-
-def bench_draft_lookup(benchmark: Any, sources: list[list[list[int]]]) -> None:
-    """Indices of many outputs' sources, and a draft for each that has begun."""
-    begun = [(each, each[0][1:3]) for each in sources]
-    slow = SlowDrafter(MAX_DRAFT)
-    few = begun[:_CHECKED_DRAFTS]
-    expected = [slow.propose(slow.open(*each), MAX_DRAFT, _DRAFTS[1]) for each in few]
-    assert propose(few) == expected
-    benchmark.group = "draft lookup"
-    benchmark(propose, begun)
-    note(benchmark, outputs=len(sources))
-
-
-def propose(begun: list[tuple[list[list[int]], list[int]]]) -> Any:
-    """Tokens and their chances, by a drafter that knows nothing else."""
-    drafter = Drafter(MAX_DRAFT)
-    handles = [drafter.open(*each) for each in begun]
-    return drafter.propose(handles, _DRAFTS[0] * len(handles), _DRAFTS[1])
 
 
 def time_peer(benchmark: Any, peer: Callable[[], Any], core: Callable[[], Any]) -> None:

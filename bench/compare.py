@@ -32,11 +32,12 @@ import pytest
 from pytest_benchmark.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files, or pytest's ids: the text core, kernels, whole rewards.
+# Files, or pytest's ids: the text core, whole rewards.
 COMPARED = (
-    "bench/bench_text_core.py",
-    "bench/bench_cpu_ops.py",
+    "bench/bench_text_core.py::bench_words[core]",
+    "bench/bench_text_core.py::bench_f1[threads=1]",
     *(f"bench/bench_reward.py::bench_rl_step[cpu-{x}]" for x in ("standalone", "direct")),
+    "bench/bench_reward.py::bench_rl_step[cpu-likelihood]",
 )
 SECONDS, FEWEST, MOST = 10.0, 8, 80  # of a benchmark; rounds of old, new, new, old
 SMALLEST, LOUD = 0.07, 0.1  # a change that is told; noise that hides what a user would notice

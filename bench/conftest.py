@@ -25,17 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
-    group.addoption(
-        "--rate", type=float, metavar="N", help="rows/s that a stream has, and no other"
-    )
-    group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
-    group.addoption(
-        "--peer-path",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder of packages for peers alone; repeatable",
-    )
+    group.addoption("--rate", type=float, metavar="N", help="rows/s of a stream, and no other")
+    packages = {"metavar": "DIR", "help": "folder of packages for peers alone; repeatable"}
+    group.addoption("--peer-path", action="append", default=[], **packages)
     group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
     group.addoption("--reference", metavar="FILE", help="published module that has f1_score")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
@@ -47,26 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_min_rounds = 3
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["sizes"] = "quick" if config.getoption("--quick") else "full"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the collected benchmarks keep those that `--only` names; a name without parameters is all
-    of them, a file's is all that is in it.
-    """
-    wanted = config.getoption("--only")
-    if wanted:
-        kept = [item for item in items if _named(item.nodeid, wanted)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
-
-
-def _named(node_id: str, names: list[str]) -> bool:
-    starts = (name + end for name in names for end in ("[", "::"))
-    return node_id in names or node_id.startswith(tuple(starts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,6 +56,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
 ) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-# What stands beside every figure and is none: conftest notes it, with the versions below.
-NOTED = ("date", "device", "threads")
 PACKAGES = ("flipfast", "torch", "triton", "transformers")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +33,8 @@ def versions() -> dict[str, str]:
 
 def conditions_of(info: Mapping[str, Any]) -> dict[str, str]:
     """Of what a benchmark noted, the conditions that it was measured under."""
-    names = (*NOTED, "commit", "python", *PACKAGES, "cuda")
+    names = ("date", "device", "threads", "commit", "python", *PACKAGES, "cuda")
     return {name: str(info[name]) for name in names if name in info}
-
-
-def figures_of(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest of it."""
-    known = conditions_of(info)
-    return {name: value for name, value in info.items() if name not in known}
 
 
 @functools.cache

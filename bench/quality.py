@@ -10,7 +10,7 @@ import argparse
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.facts import ROOT
@@ -18,6 +18,7 @@ from bench.facts import ROOT
 DATA = ROOT.parent / "shared" / "data"
 METRICS = ("f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu")
 GUARDS = ("report", "mask", "discount")
+JUDGES = ("flip", "likelihood", "pointwise", "pairwise", "listwise", "p_true")
 SHOWN = ("eval", "metrics", "consistency", "attack", "guards")
 
 
@@ -25,9 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run them; 1 where one failed."""
     options, model_options = _parse(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    groups = _plain(options.groups, options.out)
+    groups = options.groups
+    if groups.suffix == ".gz":
+        groups = options.out / groups.stem
+        groups.write_bytes(gzip.decompress(options.groups.read_bytes()))
     failed = []
-    for name, command in _commands(options.preferences, groups, options.out):
+    for name, command in _commands(options.preferences, groups, options.out).items():
         if options.only and name not in options.only:
             continue
         print(f"{name}: flipfast {' '.join(command)}", flush=True)
@@ -46,35 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(bool(failed))
 
 
-def _commands(preferences: Path, groups: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
-    def kept(name: str) -> list[str]:
-        return ["--plot", str(out / f"{name}.png"), "--json-out", str(out / f"{name}.json")]
-
-    def raters(*names: str) -> list[str]:
-        return [part for name in names for part in ("--rater", name)]
-
-    def variants(*options: str) -> list[str]:
-        return [part for option in options for part in ("--variant", option)]
-
-    judges = raters("flip", "likelihood", "pointwise", "pairwise", "listwise", "p_true")
-    yield "eval", ["eval", str(preferences), *judges, *kept("eval")]
-    metrics = raters("flip", *(f"flip:metric={metric}" for metric in METRICS))
-    yield "metrics", ["eval", str(preferences), *metrics, *kept("metrics")]
-    few = ["--limit", "12"]
-    yield "consistency", ["consistency", str(groups), *few, *kept("consistency")]
-    fewer = ["--limit", "4", "--climb", "40", *raters("flip", "likelihood", "p_true")]
-    yield "attack", ["attack", str(groups), *fewer, *kept("attack")]
-    guards = variants(*(f"copy_guard={guard}" for guard in GUARDS))
-    yield "guards", ["agree", str(groups), *guards, *kept("guards")]
-
-
-def _plain(groups: Path, out: Path) -> Path:
-    """The groups' file, or what is in it where it is compressed."""
-    if groups.suffix != ".gz":
-        return groups
-    plain = out / groups.stem
-    plain.write_bytes(gzip.decompress(groups.read_bytes()))
-    return plain
+def _commands(preferences: Path, groups: Path, out: Path) -> dict[str, list[str]]:
+    metrics = " ".join(f"--rater flip:metric={metric}" for metric in METRICS)
+    guards = " ".join(f"--variant copy_guard={guard}" for guard in GUARDS)
+    judges = " ".join(f"--rater {judge}" for judge in JUDGES)
+    few = "--limit 4 --climb 40 --rater flip --rater likelihood --rater p_true"
+    found = {
+        "eval": ("eval", preferences, judges),
+        "metrics": ("eval", preferences, f"--rater flip {metrics}"),
+        "consistency": ("consistency", groups, "--limit 12"),
+        "attack": ("attack", groups, few),
+        "guards": ("agree", groups, guards),
+    }
+    return {
+        name: [
+            *(command, str(path), *options.split()),
+            *("--plot", str(out / f"{name}.png"), "--json-out", str(out / f"{name}.json")),
+        ]
+        for name, (command, path, options) in found.items()
+    }
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

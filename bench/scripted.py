@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as SequenceOf
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -54,33 +54,22 @@ class Script:
         ]
 
 
-def random_script(
-    n: int,
-    *,
-    n_prompt: int,
-    n_shared: int,
-    n_out: int | SequenceOf[int],
-    vocab: int,
-    seed: int = 0,
-) -> Script:
-    """n prompts that share their first n_shared tokens, and the seed's outputs.
-
-    Args:
-        n, n_prompt, n_shared: see above; a prompt has n_prompt tokens.
-        n_out: tokens of all outputs, or of each.
-        vocab: of the model.
-        seed: of the outputs.
-    """
-    requests = random_requests(n, n_prompt=n_prompt, n_shared=n_shared, vocab=vocab - 1)
-    lengths = [n_out] * n if isinstance(n_out, int) else n_out
-    prompts = [list(request.prompt_ids) for request in requests]
-    return Script(prompts, random_outputs(lengths, vocab=vocab, seed=seed))
-
-
 def random_outputs(lengths: SequenceOf[int], *, vocab: int, seed: int = 0) -> list[list[int]]:
     """Outputs of these lengths, in tokens; a guess that is wrong is in the vocabulary, too."""
     rng = random.Random(f"outputs {seed}")
     return [[rng.randrange(vocab - 1) for _ in range(length)] for length in lengths]
+
+
+def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
+    """Random requests for a model, with the outputs of a seed."""
+    asked = random_requests(
+        requests.n,
+        n_prompt=requests.n_prompt,
+        n_shared=requests.n_shared,
+        vocab=model.vocab_size - 1,
+    )
+    outputs = random_outputs([requests.n_out] * requests.n, vocab=model.vocab_size, seed=seed)
+    return Script([list(request.prompt_ids) for request in asked], outputs)
 
 
 def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None) -> Script:
@@ -106,18 +95,11 @@ def output_lengths(n: int, seed: int = 0) -> list[int]:
 
 
 class FixedDrafts(Drafting):
-    """Drafts of one length, whatever becomes of them.
-
-    Args:
-        guesses: for each seed of a sequence, what its drafts are taken from.
-        length: tokens of a draft.
-        overlap: see Drafting.
-    """
+    """Drafts of one length, from a guess for each seed of a sequence, whatever becomes of them."""
 
     def __init__(self, guesses: SequenceOf[SequenceOf[int]], length: int, *, overlap: bool) -> None:
         super().__init__(overlap=overlap)
-        self._guesses = guesses
-        self._length = length
+        self._guesses, self._length = guesses, length
 
     def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
         """Add a draft to each chunk that samples."""
@@ -157,9 +139,7 @@ class ScriptedModel:
     Attributes:
         vocab_size: of the model.
         dtype: of its weights.
-        device: "cpu" or "cuda".
-        max_seqs: sequences at a time.
-        n_pages: there are, of page_size tokens and page_bytes in all layers.
+        page_bytes: of a page of its cache, in all layers.
 
     Args:
         model: the folder of its checkpoint, or what `read_model` would say of it.
@@ -173,12 +153,8 @@ class ScriptedModel:
         runner = self._model._runner
         assert runner is not None
         self.dtype = str(runner.decoder.ops.weight_dtype).removeprefix("torch.")
-        self.device = runner.device.type
-        self.max_seqs = self._model.engine.max_seqs
-        self.n_pages = self._model.engine.counters.pages
-        self.page_size = runner._attention.page_size
         self.page_bytes = runner._attention.page_bytes() * len(spec.layers)
-        self._overlap = self.device == "cuda"
+        self._overlap = runner.device.type == "cuda"
         self._compute = runner.run
         runner.run = self._step  # type: ignore[method-assign]
         self._outputs: list[list[int]] = []
@@ -205,14 +181,17 @@ class ScriptedModel:
         Raises:
             AssertionError: an output is not the script's.
         """
-        drafting: Drafting | None = None
+        engine = self._model.engine
+        engine._drafting = None
         offered: list[tuple[list[int], ...]] = [()] * len(script.prompts)
         if acceptance is not None:
             guesses = script.guesses(acceptance)
-            drafting = self._drafting(guesses, acceptance, length)
+            if length is not None:
+                engine._drafting = FixedDrafts(guesses, length, overlap=self._overlap)
+            else:
+                fresh = Drafting(overlap=self._overlap)
+                engine._drafting = self._adaptive.setdefault(acceptance, fresh)
             offered = [([-1, *guess],) for guess in guesses]
-        engine = self._model.engine
-        engine._drafting = drafting
         if not keep_prefixes:
             engine.forget_prefixes()
         engine._scheduler.cache.pool.peak_held = 0
@@ -248,15 +227,6 @@ class ScriptedModel:
         """Give the model's memory back."""
         self._model.close()
 
-    def _drafting(
-        self, guesses: list[list[int]], acceptance: float, length: int | None
-    ) -> Drafting:
-        if length is not None:
-            return FixedDrafts(guesses, length, overlap=self._overlap)
-        if acceptance not in self._adaptive:
-            self._adaptive[acceptance] = Drafting(overlap=self._overlap)
-        return self._adaptive[acceptance]
-
     def _step(self, plan: StepPlan) -> StepResult:
         result = self._compute(plan)
         tokens = [token for chunk in result.chunks for token in self._next(chunk)]
@@ -272,8 +242,3 @@ def load_shape(shape: str, device: str, **options: Any) -> ScriptedModel:
     """The embedded model under its name, else random weights in one of bench.shapes.SHAPES."""
     model = EMBEDDED if shape == "embedded" else random_model(shape, device)
     return ScriptedModel(model, device=device, **options)
-
-
-def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
-    """Random requests for a model, with the outputs of a seed."""
-    return random_script(**asdict(requests), vocab=model.vocab_size, seed=seed)

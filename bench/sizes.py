@@ -75,8 +75,6 @@ class Sizes:
     peer_rows: int  # of an RL step, for peers
     peer_new_tokens: int  # most that any of them writes for one
     published_rows: int  # of these, for the published pipeline
-    op_products: tuple[tuple[int, int], ...]  # (inputs, outputs) of the CPU's products
-    op_rows: tuple[int, ...]
     more_cases: bool  # every pair of options, every source of groups, and Ray
     callers: int  # that ask a server for a row at a time
     latency_rounds: int  # how often each of 32 rows is asked for, alone
@@ -158,9 +156,6 @@ FULL = Sizes(
     peer_rows=96,
     peer_new_tokens=128,
     published_rows=32,
-    # Gate and up, qkv, down of Qwen3-0.6B; gate and up, down of the embedded model.
-    op_products=((1024, 3072), (1024, 4096), (3072, 1024), (320, 1792), (896, 320)),
-    op_rows=(1, 8, 32, 512),
     more_cases=True,
     callers=64,
     latency_rounds=20,
@@ -185,8 +180,6 @@ QUICK = replace(
         DraftCurves("embedded", "cpu", 8, _ON_CPU, (None,), _FEW),
         DraftCurves("qwen3-0.6b", "cuda", 32, _DRAFTED, (None,), _FEW),
     ),
-    op_products=((1024, 3072), (320, 1792)),
-    op_rows=(32,),
     more_cases=False,
     callers=16,
     latency_rounds=2,

@@ -104,7 +104,7 @@ def tables(run: Run) -> dict[str, Table]:
         "headline": _headline(run),
         "ratios": _ratios(run),
         "settings": _settings(run),
-        "skipped": _skipped(run),
+        "did not run": _skipped(run),
         "latency": _latency(run),
         **{name: _curve(name, series) for name, series in curves(run).items()},
     }
@@ -171,9 +171,8 @@ def _settings(run: Run) -> Table:
 
 
 def _skipped(run: Run) -> Table:
-    reasons = ((row["name"].partition("[")[0], row["reason"]) for row in run.get("skipped", ()))
-    rows = [[*names, number(n)] for names, n in Counter(reasons).items()]
-    return Table(["benchmark", "reason", "times"], rows)
+    counted = Counter(row["reason"] for row in run.get("skipped", ()))
+    return Table(["why", "benchmarks"], [[why, number(n)] for why, n in counted.items()])
 
 
 def _latency(run: Run) -> Table:
@@ -211,19 +210,13 @@ def sides(name: str) -> tuple[str, str]:
 
 
 def roofs_of(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
-    """By device and dtype bytes and operations a second, medians of what was measured."""
-    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    """By device and dtype bytes and operations a second, of the last that was measured."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for _, _, info in _benchmarks(run):
         if "copy_gb_per_s" in info:
-            found.setdefault(info["device"], {}).setdefault(info["dtype"], []).append(info)
-    names = ("copy_gb_per_s", "product_gflop_per_s")
-    return {
-        device: {
-            dtype: tuple(1e9 * median(x[name] for x in infos) for name in names)  # type: ignore[misc]
-            for dtype, infos in dtypes.items()
-        }
-        for device, dtypes in found.items()
-    }
+            roof = 1e9 * info["copy_gb_per_s"], 1e9 * info["product_gflop_per_s"]
+            found.setdefault(info["device"], {})[info["dtype"]] = roof
+    return found
 
 
 def points_of(run: Run, device: str) -> dict[str, list[tuple[float, float]]]:
