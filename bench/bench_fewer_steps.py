@@ -13,6 +13,7 @@ made of those that its recipe leaves out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,7 +78,7 @@ def bench_groups(
 def bench_best_of_n(benchmark: Any, workload: Groups, sizes: Sizes, style: str) -> None:
     """The best of each group, a call a group: `score` against `score_best_of`, the same winners."""
     benchmark.group = "best-of-n, cpu"
-    ways = ({"style": style}, best_by_score), ({"style": style}, best_by_pruning)
+    ways = [({"style": style}, partial(best_of, prune=prune)) for prune in (False, True)]
     runs = compare(benchmark, workload, sizes, *ways, same=True)
     rewards_per_s = medians([pruned for _, pruned in runs])["rewards_per_s"]
     benchmark.extra_info.update(rewards_per_s=rewards_per_s, shape="embedded", style=style)
@@ -124,26 +125,18 @@ def scored(reward: FlipReward, groups: Groups) -> Run:
     return score(reward, groups)[1]
 
 
-def best_by_score(reward: FlipReward, groups: Groups) -> Run:
+def best_of(reward: FlipReward, groups: Groups, *, prune: bool) -> Run:
+    """The winners' places and rewards, a call a group, and what each group took."""
+
     def best(instruction: str, responses: list[str]) -> tuple[int | None, float | None, int]:
-        batch = reward.score([instruction] * len(responses), responses)
-        place = max(range(len(batch)), key=lambda i: (batch.rewards[i] or 0.0, -i))
+        if prune:
+            batch: Any = reward.score_best_of(instruction, responses)
+            place = batch.best
+        else:
+            batch = reward.score([instruction] * len(responses), responses)
+            place = max(range(len(batch)), key=lambda i: (batch.rewards[i] or 0.0, -i))
         return place, batch.rewards[place], sum(batch.n_output_tokens)
 
-    return _winners(reward, groups, best)
-
-
-def best_by_pruning(reward: FlipReward, groups: Groups) -> Run:
-    def best(instruction: str, responses: list[str]) -> tuple[int | None, float | None, int]:
-        batch = reward.score_best_of(instruction, responses)
-        found = batch.rewards[batch.best] if batch.best is not None else None
-        return batch.best, found, sum(batch.n_output_tokens)
-
-    return _winners(reward, groups, best)
-
-
-def _winners(reward: FlipReward, groups: Groups, best: Callable[..., Any]) -> Run:
-    """The winners' places and rewards, a call a group, and what each group took."""
     found, counted = counting(reward, lambda: [best(*group) for group in groups])
     figures = {
         "passes_a_group": counted["sampling_passes"] / len(groups),

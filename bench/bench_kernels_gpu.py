@@ -106,16 +106,6 @@ def bench_attention(
 
 
 @pytest.mark.parametrize("m", [32, 4096])
-def bench_rms_norm(measure: Any, gpu: Gpu, m: int) -> None:
-    measure("rms_norm", cases.norm(m, 4096, gpu.device))
-
-
-@pytest.mark.parametrize("m", [32, 4096])
-def bench_gated(measure: Any, gpu: Gpu, m: int) -> None:
-    measure("gated", cases.activation(m, 12288, gpu.device))
-
-
-@pytest.mark.parametrize("m", [32, 4096])
 def bench_norm_rope_write(measure: Any, gpu: Gpu, m: int) -> None:
     measure("norm_rope_write", cases.norm_rope(m, HEADS[0], gpu.device))
 

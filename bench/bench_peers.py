@@ -20,10 +20,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from bench.facts import peak_memory_mib
 from bench.models import EMBEDDED, random_requests, save_random_model
 from bench.peers.base import Job, PeerUnavailable
 from bench.peers.comparing import Interleaved, measure, rates
-from bench.peers.process import OURS, PeerProcess, Run, peak_memory_mib
+from bench.peers.process import OURS, PeerProcess, Run
 from bench.shapes import SHAPES
 from bench.sizes import PEER_LOADS, Sizes
 from bench.workloads import Groups, columns, take
@@ -43,19 +44,12 @@ Texts = tuple[list[str], list[str]]
 
 @dataclass(frozen=True)
 class Task:
-    """Requests, and our engine that has answered them.
+    """Requests that engines are compared on."""
 
-    Attributes:
-        name: of the group of benchmarks.
-        job: what engines get ready for.
-        prompts: token ids.
-        rounds: of each peer.
-    """
-
-    name: str
-    job: Job
-    prompts: list[list[int]]
-    rounds: int
+    name: str  # of the group of benchmarks
+    job: Job  # what engines get ready for
+    prompts: list[list[int]]  # token ids
+    rounds: int  # of each peer
 
     @property
     def facts(self) -> dict[str, object]:

@@ -44,7 +44,7 @@ def sweep(
     series: str,
     rounds: int,
 ) -> None:
-    """Time a sweep over all sizes, after one that is not timed; note medians of the figures.
+    """Time sweeps over all sizes, after one that is not timed; note medians of the figures.
 
     Args:
         benchmark: the fixture.
@@ -53,7 +53,7 @@ def sweep(
             else returns its figures. What `prepare` does itself is not timed.
         names: of the size and of the main figure.
         series: whose figures these are.
-        rounds: sweeps that are timed.
+        rounds: sweeps.
     """
     for x in xs:
         prepare(x)()
@@ -89,7 +89,9 @@ def rows(sizes: Sizes, source: Groups | None) -> Rows:
 def bench_rows(benchmark: Any, reward: FlipReward, rows: Rows, sizes: Sizes, by: str) -> None:
     """The same rows in calls of one, of four and so on; in one call with one thread, with two."""
     scaling, usual = sizes.scaling["cpu"], torch.get_num_threads()
-    xs = scaling.batches if by == "rows_a_call" else cores()
+    n_cores = len(os.sched_getaffinity(0))
+    some_cores = sorted({2**i for i in range(n_cores.bit_length())} | {n_cores})
+    xs = scaling.batches if by == "rows_a_call" else some_cores
     counted, warm_up = rows[:-N_WARM_UP], rows[-N_WARM_UP:]
     inverter: Any = reward.inverter
 
@@ -137,32 +139,30 @@ def model(device: str, sizes: Sizes) -> Iterator[ScriptedModel]:
     loaded.close()
 
 
-@pytest.mark.parametrize("device", [CUDA], indirect=True)
-def bench_batch(benchmark: Any, model: ScriptedModel, device: str, sizes: Sizes) -> None:
-    """Calls of 1 to thousands of rows, as many calls as it takes to have some rows at least."""
+@pytest.mark.parametrize("by", ["rows_a_call", "response_tokens"])
+def bench_prescribed(
+    benchmark: Any, model: ScriptedModel, device: str, sizes: Sizes, by: str
+) -> None:
+    """Calls of 1 to thousands of rows; responses of 64 to 16k tokens, more of the short ones."""
     scaling = sizes.scaling[device]
-    script = script_of(replace(scaling.requests, n=max(scaling.batches)), model)
+    if device == "cpu" and by == "rows_a_call":
+        pytest.skip("real rows show it on a CPU")
 
-    def prepare(n: int) -> Callable[[], Figures]:
-        places = range(0, max(n, scaling.least_rows), n)
+    def prepare(x: int) -> Callable[[], Figures]:
+        asked = scaling.requests
+        if by == "rows_a_call":
+            n, asked = x, replace(asked, n=max(x, scaling.least_rows))
+        else:
+            n = min(max(1, scaling.tokens // x), MOST_ROWS)
+            asked = replace(asked, n=n, n_prompt=asked.n_shared + x)
+        script = script_of(asked, model)
+        places = range(0, asked.n, n)
         parts = [Script(script.prompts[i : i + n], script.outputs[i : i + n]) for i in places]
         return lambda: write(model, parts)
 
-    names, series = ("rows_a_call", "rewards_per_s"), f"{scaling.shape}, {device}"
-    sweep(benchmark, scaling.batches, prepare, names=names, series=series, rounds=scaling.rounds)
-
-
-def bench_length(benchmark: Any, model: ScriptedModel, device: str, sizes: Sizes) -> None:
-    """Responses of 64 to 16k tokens, more of the short ones, in one call a length."""
-    scaling = sizes.scaling[device]
-
-    def prepare(length: int) -> Callable[[], Figures]:
-        n, shared = min(max(1, scaling.tokens // length), MOST_ROWS), scaling.requests.n_shared
-        script = script_of(replace(scaling.requests, n=n, n_prompt=shared + length), model)
-        return lambda: write(model, [script])
-
-    names, series = ("response_tokens", "rewards_per_s"), f"{scaling.shape}, {device}"
-    sweep(benchmark, scaling.lengths, prepare, names=names, series=series, rounds=scaling.rounds)
+    xs = scaling.batches if by == "rows_a_call" else scaling.lengths
+    names, series = (by, "rewards_per_s"), f"{scaling.shape}, {device}"
+    sweep(benchmark, xs, prepare, names=names, series=series, rounds=scaling.rounds)
 
 
 def write(model: ScriptedModel, calls: Sequence[Script]) -> Figures:
@@ -187,35 +187,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", cases, scope="module")
 
 
-@pytest.fixture(scope="module")
-def spent() -> dict[str, float]:
-    """Seconds that the models of a device have taken so far."""
-    return {"cpu": 0.0, "cuda": 0.0}
-
-
-def bench_model(
-    benchmark: Any, case: tuple[str, str], sizes: Sizes, spent: dict[str, float]
-) -> None:
-    """A point a model; they come in the order of bench.sizes until their time is spent."""
+def bench_model(benchmark: Any, case: tuple[str, str], sizes: Sizes) -> None:
+    """A point a model."""
     (shape, device), scaling = case, sizes.scaling[case[1]]
-    if spent[device] > scaling.models_s:
-        pytest.skip(f"the {scaling.models_s:.0f} seconds for models on {device} are spent")
-    started = time.perf_counter()
     model = load_shape(shape, device, memory=scaling.memory)
     script = script_of(scaling.requests, model)
-    names, rounds = ("weights_in_billions", "rewards_per_s"), scaling.rounds
     weights = n_weights("tiny-32k" if shape == "embedded" else shape) / 1e9
     point = [weights], lambda _: lambda: write(model, [script])
-    sweep(benchmark, *point, names=names, series=device, rounds=rounds)
+    names = ("weights_in_billions", "rewards_per_s")
+    sweep(benchmark, *point, names=names, series=device, rounds=scaling.rounds)
     benchmark.extra_info.update(shape=shape, dtype=model.dtype)
     model.close()
-    spent[device] += time.perf_counter() - started
-
-
-def cores() -> list[int]:
-    """Powers of two up to the cores that there are, and these."""
-    n = len(os.sched_getaffinity(0))
-    return sorted({2**i for i in range(n.bit_length())} | {n})
 
 
 def set_threads(n: int) -> None:

@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from statistics import median
 from typing import Any, NamedTuple
@@ -32,7 +33,6 @@ from flipfast.client import AsyncFlipClient, FlipClient
 
 N_WARM_UP = 4  # groups
 START_SECONDS = 120.0
-GIVEN = "given"  # the rate of the workload, or of `--rate`
 
 Rows = list[tuple[str, str]]
 Rewards = list[float | None]
@@ -251,29 +251,24 @@ def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     )
 
 
-@pytest.mark.parametrize("load", [GIVEN, *FULL.stream_shares])
+@pytest.mark.parametrize("share", FULL.stream_shares)
 def bench_stream(
-    benchmark: Any,
-    pytestconfig: pytest.Config,
-    sizes: Sizes,
-    source: Groups | None,
-    load: float | str,
+    benchmark: Any, pytestconfig: pytest.Config, sizes: Sizes, source: Groups | None, share: float
 ) -> None:
-    """Latency of rows that arrive at random, at a given rate or a share of a batch's rewards/s."""
-    only, workload = pytestconfig.getoption("--rate"), sizes.workloads["stream"]
-    given = only or workload.rows_per_s
-    if not (given if load == GIVEN else not only and load in sizes.stream_shares):
+    """Latency of rows that arrive at random, at a share of a batch's rewards/s or at `--rate`."""
+    given = pytestconfig.getoption("--rate")
+    if share not in sizes.stream_shares or (given and share != sizes.stream_shares[0]):
         pytest.skip("not at this size, or not with --rate")
-    rows = asked(workload, source)
+    rows = asked(sizes.workloads["stream"], source)
     expected, capacity = in_process(rows)
-    rate = float(given if isinstance(load, str) else load * capacity)
+    rate = given or share * capacity
     due = arrival_times(len(rows.counted), rate)
-    benchmark.group = f"stream, {load}"
-    with server("--device", "cpu") as (url, _):
+    benchmark.group = "stream, at a given rate" if given else f"stream, {share}"
+    with server() as (url, _):
         client = AsyncFlipClient(url)
         asyncio.run(by_callers(client.score_row, rows.warm_up, 1))
-        run = lambda: asyncio.run(send(client.score_row, rows.counted, due, expected))  # noqa: E731
-        latencies = benchmark.pedantic(run, rounds=1)
+        run = partial(send, client.score_row, rows.counted, due, expected)
+        latencies = benchmark.pedantic(lambda: asyncio.run(run()), rounds=1)
     found = {f"p{x}_ms": 1e3 * float(np.percentile(latencies, x)) for x in (50, 90, 99)}
     benchmark.extra_info.update(rate=rate, share_of_capacity=rate / capacity, **found)
 

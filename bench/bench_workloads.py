@@ -14,7 +14,7 @@ import pytest
 
 from bench.models import random_model
 from bench.scripted import Run, Script, ScriptedModel, text_script
-from bench.sizes import FULL, Sizes
+from bench.sizes import Sizes
 from bench.workloads import Groups, columns, take
 
 LONG = [("tiny-32k", "cpu"), pytest.param("qwen3-0.6b", "cuda", marks=pytest.mark.gpu)]
@@ -50,34 +50,6 @@ def check_chunks(model: Any, text: str, options: dict[str, Any]) -> None:
         found.append(loaded.log_probs(prompt, targets))
         loaded.close()
     assert found[0] == found[1]
-
-
-@pytest.fixture(scope="module", params=FULL.gpu_shapes)
-def cuda_model(request: pytest.FixtureRequest, sizes: Sizes) -> Iterator[tuple[str, ScriptedModel]]:
-    if request.param not in sizes.gpu_shapes:
-        pytest.skip("not at this size")
-    model = ScriptedModel(random_model(request.param, "cuda"), device="cuda")
-    yield request.param, model
-    model.close()
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["rl-step", "best-of-n"])
-def bench_large_on_cuda(
-    benchmark: Any,
-    cuda_model: tuple[str, ScriptedModel],
-    sizes: Sizes,
-    source: Groups | None,
-    name: str,
-) -> None:
-    shape, model = cuda_model
-    texts = columns(take(sizes.workloads[name], source))[1]
-    script = text_script(texts, vocab=model.vocab_size)
-    n = -(-len(texts) // 4)
-    model.write(Script(script.prompts[:n], script.outputs[:n]))
-    benchmark.group = f"{name}, {shape}"
-    run = benchmark.pedantic(model.write, args=(script,), rounds=1)
-    note(benchmark, script, run, shape=shape, dtype=model.dtype)
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,7 @@ import pytest
 from pytest_benchmark.stats import Stats
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files, or pytest's ids: the text core, whole rewards.
-COMPARED = (
+COMPARED = (  # files, or pytest's ids
     "bench/bench_text_core.py::bench_words[core]",
     "bench/bench_text_core.py::bench_f1[threads=1]",
     *(f"bench/bench_reward.py::bench_rl_step[cpu-{x}]" for x in ("standalone", "direct")),

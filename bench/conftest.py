@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import resource
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.facts import device_name, versions
+from bench.facts import device_name, peak_memory_mib, versions
 from bench.sizes import FULL, QUICK, Sizes
 from bench.workloads import Groups, read_groups
 
@@ -94,17 +92,12 @@ def facts(request: pytest.FixtureRequest) -> Iterator[None]:
     if "benchmark" not in request.fixturenames:
         yield
         return
-    on_cuda = request.node.get_closest_marker("gpu") is not None
-    if on_cuda:
+    device = "cuda" if request.node.get_closest_marker("gpu") else "cpu"
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     benchmark: Any = request.getfixturevalue("benchmark")
     yield
-    device = "cuda" if on_cuda else "cpu"
     noted: dict[str, Any] = {"date": datetime.date.today().isoformat(), **versions()}
     noted |= {"device": device_name(device), "threads": torch.get_num_threads()}
-    if on_cuda:
-        noted["peak_memory_mib"] = torch.cuda.max_memory_allocated() >> 20
-    else:  # of the process so far, in KiB, in bytes on a Mac
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        noted["peak_memory_mib"] = peak >> (20 if sys.platform == "darwin" else 10)
+    noted |= {"peak_memory_mib": peak_memory_mib(device)}
     benchmark.extra_info.update({k: v for k, v in noted.items() if k not in benchmark.extra_info})

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report.page import Table, markdown_table
-from bench.report.plots import COLOURS, save
-
-_INCHES = 2.8  # a panel's side
+from bench.report.plots import lines, save
 
 
 def break_even(points: Iterable[tuple[float, float]]) -> float | None:
@@ -49,30 +47,6 @@ def table(curves: Sequence[dict[str, Any]]) -> Table:
     return Table(["shape", "batch", "draft", *acceptances, "break-even"], rows)
 
 
-def save_plot(curves: Sequence[dict[str, Any]], path: Path) -> None:
-    """A row of panels a shape, one for each batch size, a line a draft length."""
-    from matplotlib.figure import Figure
-
-    shapes = list(dict.fromkeys(curve["shape"] for curve in curves))
-    batches = sorted({curve["batch"] for curve in curves})
-    drafts = list(dict.fromkeys(map(_draft, curves)))
-    size = (_INCHES * len(batches), _INCHES * len(shapes) + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(shapes), len(batches), squeeze=False, sharex=True, sharey="row")
-    lines = {}
-    for curve in curves:
-        panel = panels[shapes.index(curve["shape"])][batches.index(curve["batch"])]
-        panel.axhline(1, color="0.6", linewidth=0.8, zorder=0)
-        points = zip(*((p["acceptance"], p["speed"]) for p in curve["curve"]), strict=True)
-        colour = COLOURS[drafts.index(_draft(curve))]
-        [lines[f"draft: {_draft(curve)}"]] = panel.plot(*points, ".-", color=colour)
-        panel.set_title(f"{curve['shape']}, batch {curve['batch']}", fontsize="medium")
-    figure.supxlabel("share of drafted tokens that are right", fontsize="medium")
-    figure.supylabel("rewards/s relative to no drafts", fontsize="medium")
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines))
-    save(figure, path)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -85,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"no curves in {options.results}: write it with bench/bench_drafting.py")
     print(markdown_table(table(curves)))
     if options.plot:
-        save_plot(curves, options.plot)
+        series = {
+            curve["series"]: [(point["acceptance"], point["speed"]) for point in curve["curve"]]
+            for curve in curves
+        }
+        names = "share of drafted tokens that are right", "rewards/s relative to no drafts"
+        save(lines(series, *names), options.plot)
 
 
 def _draft(curve: dict[str, Any]) -> str:

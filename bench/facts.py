@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -55,3 +57,11 @@ def device_folder() -> str:
     name = device_name("cuda" if torch.cuda.is_available() else "cpu")
     kept = "".join(c if c.isalnum() else "-" for c in name.lower().replace("(r)", ""))
     return "-".join(part for part in kept.split("-") if part)
+
+
+def peak_memory_mib(device: str) -> int:
+    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved()) >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
+    return peak >> (20 if sys.platform == "darwin" else 10)

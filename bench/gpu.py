@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,8 +39,7 @@ SUITES = {  # that run together, and the seconds they may take; others run last
 }
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A command and the seconds that it may take."""
 
     name: str
@@ -101,18 +100,12 @@ def bench_parts(scratch: Path, _: Path) -> list[Part]:
     others = marked - {KERNELS} - {file for files, _ in SUITES.values() for file in files}
     todo = {**SUITES, **({"others": (tuple(sorted(others)), TOTAL_S)} if others else {})}
     options = ["-m", "gpu", f"--basetemp={scratch / 'pytest'}"]  # one part's models at a time
-    return [
-        Part(
-            name,
-            _pytest(
-                *options,
-                f"--benchmark-json={scratch / f'raw-{name}.json'}",
-                *(f"bench/{file}.py" for file in files),
-            ),
-            limit_s,
-        )
-        for name, (files, limit_s) in todo.items()
-    ]
+    parts = []
+    for name, (files, limit_s) in todo.items():
+        paths = [f"bench/{file}.py" for file in files]
+        raw = f"--benchmark-json={scratch / f'raw-{name}.json'}"
+        parts.append(Part(name, _pytest(*options, raw, *paths), limit_s))
+    return parts
 
 
 def _pytest(*arguments: str) -> list[str]:

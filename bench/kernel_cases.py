@@ -21,11 +21,9 @@ from flipfast.metrics.token_bytes import token_bytes
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref
-from flipfast_kernels.norm import rms_norm, rms_norm_ref
 from flipfast_kernels.norm_rope import norm_rope_write
 from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
 from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
-from flipfast_kernels.swiglu import gated, gated_ref
 from flipfast_kernels.word_f1 import build_token_table, word_f1, word_f1_ref
 
 PAGE = 16
@@ -78,36 +76,6 @@ def head(vocab: int, n_in: int, m: int, device: torch.device, dtype: Any = HALF)
         n_bytes=x.nbytes + weight.nbytes + 12.0 * m,
         flops=2.0 * m * vocab * n_in,
         peers={"torch": lambda: torch.mm(x, weight.t(), out=logits).argmax(-1)},
-    )
-
-
-def norm(m: int, d: int, device: torch.device, dtype: Any = HALF) -> Case:
-    """RMSNorm with the residual's addition, against torch's two calls."""
-    x, residual = _numbers(device, dtype, m, d), _numbers(device, dtype, m, d, seed=1)
-    weight, out = torch.ones(d, device=device), torch.empty(m, d, dtype=dtype, device=device)
-    narrow = weight.to(dtype)
-    return Case(
-        run=lambda: rms_norm(x, weight, 1e-6, out, residual),
-        got=lambda: rms_norm(x, weight, 1e-6, None, residual.clone()),
-        expected=lambda: rms_norm_ref(x, weight, 1e-6, residual=residual.clone()),
-        tolerance=1e-2,
-        n_bytes=2.0 * x.nbytes + 2.0 * residual.nbytes,
-        peers={"torch": lambda: functional.rms_norm(residual.add_(x), (d,), narrow, 1e-6)},
-    )
-
-
-def activation(m: int, d: int, device: torch.device, dtype: Any = HALF) -> Case:
-    """SwiGLU, against torch's two calls."""
-    both = _numbers(device, dtype, m, 2 * d)
-    out = torch.empty(m, d, dtype=dtype, device=device)
-    gate, up = both.chunk(2, dim=-1)
-    return Case(
-        run=lambda: gated(both, "silu", out),
-        got=lambda: gated(both, "silu"),
-        expected=lambda: gated_ref(both, "silu"),
-        tolerance=1e-2,
-        n_bytes=both.nbytes + out.nbytes,
-        peers={"torch": lambda: torch.mul(functional.silu(gate), up, out=out)},
     )
 
 

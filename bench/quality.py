@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.facts import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
+PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_groups.jsonl.gz"
 METRICS = ("f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu")
 GUARDS = ("report", "mask", "discount")
 JUDGES = ("flip", "likelihood", "pointwise", "pairwise", "listwise", "p_true")
@@ -74,19 +75,13 @@ def _commands(preferences: Path, groups: Path, out: Path) -> dict[str, list[str]
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m bench.quality",
-        description=(__doc__ or "").partition("\n")[0],
         epilog="Further options, such as --model, go to every command.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what they write")
     parser.add_argument("--only", nargs="+", choices=SHOWN, help="only these")
-    for name, file in (
-        ("preferences", "preferences_llmbar.jsonl.gz"),
-        ("groups", "workload_groups.jsonl.gz"),
-    ):
-        usual = DATA / file
-        parser.add_argument(
-            f"--{name}", type=Path, default=usual, required=not usual.exists(), help=str(usual)
-        )
+    for name, usual in (("preferences", PREFERENCES), ("groups", GROUPS)):
+        needed = {"required": not usual.exists(), "default": usual, "help": str(usual)}
+        parser.add_argument(f"--{name}", type=Path, **needed)
     return parser.parse_known_args(argv)
 
 

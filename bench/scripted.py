@@ -35,12 +35,7 @@ from flipfast.prompts.templates import get_template
 
 @dataclass(frozen=True)
 class Script:
-    """Prompts and what each of them is answered with.
-
-    Attributes:
-        prompts: token ids.
-        outputs: token ids, at least one each.
-    """
+    """Prompts and what each of them is answered with, a token at least, as token ids."""
 
     prompts: list[list[int]]
     outputs: list[list[int]]
@@ -80,8 +75,7 @@ def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None)
         vocab: of the model, at least as large as the embedded one's.
         n_out: tokens of all outputs; None draws lengths as real outputs have them.
     """
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    template = get_template("direct", "instruction")
+    tokenizer, template = AutoTokenizer.from_pretrained(EMBEDDED), get_template("direct")
     renderer = PromptRenderer(tokenizer, template, thinking=False, max_prompt_tokens=2**31)
     prompts = [renderer.render(text).token_ids for text in texts]
     lengths = output_lengths(len(texts)) if n_out is None else [n_out] * len(texts)
@@ -115,22 +109,14 @@ class FixedDrafts(Drafting):
 
 @dataclass(frozen=True)
 class Run:
-    """What it took to write a script.
-
-    Attributes:
-        seconds: of all.
-        passes: in which a prompt got output tokens, mean of the prompts.
-        computed: tokens that were run, drafted ones included; those of a shared start once.
-        drafted, accepted: tokens.
-        peak_pages: most of them in use at a time.
-    """
+    """What it took to write a script."""
 
     seconds: float
-    passes: float
-    computed: int
-    drafted: int
+    passes: float  # in which a prompt got output tokens, mean of the prompts
+    computed: int  # tokens that were run, drafted ones included; those of a shared start once
+    drafted: int  # tokens, as those below
     accepted: int
-    peak_pages: int
+    peak_pages: int  # in use at a time
 
 
 class ScriptedModel:
@@ -173,9 +159,8 @@ class ScriptedModel:
         Args:
             script: what to write.
             acceptance: the probability that a drafted token is right; None for no drafts at all.
-            length: of every draft; None leaves it to the engine, which is offered the guesses as
-                a request's drafts and knows what became of those in earlier calls with the same
-                acceptance. Give it another script each time: it learns from outputs, too.
+            length: of every draft; None leaves it to the engine, which learns from outputs and from
+                calls before with the same acceptance: give it another script each time.
             keep_prefixes: start from the prefix cache that calls before have filled.
 
         Raises:
@@ -206,14 +191,10 @@ class ScriptedModel:
         engine.generate(sequences)
         seconds, after = perf_counter() - started, engine.counters
         assert [sequence.output_ids for sequence in sequences] == script.outputs
-        return Run(
-            seconds,
-            (after.sampling_passes - before.sampling_passes) / len(sequences),
-            after.computed_tokens - before.computed_tokens,
-            after.drafted_tokens - before.drafted_tokens,
-            after.accepted_tokens - before.accepted_tokens,
-            after.peak_pages,
-        )
+        names = ("computed_tokens", "drafted_tokens", "accepted_tokens")
+        moved = [getattr(after, name) - getattr(before, name) for name in names]
+        passes = (after.sampling_passes - before.sampling_passes) / len(sequences)
+        return Run(seconds, passes, *moved, after.peak_pages)
 
     def log_probs(self, prompt: list[int], targets: list[int]) -> list[float]:
         """What the model itself thinks of tokens behind a prompt, from an empty prefix cache."""

@@ -15,7 +15,6 @@ class Workload:
     n_groups: int
     n_responses: int  # of each group
     response_tokens: tuple[int, ...] = ()  # what responses are made as long as, in turns
-    rows_per_s: float | None = None  # single rows arrive so often; None: all of them at once
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class Scaling:
     least_rows: int  # at a point, in as many calls as it takes
     lengths: tuple[int, ...]  # tokens of a response
     tokens: int  # of all responses of a length together, or a single response's
-    models: tuple[str, ...]  # shapes; as many of them as models_s leaves time for
-    models_s: float
+    models: tuple[str, ...]  # shapes
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ class Sizes:
     text_pairs: int  # response and instruction, for the text core
     stream_shares: tuple[float, ...]  # of a batch's rewards/s, at which single rows arrive
     large_on_cpu: Workload  # scored by the shape of Qwen3-0.6B on a CPU
-    gpu_shapes: tuple[str, ...]  # that run the workloads on CUDA
     scaling: dict[str, Scaling]  # for "cpu" and "cuda"
     drafting: tuple[DraftCurves, ...]
     peer_rows: int  # of an RL step, for peers
@@ -94,7 +91,6 @@ _SCALING = {
         lengths=(64, 256, 1024, 4096, 16384),
         tokens=16384,
         models=("embedded", "qwen3-0.6b"),
-        models_s=600.0,
     ),
     "cuda": Scaling(
         rounds=1,
@@ -110,7 +106,6 @@ _SCALING = {
             *("mistral-7b-v0.3", "olmo2-7b", "gemma3-1b", "llama-3.2-3b", "llama-3.2-1b"),
             "olmo2-1b",
         ),
-        models_s=30.0,
     ),
 }
 _FEW_ON_CPU = replace(
@@ -133,15 +128,13 @@ _SOME, _FEW = (0.0, 0.5, 0.9, 1.0), (0.0, 0.5, 1.0)  # shares of drafted tokens 
 FULL = Sizes(
     workloads={
         "rl-step": Workload(24, 8),
-        "best-of-n": Workload(128, 8),
         "long": Workload(2, 3, response_tokens=(4096, 8192, 16384)),
-        "stream": Workload(24, 8, rows_per_s=10.0),
+        "stream": Workload(24, 8),
     },
     rounds=3,
     text_pairs=1024,
     stream_shares=(0.25, 0.5, 0.8),
     large_on_cpu=Workload(2, 4),
-    gpu_shapes=("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "llama-3.1-8b"),
     scaling=_SCALING,
     drafting=(
         *(
@@ -166,7 +159,6 @@ QUICK = replace(
     FULL,
     workloads={
         "rl-step": Workload(4, 4),
-        "best-of-n": Workload(6, 4),
         "long": Workload(1, 1, response_tokens=(4096,)),
         "stream": Workload(2, 8),
     },
@@ -174,7 +166,6 @@ QUICK = replace(
     text_pairs=256,
     stream_shares=(0.5,),
     large_on_cpu=Workload(1, 2),
-    gpu_shapes=("qwen3-0.6b",),
     scaling={"cpu": _FEW_ON_CPU, "cuda": _FEW_ON_CUDA},
     drafting=(
         DraftCurves("embedded", "cpu", 8, _ON_CPU, (None,), _FEW),

@@ -36,14 +36,7 @@ def equal_rows(ours: Outputs, theirs: Outputs, dtype: str) -> float:
 
 
 class Interleaved:
-    """Runs of ours around each run of a peer.
-
-    Attributes:
-        our_runs, their_runs: so far.
-
-    Args:
-        ours, theirs: run the same requests.
-    """
+    """Runs of ours around each run of a peer: functions that run the same requests."""
 
     def __init__(self, ours: Callable[[], Run], theirs: Callable[[], Run]) -> None:
         self.ours, self.theirs = ours, theirs
@@ -88,9 +81,7 @@ def measure(benchmark: Any, name: str, pair: Interleaved, dtype: str, rounds: in
 def rates(runs: list[Run]) -> dict[str, float]:
     """Of the runs' median, and the memory that the process has had at most."""
     seconds = median(run.seconds for run in runs)
-    found = {
-        "rewards_per_s": len(runs[0].outputs) / seconds,
-        "tokens_per_s": runs[0].n_tokens / seconds,
-        "peak_memory_mib": runs[-1].peak_memory_mib,
-    }
+    found = {"rewards_per_s": len(runs[0].outputs) / seconds}
+    found |= {"tokens_per_s": runs[0].n_tokens / seconds}
+    found |= {"peak_memory_mib": runs[-1].peak_memory_mib}
     return {name: value for name, value in found.items() if value}

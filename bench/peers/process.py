@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import resource
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.facts import peak_memory_mib
 from bench.peers.base import Job, Peer, PeerUnavailable
 
 OURS = "flipfast"
@@ -32,19 +32,12 @@ _CLOSE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """What a peer gave.
+    """What a peer gave."""
 
-    Attributes:
-        outputs: new token ids of each prompt, or what else was asked for.
-        seconds: that it took.
-        peak_memory_mib: so far; 0 where another process has it.
-        n_tokens: new ones; 0 where they are not counted.
-    """
-
-    outputs: list[list[Any]]
+    outputs: list[list[Any]]  # new token ids of each prompt, or what else was asked for
     seconds: float
-    peak_memory_mib: int
-    n_tokens: int
+    peak_memory_mib: int  # so far; 0 where another process has it
+    n_tokens: int  # new ones; 0 where they are not counted
 
 
 class PeerProcess:
@@ -139,13 +132,3 @@ def _serve(
     except Exception as error:
         traceback.print_exc()
         pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-
-def peak_memory_mib(device: str) -> int:
-    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_reserved()) >> 20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
-    return peak >> (20 if sys.platform == "darwin" else 10)

@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run, folder = options.run, options.out or options.run.parent
         if options.store:
-            folder = options.out or _folder(run)
+            quick = read_run(run).get("machine_info", {}).get("sizes") == "quick"
+            usual = ROOT / "bench" / "results" / device_folder()
+            folder = options.out or (usual / "quick" if quick else usual)  # takes no other's place
             run = store([*([folder / FILE] if options.add else []), run], folder)
             print(f"results: {run}")
         for path in write_report(run, folder) if options.page else ():
@@ -34,13 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench.report: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _folder(run: Path) -> Path:
-    """Where a run of this device belongs; a quick one takes no other's place."""
-    folder = ROOT / "bench" / "results" / device_folder()
-    quick = read_run(run).get("machine_info", {}).get("sizes") == "quick"
-    return folder / "quick" if quick else folder
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.facts import conditions_of
-from bench.sizes import FULL
+
+WORKLOADS = ("rl-step", "best-of-n", "long", "stream")
 
 Run = dict[str, Any]
 Curves = dict[str, dict[str, list[tuple[float, float]]]]  # points by series, by "Y against X"
@@ -48,10 +49,6 @@ def write_report(path: Path, folder: Path) -> list[Path]:
     run = read_run(path)
     known, found = tables(run), curves(run)
     pictures = {name: plots.lines(series, *sides(name)) for name, series in found.items()}
-    ratios = ratios_of(run)
-    if ratios:
-        bars = [(": ".join(names), median(values)) for names, values in ratios.items()]
-        pictures["ratios"] = plots.bars(bars)
     for device, roofs in roofs_of(run).items():
         pictures[f"roofline of {device}"] = plots.roofline(roofs, points_of(run, device))
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +103,6 @@ def tables(run: Run) -> dict[str, Table]:
         "settings": _settings(run),
         "did not run": _skipped(run),
         "latency": _latency(run),
-        **{name: _curve(name, series) for name, series in curves(run).items()},
     }
     return {name: table for name, table in known.items() if table.rows}
 
@@ -130,7 +126,7 @@ def _headline(run: Run) -> Table:
     for name, group, info in _benchmarks(run):
         if "rewards_per_s" not in info or "peer" in info or group.startswith("peers"):
             continue
-        workload = next((x for x in FULL.workloads if x in f"{group} {name}"), None)
+        workload = next((x for x in WORKLOADS if x in f"{group} {name}"), None)
         model = info.get("shape", "embedded")
         speed = info.get("tokens_per_s", info.get("output_tokens_per_s")) or None
         cells = [workload, model, info.get("style"), name, info.get("device")]
@@ -141,8 +137,7 @@ def _headline(run: Run) -> Table:
     return Table(head, rows)
 
 
-def ratios_of(run: Run) -> dict[tuple[str, str], list[float]]:
-    """How many times as fast as a peer flipfast was, by requests and peer."""
+def _ratios(run: Run) -> Table:
     found: dict[tuple[str, str], list[float]] = {}
     for name, group, info in _benchmarks(run):
         for key, value in info.items():
@@ -150,13 +145,9 @@ def ratios_of(run: Run) -> dict[tuple[str, str], list[float]]:
                 found.setdefault((group, str(info.get("peer", name))), []).append(value)
             elif key.startswith("speed_over_"):
                 found.setdefault((group, key.removeprefix("speed_over_")), []).append(value)
-    return found
-
-
-def _ratios(run: Run) -> Table:
     rows = [
         [*key, number(median(x)), f"{number(min(x))} to {number(max(x))}" if len(x) > 1 else ""]
-        for key, x in ratios_of(run).items()
+        for key, x in found.items()
     ]
     return Table(["requests", "peer", "times as fast", "range"], rows)
 
@@ -194,13 +185,6 @@ def curves(run: Run) -> Curves:
             lines = found.setdefault(f"{y} against {x}", {})
             lines.setdefault(info.get("series", name), []).append((point[x], point[y]))
     return found
-
-
-def _curve(name: str, series: dict[str, list[tuple[float, float]]]) -> Table:
-    lines = {label: dict(points) for label, points in series.items()}
-    xs = sorted({x for points in lines.values() for x in points})
-    rows = [[number(x), *(number(points.get(x)) for points in lines.values())] for x in xs]
-    return Table([sides(name)[0], *lines], rows)
 
 
 def sides(name: str) -> tuple[str, str]:

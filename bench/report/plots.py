@@ -17,19 +17,6 @@ _WIDTH = 8.5  # inches
 Points = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def bars(values: Sequence[tuple[str, float]]) -> Any:
-    """Horizontal bars from 1 on a logarithmic axis: twice as fast is as long as half as fast."""
-    figure, panel = _panel(0.32 * len(values) + 0.9)
-    for place, (_, value) in enumerate(values):
-        panel.barh(place, value - 1, left=1, color=COLOURS[0] if value >= 1 else COLOURS[5])
-        panel.text(max(value, 1), place, f"  {value:.2f}", va="center")
-    panel.axvline(1, color="0.4", linewidth=1)
-    panel.set_yticks(range(len(values)), [_plain(label) for label, _ in values])
-    panel.invert_yaxis()
-    panel.set(xscale="log", xlabel="times as fast as the peer")
-    return figure
-
-
 def lines(series: Points, x_name: str, y_name: str) -> Any:
     """A line a series; an axis is logarithmic where sizes, or lines, lie far apart."""
     figure, panel = _panel(3.6)
