@@ -1,8 +1,7 @@
 """Rewards a second against the share of drafted tokens that are right, relative to no drafts.
 
 Outputs are prescribed, see bench.scripted, and checked in every run. Each run stands between two
-without drafts; a curve's figures are in `extra_info`; `python -m bench.draft_curve` draws
-them from pytest-benchmark's JSON. What pytest prints is the time of one more run without drafts.
+without drafts. `python -m bench.draft_curve` draws the curves from pytest-benchmark's JSON.
 Qwen3-0.6B on the CPU takes some minutes a curve; `-k embedded` leaves it out.
 """
 

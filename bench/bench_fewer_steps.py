@@ -3,11 +3,9 @@
 The embedded model on the CPU. A case compares two ways of scoring the same groups: `plain` samples
 a token a pass up to the end, `lossless` has everything on that leaves rewards as they are. Each run
 starts with a model loaded anew and some other groups, so that drafts know what a process knows
-that has been at work for a while, but nothing of the groups that count. What pytest prints is the
-second way's time; figures and their ratios, second over first, are in `extra_info`.
-
-The model was trained on the instructions of most of the workload's groups; the held-out groups are
-made of those that its recipe leaves out.
+that has been at work for a while, but nothing of the groups that count. Figures of both and their
+ratios, second over first, are in `extra_info`. The model was trained on the instructions of most of
+the workload's groups; held-out groups are made of those that its recipe leaves out.
 """
 
 from __future__ import annotations

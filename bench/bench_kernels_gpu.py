@@ -94,15 +94,14 @@ def bench_lm_head(measure: Any, gpu: Gpu, width: int, m: int) -> None:
     measure("lm_head", cases.head(VOCABULARY, width, m, gpu.device))
 
 
+# Sequences, queries of each, tokens of each.
 @pytest.mark.parametrize(
-    ("n_seqs", "queries", "length"),
+    "sizes",
     [(1, 1, 700), (64, 1, 700), (256, 1, 700), (8, 1, 8192), (16, 650, 650), (2, 4096, 4096)],
 )
 @pytest.mark.parametrize("heads", HEADS, ids="{0[0]}-{0[1]}-{0[2]}".format)
-def bench_attention(
-    measure: Any, gpu: Gpu, heads: tuple[int, int, int], n_seqs: int, queries: int, length: int
-) -> None:
-    measure("attention", cases.attention(n_seqs, queries, length, heads, gpu.device))
+def bench_attention(measure: Any, gpu: Gpu, heads: Any, sizes: Any) -> None:
+    measure("attention", cases.attention(sizes, heads, gpu.device))
 
 
 @pytest.mark.parametrize("m", [32, 4096])

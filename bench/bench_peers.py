@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -23,7 +24,6 @@ from transformers import AutoTokenizer
 from bench.facts import peak_memory_mib
 from bench.models import EMBEDDED, random_requests, save_random_model
 from bench.peers.base import Job, PeerUnavailable
-from bench.peers.comparing import Interleaved, measure, rates
 from bench.peers.process import OURS, PeerProcess, Run
 from bench.shapes import SHAPES
 from bench.sizes import PEER_LOADS, Sizes
@@ -38,7 +38,13 @@ GPU_PEERS = ["flipfast-fast", "vllm", "sglang", "transformers-continuous", "tran
 QUICK_PEERS = ["transformers", "llama.cpp", "ctranslate2"]
 GPU_SECONDS = 150.0  # for all of them; what would start later is skipped
 
+# Least share of rows that must agree. In float32 these are whole outputs, of which a tie in the
+# last bits may take one or the other; in bfloat16, where ties are common and everything behind one
+# differs, the first tokens.
+LEAST = {"float32": 0.9, "bfloat16": 0.5}
+
 Open = Callable[[str, Job], PeerProcess]
+Outputs = Sequence[Sequence[Any]]
 Texts = tuple[list[str], list[str]]
 
 
@@ -227,3 +233,66 @@ def timed_rewards(score: Callable[[], list[float | None]]) -> Run:
     rewards = score()
     seconds = time.perf_counter() - started
     return Run([[reward] for reward in rewards], seconds, peak_memory_mib("cpu"), n_tokens=0)
+
+
+def equal_rows(ours: Outputs, theirs: Outputs, dtype: str) -> float:
+    """The share of rows with equal outputs, in bfloat16 with equal first tokens.
+
+    Raises:
+        AssertionError: it is too small, or rows are missing.
+    """
+    assert len(ours) == len(theirs), f"{len(theirs)} outputs for {len(ours)} prompts"
+    n = None if dtype == "float32" else 1
+    equal = [list(a[:n]) == list(b[:n]) for a, b in zip(ours, theirs, strict=True)]
+    share = sum(equal) / len(equal)
+    if share < LEAST[dtype]:
+        at = equal.index(False)
+        raise AssertionError(
+            f"{share:.0%} of the rows agree, {LEAST[dtype]:.0%} must; the first that does not is "
+            f"row {at}: {list(theirs[at][:8])}... where we have {list(ours[at][:8])}..."
+        )
+    return share
+
+
+class Interleaved:
+    """Runs of ours around each run of a peer: functions that run the same requests."""
+
+    def __init__(self, ours: Callable[[], Run], theirs: Callable[[], Run]) -> None:
+        self.ours, self.theirs = ours, theirs
+        self.our_runs: list[Run] = []
+        self.their_runs: list[Run] = []
+
+    def run_ours(self) -> None:
+        self.our_runs.append(self.ours())
+
+    def run_theirs(self) -> None:
+        self.their_runs.append(self.theirs())
+
+    def speed(self) -> float:
+        """How many times as fast as the peer we are: the median of its runs over the mean of ours
+        before and after.
+        """
+        self.run_ours()
+        triples = zip(self.their_runs, self.our_runs[:-1], self.our_runs[1:], strict=True)
+        return median(2 * run.seconds / (a.seconds + b.seconds) for run, a, b in triples)
+
+
+def measure(benchmark: Any, name: str, pair: Interleaved, dtype: str, rounds: int) -> None:
+    """Compare results, which warms both up, then time the peer between runs of ours.
+
+    Raises:
+        AssertionError: the results differ.
+    """
+    equal = equal_rows(pair.ours().outputs, pair.theirs().outputs, dtype)
+    benchmark.pedantic(pair.run_theirs, setup=pair.run_ours, rounds=rounds)
+    figures = {f"speed_over_{name}": pair.speed(), "equal_rows": equal, "peer": name}
+    ours = {f"{OURS}_{key}": value for key, value in rates(pair.our_runs).items()}
+    benchmark.extra_info.update(**rates(pair.their_runs), **ours, **figures)
+
+
+def rates(runs: list[Run]) -> dict[str, float]:
+    """Of the runs' median, and the memory that the process has had at most."""
+    seconds = median(run.seconds for run in runs)
+    found = {"rewards_per_s": len(runs[0].outputs) / seconds}
+    found |= {"tokens_per_s": runs[0].n_tokens / seconds} if runs[0].n_tokens else {}
+    return {**found, "peak_memory_mib": runs[-1].peak_memory_mib}

@@ -125,9 +125,8 @@ def checked_rewards(options: dict[str, Any], groups: Groups, warm_up: Groups) ->
             tolerance = _TOLERANCE[device_and_dtype(reward.config)[1]]
             assert batch.rewards[:_N_ALONE] == pytest.approx(expected, abs=tolerance)
         else:
-            twins = [word_f1(*pair)[0] for pair in zip(batch.inferred, instructions, strict=True)]
-            pairs = list(zip(batch.rewards, twins, strict=True))
-            assert all(found == f1 for found, f1 in pairs if found is not None)
+            rows = zip(batch.rewards, batch.inferred, instructions, strict=True)
+            assert all(f1 is None or f1 == word_f1(found, true)[0] for f1, found, true in rows)
     return batch.rewards
 
 

@@ -3,9 +3,6 @@
 Real rows go through the embedded model on the CPU: their rewards are those of one call with all of
 them, as how many rows or threads there are must not show in a single bit. All other points are
 models of random weights that write prescribed outputs, without drafts, which each run checks.
-
-A benchmark's `extra_info` has `curve`, its points; `x_name` and `y_name`, what of a point is drawn;
-`series`, the line's name, and points of the same series are one line.
 """
 
 from __future__ import annotations
@@ -46,14 +43,9 @@ def sweep(
 ) -> None:
     """Time sweeps over all sizes, after one that is not timed; note medians of the figures.
 
-    Args:
-        benchmark: the fixture.
-        xs: sizes, rising.
-        prepare: for a size gives a run, which raises AssertionError where its results are wrong and
-            else returns its figures. What `prepare` does itself is not timed.
-        names: of the size and of the main figure.
-        series: whose figures these are.
-        rounds: sweeps.
+    For a size `prepare`, whose time does not count, gives a run that returns figures, or raises
+    AssertionError where its results are wrong. `names` are those of the size and of the figure that
+    is drawn, `series` is the line's.
     """
     for x in xs:
         prepare(x)()
@@ -90,8 +82,8 @@ def bench_rows(benchmark: Any, reward: FlipReward, rows: Rows, sizes: Sizes, by:
     """The same rows in calls of one, of four and so on; in one call with one thread, with two."""
     scaling, usual = sizes.scaling["cpu"], torch.get_num_threads()
     n_cores = len(os.sched_getaffinity(0))
-    some_cores = sorted({2**i for i in range(n_cores.bit_length())} | {n_cores})
-    xs = scaling.batches if by == "rows_a_call" else some_cores
+    threads_ = sorted({2**i for i in range(n_cores.bit_length())} | {n_cores})
+    xs = scaling.batches if by == "rows_a_call" else threads_
     counted, warm_up = rows[:-N_WARM_UP], rows[-N_WARM_UP:]
     inverter: Any = reward.inverter
 

@@ -65,27 +65,28 @@ def bench_f1(benchmark: Any, pairs: Pairs, threads: int) -> None:
 @pytest.mark.parametrize("peer", ["twin", "published"])
 def bench_f1_peer(benchmark: Any, pytestconfig: pytest.Config, pairs: Pairs, peer: str) -> None:
     core = overlap_f1(*pairs, threads=1)
-    if peer == "twin":
-        run: Callable[[], Any] = lambda: twin(*pairs)  # noqa: E731
-        assert core.tolist() == run()
-    else:
-        f1_score = published_f1(pytestconfig.getoption("--reference"))
-        run = lambda: [f1_score(*pair) for pair in zip(*pairs, strict=True)]  # noqa: E731
-        assert core[:, 0].tolist() == [x["f1"] if isinstance(x, dict) else x for x in run()]
+    run = twin if peer == "twin" else published(pytestconfig.getoption("--reference"))
+    expected = run(*pairs)
+    assert (core.tolist() if peer == "twin" else core[:, 0].tolist()) == expected
     benchmark.group = "word F1"
-    time_peer(benchmark, run, lambda: overlap_f1(*pairs, threads=1))
+    time_peer(benchmark, lambda: run(*pairs), lambda: overlap_f1(*pairs, threads=1))
     note(benchmark, pairs=len(core))
     benchmark.extra_info["peer"] = peer
 
 
-def published_f1(path: str | None) -> Any:
-    """The published function, from the file that `--reference` names."""
+def published(path: str | None) -> Callable[..., list[Any]]:
+    """F1 of pairs by the published function, from the file that `--reference` names."""
     if not path:
         pytest.skip("needs --reference=FILE, the published module that has f1_score")
     spec: Any = importlib.util.spec_from_file_location("published", Path(path))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.f1_score
+
+    def run(predictions: list[str], references: list[str]) -> list[float]:
+        found = map(module.f1_score, predictions, references)
+        return [one["f1"] if isinstance(one, dict) else one for one in found]
+
+    return run
 
 
 def time_peer(benchmark: Any, peer: Callable[[], Any], core: Callable[[], Any]) -> None:

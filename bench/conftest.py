@@ -16,7 +16,7 @@ from bench.workloads import Groups, read_groups
 
 _QUICK_SECONDS = 0.2  # that a benchmark of small calls is repeated for at least
 
-_SKIPPED = pytest.StashKey[dict[str, str]]()  # reasons by the benchmark's name
+_SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,8 +49,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        skipped = item.config.stash.setdefault(_SKIPPED, {})
-        skipped[item.name] = str(reason).removeprefix("Skipped: ")
+        one = {"name": item.name, "reason": str(reason).removeprefix("Skipped: ")}
+        item.config.stash.setdefault(_SKIPPED, []).append(one)
     return report
 
 
@@ -59,8 +59,7 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
 ) -> None:
     """Stores why benchmarks were skipped: `skipped`, a list of {name, reason}."""
-    skipped = config.stash.get(_SKIPPED, {})
-    output_json["skipped"] = [{"name": name, "reason": why} for name, why in skipped.items()]
+    output_json["skipped"] = config.stash.get(_SKIPPED, [])
 
 
 @pytest.fixture(scope="session")

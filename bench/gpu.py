@@ -1,10 +1,9 @@
 """What a CUDA device has to say: `make gpu-check`, or `python -m bench.gpu check`; `bench` as well.
 
 `check` runs the tests that need a device, tunes the kernels and times them; `bench` runs all other
-benchmarks that have a CUDA part, the most valuable first. Each part has a time limit of its own,
-all of them end within TOTAL_S, and one that is stopped keeps what it had measured. Figures are
-added to bench/results/<device>/benchmarks.json. The exit code is 1 where a part failed or was
-stopped, 2 where there is no device.
+benchmarks for a device. All parts end within TOTAL_S, and one that is stopped at its limit keeps
+what it had measured. Figures are added to bench/results/<device>/benchmarks.json. The exit code is
+1 where a part failed or was stopped, 2 where there is no device.
 """
 
 from __future__ import annotations
@@ -114,20 +113,18 @@ def _pytest(*arguments: str) -> list[str]:
 
 def gpu_tests(folder: Path) -> list[Path]:
     """Files with tests marked `gpu`, but for those that need a package that is not here."""
-    found = []
-    for path in sorted(folder.rglob("test_*.py")):
-        text = path.read_text("utf-8")
-        missing = "import hypothesis" in text or "from hypothesis" in text
-        if "mark.gpu" in text and not (missing and not importlib.util.find_spec("hypothesis")):
-            found.append(path)
-    return found
+    texts = {path: path.read_text("utf-8") for path in sorted(folder.rglob("test_*.py"))}
+    lacking = () if importlib.util.find_spec("hypothesis") else ("hypothesis import", "import hypo")
+    return [
+        path
+        for path, text in texts.items()
+        if "mark.gpu" in text and not any(word in text for word in lacking)
+    ]
 
 
 def run_part(command: Sequence[str], limit_s: float) -> str:
     """Run a command; at its limit it is interrupted, so that it can write what it has, then killed.
-
-    Returns:
-        "passed", "failed" or "stopped", with its seconds.
+    "passed", or why not.
     """
     if limit_s <= 0:
         return "stopped: there was no time left"

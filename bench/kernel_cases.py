@@ -118,15 +118,13 @@ def norm_rope(
 
 
 def attention(
-    n_seqs: int,
-    queries: int,
-    length: int,
+    sizes: tuple[int, int, int],
     heads: tuple[int, int, int],
     device: torch.device,
     dtype: Any = HALF,
 ) -> Case:
     """The last tokens of each sequence over its pages, against torch."""
-    n_heads, n_kv_heads, head_dim = heads
+    (n_seqs, queries, length), (n_heads, n_kv_heads, head_dim) = sizes, heads
     query = _numbers(device, dtype, n_seqs * queries, n_heads, head_dim)
     key, value = (
         _numbers(device, dtype, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)

@@ -17,10 +17,17 @@ from bench.facts import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
 PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_groups.jsonl.gz"
-METRICS = ("f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu")
-GUARDS = ("report", "mask", "discount")
-JUDGES = ("flip", "likelihood", "pointwise", "pairwise", "listwise", "p_true")
-SHOWN = ("eval", "metrics", "consistency", "attack", "guards")
+JUDGES = "--rater pointwise --rater pairwise --rater listwise --rater p_true"
+METRICS = "--rater flip:metric=f_beta:2 --rater flip:metric=token_f1 --rater flip:metric=char_f1"
+COMMANDS = {
+    "eval": f"eval PREFERENCES --rater flip --rater likelihood {JUDGES}",
+    "metrics": f"eval PREFERENCES --rater flip {METRICS} "
+    "--rater flip:metric=rouge_l --rater flip:metric=bleu",
+    "consistency": "consistency GROUPS --limit 12",
+    "attack": "attack GROUPS --limit 4 --climb 40 --rater flip --rater likelihood --rater p_true",
+    "guards": "agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
+    "--variant copy_guard=discount",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if groups.suffix == ".gz":
         groups = options.out / groups.stem
         groups.write_bytes(gzip.decompress(options.groups.read_bytes()))
+    files = {"PREFERENCES": str(options.preferences), "GROUPS": str(groups)}
     failed = []
-    for name, command in _commands(options.preferences, groups, options.out).items():
-        if options.only and name not in options.only:
-            continue
+    for name in options.only or COMMANDS:
+        kept = ["--plot", f"{options.out / name}.png", "--json-out", f"{options.out / name}.json"]
+        command = [*(files.get(word, word) for word in COMMANDS[name].split()), *kept]
         print(f"{name}: flipfast {' '.join(command)}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "flipfast", *command, *model_options],
@@ -51,34 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(bool(failed))
 
 
-def _commands(preferences: Path, groups: Path, out: Path) -> dict[str, list[str]]:
-    metrics = " ".join(f"--rater flip:metric={metric}" for metric in METRICS)
-    guards = " ".join(f"--variant copy_guard={guard}" for guard in GUARDS)
-    judges = " ".join(f"--rater {judge}" for judge in JUDGES)
-    few = "--limit 4 --climb 40 --rater flip --rater likelihood --rater p_true"
-    found = {
-        "eval": ("eval", preferences, judges),
-        "metrics": ("eval", preferences, f"--rater flip {metrics}"),
-        "consistency": ("consistency", groups, "--limit 12"),
-        "attack": ("attack", groups, few),
-        "guards": ("agree", groups, guards),
-    }
-    return {
-        name: [
-            *(command, str(path), *options.split()),
-            *("--plot", str(out / f"{name}.png"), "--json-out", str(out / f"{name}.json")),
-        ]
-        for name, (command, path, options) in found.items()
-    }
-
-
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m bench.quality",
         epilog="Further options, such as --model, go to every command.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what they write")
-    parser.add_argument("--only", nargs="+", choices=SHOWN, help="only these")
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, help="only these")
     for name, usual in (("preferences", PREFERENCES), ("groups", GROUPS)):
         needed = {"required": not usual.exists(), "default": usual, "help": str(usual)}
         parser.add_argument(f"--{name}", type=Path, **needed)

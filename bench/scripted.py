@@ -57,23 +57,15 @@ def random_outputs(lengths: SequenceOf[int], *, vocab: int, seed: int = 0) -> li
 
 def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
     """Random requests for a model, with the outputs of a seed."""
-    asked = random_requests(
-        requests.n,
-        n_prompt=requests.n_prompt,
-        n_shared=requests.n_shared,
-        vocab=model.vocab_size - 1,
-    )
+    sizes = {"n_prompt": requests.n_prompt, "n_shared": requests.n_shared}
+    asked = random_requests(requests.n, vocab=model.vocab_size - 1, **sizes)
     outputs = random_outputs([requests.n_out] * requests.n, vocab=model.vocab_size, seed=seed)
     return Script([list(request.prompt_ids) for request in asked], outputs)
 
 
 def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None) -> Script:
-    """Direct prompts of responses, in the embedded model's tokens, and outputs.
-
-    Args:
-        texts: the responses; none is cut.
-        vocab: of the model, at least as large as the embedded one's.
-        n_out: tokens of all outputs; None draws lengths as real outputs have them.
+    """Direct prompts of responses, none of them cut, in the embedded model's tokens; outputs of
+    n_out tokens, of None as long as real ones are.
     """
     tokenizer, template = AutoTokenizer.from_pretrained(EMBEDDED), get_template("direct")
     renderer = PromptRenderer(tokenizer, template, thinking=False, max_prompt_tokens=2**31)

@@ -54,13 +54,10 @@ def made_groups(n_groups: int, n_responses: int, seed: int = 0) -> Groups:
 
 
 def take(workload: Workload, source: Groups | None, *, n_more: int = 0) -> Groups:
-    """The groups of a workload.
+    """The groups of a workload, and n_more to warm up with behind them.
 
-    Args:
-        workload: how many, and how long.
-        source: where they come from, again from the start where there are too few, with a number
-            before the texts; groups with too few responses stay so. None has them made.
-        n_more: groups behind those of the workload, to warm up with.
+    Of the source, again from the start where it has too few, with a number before the texts; groups
+    with too few responses stay so. Without a source they are made.
     """
     n = workload.n_groups + n_more
     if source is None:

@@ -43,12 +43,7 @@ def generation_config(job: Job, max_new_tokens: int) -> transformers.GenerationC
 
 
 class Generate:
-    """`generate` on batches of prompts of like lengths, padded on the left.
-
-    Args:
-        job: what for.
-        rows: of a batch; None takes what suits the device.
-    """
+    """`generate` on batches of prompts of like lengths, padded on the left."""
 
     def __init__(self, job: Job, rows: int | None = None) -> None:
         self.version = transformers.__version__
@@ -144,11 +139,6 @@ class PublishedPipeline:
     """What the published script does for a list of responses, with its HTTP call left out.
 
     Parser and F1 are those that are bit-equal to the published ones.
-
-    Args:
-        job: its rows are generated one after the other.
-        template: the prompt.
-        max_response_tokens: a longer response loses its middle.
     """
 
     def __init__(self, job: Job, template: PromptTemplate, max_response_tokens: int) -> None:

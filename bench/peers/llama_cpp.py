@@ -58,12 +58,8 @@ class LlamaCpp:
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.settings: dict[str, Any] = {
-            "weights": "float32",
-            "cache": "float32",
-            "sequences": self._n_slots,
-            "n_batch": _BATCH,
-            "n_ubatch": 512,
-            "flash_attn": "auto",
+            **{"weights": "float32", "cache": "float32", "sequences": self._n_slots},
+            **{"n_batch": _BATCH, "n_ubatch": 512, "flash_attn": "auto"},
             "shared prefix": "computed once, copied",
             "build": lib.llama_print_system_info().decode(),
         }

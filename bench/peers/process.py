@@ -41,11 +41,7 @@ class Run:
 
 
 class PeerProcess:
-    """A loaded peer.
-
-    Attributes:
-        version: of its package.
-        settings: what it runs with.
+    """A loaded peer, with `version` and `settings` as it tells them.
 
     Args:
         name: one of PEERS.

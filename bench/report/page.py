@@ -48,7 +48,9 @@ def write_report(path: Path, folder: Path) -> list[Path]:
 
     run = read_run(path)
     known, found = tables(run), curves(run)
-    pictures = {name: plots.lines(series, *sides(name)) for name, series in found.items()}
+    pictures = {
+        name: plots.lines(series, *name.split(" against ")[::-1]) for name, series in found.items()
+    }
     for device, roofs in roofs_of(run).items():
         pictures[f"roofline of {device}"] = plots.roofline(roofs, points_of(run, device))
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def _conditions(run: Run) -> Table:
     rows = []
     for name, values in found.items():
         several = [f"{value} ({n} benchmarks)" for value, n in values.most_common()]
-        rows.append([name, "; ".join(several) if len(values) > 1 else next(iter(values))])
+        rows.append([name, "; ".join(several if len(values) > 1 else values)])
     rows += [["benchmarks", number(len(run["benchmarks"]))]]
     return Table(["", ""], [*rows, ["written by", f"pytest-benchmark {run.get('version', '')}"]])
 
@@ -185,12 +187,6 @@ def curves(run: Run) -> Curves:
             lines = found.setdefault(f"{y} against {x}", {})
             lines.setdefault(info.get("series", name), []).append((point[x], point[y]))
     return found
-
-
-def sides(name: str) -> tuple[str, str]:
-    """Names to read of a curve's x and y."""
-    y, x = name.replace("_per_s", "/s").replace("_", " ").split(" against ")
-    return x, y
 
 
 def roofs_of(run: Run) -> dict[str, dict[str, tuple[float, float]]]:

@@ -11,7 +11,6 @@ from flipfast.errors import MissingDependencyError
 # Colours that are told apart with any kind of vision (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c4a", "#9467bd")
 _STYLES = ("-", "--", ":")
-_MARKERS = "os^Dv<>p"
 _WIDTH = 8.5  # inches
 
 Points = Mapping[str, Sequence[tuple[float, float]]]
@@ -57,8 +56,8 @@ def roofline(roofs: Mapping[str, tuple[float, float]], points: Points) -> Any:
         ys = [low * bytes_a_s, flops_a_s, flops_a_s]
         panel.plot(xs, ys, style, color="0.4", label=f"roof, {dtype}")
     for place, (name, found) in enumerate(points.items()):
-        marker, colour = _MARKERS[place // len(COLOURS) % 8], COLOURS[place % len(COLOURS)]
-        panel.plot(*zip(*found, strict=True), marker, color=colour, ms=5, label=_plain(name))
+        colour = COLOURS[place % len(COLOURS)]
+        panel.plot(*zip(*found, strict=True), "o", color=colour, ms=5, label=_plain(name))
     panel.set(xscale="log", yscale="log", xlim=(low, high))
     panel.set(xlabel="operations a byte", ylabel="operations a second")
     _legend(panel)
@@ -78,8 +77,8 @@ def save(figure: Any, path: Path) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text as it is: a dollar sign begins no formula."""
-    return text.replace("$", r"\$")
+    """A text to read, in which a dollar sign begins no formula."""
+    return text.replace("_per_s", "/s").replace("_", " ").replace("$", r"\$")
 
 
 def _panel(height: float) -> tuple[Any, Any]:

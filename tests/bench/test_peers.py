@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench_peers import CPU_PEERS, GPU_PEERS
+from bench.bench_peers import CPU_PEERS, GPU_PEERS, Interleaved, equal_rows
 from bench.peers.base import Job, PeerUnavailable, shared_length, until_end
-from bench.peers.comparing import Interleaved, equal_rows
 from bench.peers.process import OURS, PEERS, PeerProcess, Run
 
 pytestmark = pytest.mark.slow
@@ -25,7 +24,7 @@ raise {error}
 
 BENCHMARK = """
 import pytest
-from bench.peers.comparing import Interleaved, measure
+from bench.bench_peers import Interleaved, measure
 from bench.peers.process import Run
 
 
