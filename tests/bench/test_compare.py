@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 
 from bench import compare
-from bench.compare import SMALLEST, decide
+from bench.compare import SMALLEST
+from bench.compare import _decide as decide
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +71,17 @@ def test_noise_that_hides_a_change_is_told():
     assert decide([[1.0, x, x, 1.0] for x in (0.8, 1.25) * 6]).verdict == "too noisy to tell"
 
 
+def test_the_cores_decide_where_the_wall_cannot_tell():
+    loud, cpu, same = [0.5, 2.0] * 8, [1.2] * 16, [1.0] * 16
+    for walls, cpus, verdict in (
+        *((loud, cpu, "SLOWER"), (loud, same, "same"), (same, cpu, "same")),
+        (loud, [0.1, 10.0] * 8, "too noisy to tell"),
+    ):
+        old = (1.0, 1.0)
+        found = compare.decide([[old, new, new, old] for new in zip(walls, cpus, strict=True)])
+        assert found.verdict == verdict
+
+
 CONDITIONS = {  # and what may be cried over, in fifteen benchmarks of a run, and must be caught
     "quiet": ({"noise": 0.01}, 0.0, 0.99, 0.99),
     "noisy": ({"noise": 0.05}, 0.01, 0.9, 0.99),
@@ -118,7 +130,8 @@ def look():
     work(1e-6)
     return now
 
-compare.perf_counter = look  # time goes by where work says so, whatever else the machine does
+# Time goes by where work says so, whatever else the machine does.
+compare.perf_counter = compare.process_time = look
 
 def bench_same(benchmark):
     benchmark.group = "a"
@@ -175,7 +188,7 @@ def repository(tmp_path, monkeypatch):
 def test_revisions(repository, capsys):
     assert compare.main(["bench/bench_it.py"]) == 1
     told = {}
-    for line in lines(capsys)[2:]:
+    for line in lines(capsys)[1:]:
         before, _, after = line.partition("bench/bench_it.py::bench_")
         name, _, why = after.partition(": ")
         told[name] = before.split() or why
