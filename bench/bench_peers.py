@@ -186,7 +186,7 @@ def bench_peer(
     """A peer beside our engine, on the CPU in float32, on a CUDA device in bfloat16."""
     known = GPU_PEERS if task.job.device == "cuda" else QUICK_PEERS if quick else CPU_PEERS
     if name not in known:
-        pytest.skip(f"{name}: not on {task.job.device}, or not with --quick")
+        pytest.skip(f"not a peer on {task.job.device}, or not with --quick")
     benchmark.group = task.name
     peer = open_or_skip(open_peer, name, task.job)
     try:

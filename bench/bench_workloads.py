@@ -69,10 +69,9 @@ def bench_large_on_cpu(
     """Each drafted token right with the given probability."""
     texts = columns(take(sizes.large_on_cpu, source))[1]
     script = text_script(texts, vocab=cpu_model.vocab_size)
-    few = Script(script.prompts[:1], script.outputs[:1])
-    cpu_model.write(few, acceptance=acceptance)  # what it learns of drafts, too
+    few, asked = Script(script.prompts[:1], script.outputs[:1]), {"acceptance": acceptance}
+    cpu_model.write(few, **asked)  # what it learns of drafts, too
     benchmark.group = "rl-step in part, qwen3-0.6b"
-    asked = {"acceptance": acceptance}
     run = benchmark.pedantic(cpu_model.write, args=(script,), kwargs=asked, rounds=1)
     note(benchmark, script, run, shape="qwen3-0.6b", dtype=cpu_model.dtype, **asked)
 
@@ -80,13 +79,8 @@ def bench_large_on_cpu(
 def note(benchmark: Any, script: Script, run: Run, **facts: Any) -> None:
     """Write the figures of a script down, of which `run` is the last one's."""
     seconds, n = benchmark.stats.stats.median, len(script.prompts)
-    n_prompt, n_output = (sum(map(len, part)) for part in (script.prompts, script.outputs))
-    benchmark.extra_info.update(
-        n_rows=n,
-        rewards_per_s=n / seconds,
-        tokens_per_s=(n_prompt + n_output) / seconds,
-        output_tokens_per_s=n_output / seconds,
-        computed_tokens=run.computed,
-        passes_a_reward=run.passes,
-        **facts,
-    )
+    n_output = sum(map(len, script.outputs))
+    n_tokens = n_output + sum(map(len, script.prompts))
+    rates = {"rewards_per_s": n / seconds, "tokens_per_s": n_tokens / seconds}
+    rates |= {"output_tokens_per_s": n_output / seconds, "passes_a_reward": run.passes}
+    benchmark.extra_info.update(n_rows=n, **rates, **facts)

@@ -14,8 +14,6 @@ from bench.facts import device_name, peak_memory_mib, versions
 from bench.sizes import FULL, QUICK, Sizes
 from bench.workloads import Groups, read_groups
 
-_QUICK_SECONDS = 0.2  # that a benchmark of small calls is repeated for at least
-
 _SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -33,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
-        config.option.benchmark_max_time = _QUICK_SECONDS
+        config.option.benchmark_max_time = 0.2  # seconds, of small calls
         config.option.benchmark_min_rounds = 3
 
 

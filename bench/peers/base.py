@@ -1,4 +1,4 @@
-"""What a peer is given and what it gives."""
+"""Peers answer the same requests as our engine: what they are given and what they give."""
 
 from __future__ import annotations
 

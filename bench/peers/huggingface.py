@@ -136,10 +136,7 @@ class Continuous:
 
 
 class PublishedPipeline:
-    """What the published script does for a list of responses, with its HTTP call left out.
-
-    Parser and F1 are those that are bit-equal to the published ones.
-    """
+    """What the published script does, with its HTTP call left out; parser and F1 are bit-equal."""
 
     def __init__(self, job: Job, template: PromptTemplate, max_response_tokens: int) -> None:
         self._model, self._n_new = Generate(job, rows=1), job.n_new

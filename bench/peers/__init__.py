@@ -1,1 +1,0 @@
-"""Engines that answer the same requests as ours, each in a process of its own."""
