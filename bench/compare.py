@@ -161,7 +161,7 @@ def run(python: Path, names: Sequence[str]) -> tuple[dict[str, Comparison], dict
         new = Player(Path(sys.executable), ROOT, asked)
         while (rounds := play(old, new)) is not None:
             name, outcome, line = new.last[1:]
-            if outcome == old.last[2] == "passed" and rounds:
+            if rounds and old.last[1:3] == new.last[1:3] == (name, "passed"):
                 found[name] = decide(rounds)
             else:
                 kind = "failed" if outcome == "failed" else "not compared"
