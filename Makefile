@@ -46,7 +46,7 @@ quality: $(DEVELOPED)  ## what docs/quality.md tells of the embedded model, anew
 	$(BIN)/python -m bench.quality --out build/quality
 
 gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
-	$(RUN) -m bench.gpu_check
+	$(RUN) -m bench.gpu check
 
 lint: $(DEVELOPED)  ## what CI checks besides the tests
 	$(BIN)/ruff check
@@ -66,7 +66,7 @@ bench-compare: $(READY)  ## has anything got slower? BASE=revision, KEYS="files 
 	$(RUN) -m bench.compare $(if $(BASE),--base $(BASE)) $(KEYS)
 
 gpu-bench: $(READY)  ## on a CUDA device: all benchmarks that need one, in nine minutes
-	$(RUN) -m bench.gpu_bench
+	$(RUN) -m bench.gpu bench
 
 system-install:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .

@@ -1,8 +1,7 @@
 """Rewards a second against the share of drafted tokens that are right, relative to no drafts.
 
 Outputs are prescribed, see bench.scripted, and checked in every run. Each run stands between two
-without drafts; a curve's figures are in `extra_info`; `python -m bench.draft_curve` draws
-them from pytest-benchmark's JSON. What pytest prints is the time of one more run without drafts.
+without drafts. `python -m bench.draft_curve` draws the curves from pytest-benchmark's JSON.
 Qwen3-0.6B on the CPU takes some minutes a curve; `-k embedded` leaves it out.
 """
 
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from bench.curves import Curve
 from bench.draft_curve import break_even
 from bench.scripted import Run, Script, ScriptedModel, load_shape, script_of
 from bench.sizes import FULL, QUICK, DraftCurves
@@ -50,34 +48,26 @@ def model(curves: DraftCurves) -> Iterator[ScriptedModel]:
     loaded.close()
 
 
-@pytest.fixture(scope="module")
-def scripts(curves: DraftCurves, model: ScriptedModel) -> list[Script]:
-    """One to warm up, and one a round."""
-    return [script_of(curves.requests, model, seed) for seed in range(1 + curves.rounds)]
-
-
 def bench_curve(
-    benchmark: Any,
-    curves: DraftCurves,
-    model: ScriptedModel,
-    scripts: list[Script],
-    length: int | None,
+    benchmark: Any, curves: DraftCurves, model: ScriptedModel, length: int | None
 ) -> None:
-    curve = Curve("acceptance", "speed", f"{curves}, draft {draft_name(length)}")
-    benchmark.group = curve.group
+    # One to warm up, and one a round.
+    scripts = [script_of(curves.requests, model, seed) for seed in range(1 + curves.rounds)]
+    benchmark.group = "speed against acceptance"
     model.write(scripts[0])  # what a first run sets up
     if length is None:
         measure(model, scripts[0], curves.acceptances, length)  # what the engine learns
     rounds = [measure(model, script, curves.acceptances, length) for script in scripts[1:]]
     points = [point(curves.requests.n, acceptance, rounds) for acceptance in curves.acceptances]
     benchmark.pedantic(model.write, args=(scripts[0],), rounds=1)
-    curve.note(benchmark, points)
     benchmark.extra_info.update(
+        curve=points,
+        x_name="acceptance",
+        y_name="speed",
+        series=f"{curves}, draft {draft_name(length)}",
         shape=curves.shape,
         dtype=model.dtype,
         batch=curves.batch,
-        prompt_tokens=curves.requests.n_prompt,
-        output_tokens=curves.requests.n_out,
         draft_length=length,
         break_even=break_even([(p["acceptance"], p["speed"]) for p in points]),
     )
@@ -110,6 +100,4 @@ def point(n: int, acceptance: float, rounds: list[Round]) -> dict[str, float]:
         "rewards_per_s": n / median(run.seconds for run, _ in runs),
         "speed": median(plain / run.seconds for run, plain in runs),
         "passes_a_reward": runs[0][0].passes,
-        "drafted_a_reward": runs[0][0].drafted / n,
-        "accepted_a_reward": runs[0][0].accepted / n,
     }

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from bench import f1_cases
 from bench import kernel_cases as cases
 from bench.shapes import QWEN3, VOCABULARY, heads, products
+from flipfast.profiling.rates import measure_rates
+from flipfast.profiling.recorder import Rates
 from flipfast_kernels import tuning
 from flipfast_kernels.search import Timer, cuda_timer
 
@@ -31,13 +31,12 @@ HEADS = [heads("qwen3-0.6b"), heads("qwen3-8b")]
 PRODUCTS = [product for name in QWEN3 for product in products(name)]
 
 
-@dataclass
-class Gpu:
-    """The device, how calls on it are timed, and what a copy within it moves."""
+class Gpu(NamedTuple):
+    """The device, how calls on it are timed, and what it can do."""
 
     device: torch.device
     timer: Timer
-    copy_bytes_a_s: float
+    rates: Rates
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +44,7 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[Gpu]:
     chosen = request.config.getoption("--tuning", None)
     tuning.use(Path(chosen) if chosen else None)
     device = torch.device("cuda", torch.cuda.current_device())
-    timer = cuda_timer(device)
-    source = torch.ones(2**30, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    yield Gpu(device, timer, 2 * source.nbytes / timer(lambda: target.copy_(source)))
+    yield Gpu(device, cuda_timer(device), measure_rates(device, torch.bfloat16))
     tuning.use(None)
 
 
@@ -69,11 +65,12 @@ def measure(benchmark: Any, gpu: Gpu) -> Callable[[str, cases.Case], None]:
         seconds = gpu.timer(case.run)
         benchmark.pedantic(case.run, rounds=1)
         benchmark.extra_info.update(
-            device=torch.cuda.get_device_name(gpu.device),
-            torch=torch.__version__,
             us=round(1e6 * seconds, 2),
             gb_per_s=round(1e-9 * case.n_bytes / seconds, 1),
-            share_of_copy=round(case.n_bytes / seconds / gpu.copy_bytes_a_s, 3),
+            share_of_copy=round(case.n_bytes / seconds / gpu.rates.bytes_a_s, 3),
+            copy_gb_per_s=round(1e-9 * gpu.rates.bytes_a_s, 1),
+            product_gflop_per_s=round(1e-9 * gpu.rates.flops_a_s, 1),
+            dtype="bfloat16",
         )
         if case.flops:
             benchmark.extra_info["tflop_per_s"] = round(1e-12 * case.flops / seconds, 2)
@@ -97,25 +94,14 @@ def bench_lm_head(measure: Any, gpu: Gpu, width: int, m: int) -> None:
     measure("lm_head", cases.head(VOCABULARY, width, m, gpu.device))
 
 
+# Sequences, queries of each, tokens of each.
 @pytest.mark.parametrize(
-    ("n_seqs", "queries", "length"),
+    "sizes",
     [(1, 1, 700), (64, 1, 700), (256, 1, 700), (8, 1, 8192), (16, 650, 650), (2, 4096, 4096)],
 )
 @pytest.mark.parametrize("heads", HEADS, ids="{0[0]}-{0[1]}-{0[2]}".format)
-def bench_attention(
-    measure: Any, gpu: Gpu, heads: tuple[int, int, int], n_seqs: int, queries: int, length: int
-) -> None:
-    measure("attention", cases.attention(n_seqs, queries, length, heads, gpu.device))
-
-
-@pytest.mark.parametrize("m", [32, 4096])
-def bench_rms_norm(measure: Any, gpu: Gpu, m: int) -> None:
-    measure("rms_norm", cases.norm(m, 4096, gpu.device))
-
-
-@pytest.mark.parametrize("m", [32, 4096])
-def bench_gated(measure: Any, gpu: Gpu, m: int) -> None:
-    measure("gated", cases.activation(m, 12288, gpu.device))
+def bench_attention(measure: Any, gpu: Gpu, heads: Any, sizes: Any) -> None:
+    measure("attention", cases.attention(sizes, heads, gpu.device))
 
 
 @pytest.mark.parametrize("m", [32, 4096])
@@ -125,9 +111,9 @@ def bench_norm_rope_write(measure: Any, gpu: Gpu, m: int) -> None:
 
 @pytest.mark.parametrize(("n_pairs", "each"), [(4096, 1), (4096, 8), (10**6, 1), (10**6, 8)])
 def bench_overlap_f1(measure: Any, gpu: Gpu, n_pairs: int, each: int) -> None:
-    measure("overlap_f1", f1_cases.overlap(n_pairs, each, 64, gpu.device))
+    measure("overlap_f1", cases.overlap(n_pairs, each, 64, gpu.device))
 
 
 @pytest.mark.parametrize("n_rows", [256, 4096])
 def bench_word_f1(measure: Any, gpu: Gpu, n_rows: int) -> None:
-    measure("word_f1", f1_cases.words(n_rows, 64, gpu.device))
+    measure("word_f1", cases.words(n_rows, 64, gpu.device))

@@ -2,29 +2,29 @@
 
 Before anything is timed, a batch is compared with its rows scored alone, the word F1 of all
 inferred instructions with the Python twin's, and likelihoods with those of transformers. Each round
-starts with a model loaded anew that has scored some other groups. Against transformers and other
-peers: bench_engine; with single options on and off: bench_fewer_steps.
+starts with a model loaded anew that has scored some other groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import fmean, median
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers
 
 from bench.models import EMBEDDED
-from bench.rewards import Run, best_of_groups, score, warm_reward
 from bench.sizes import Sizes
 from bench.workloads import Groups, columns, take
-from flipfast import FlipReward
+from flipfast import FlipReward, ScoreBatch
 from flipfast.metrics.word_f1_py import word_f1
 from flipfast.profiling.runs import device_and_dtype
 from flipfast.prompts.conversation import checked_texts
 
-N_WARM_UP = 2  # groups
+N_WARM_UP = 4  # groups
 _N_ALONE = 3  # rows
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of a mean log-probability
 STYLES: dict[str, dict[str, Any]] = {
@@ -34,27 +34,15 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def rl_step(sizes: Sizes, source: Groups | None) -> Groups:
-    """Those to warm up with come last; so below."""
-    return take(sizes.workloads["rl-step"], source, n_more=N_WARM_UP)
-
-
-@pytest.fixture(scope="module")
-def best_of_n(sizes: Sizes, source: Groups | None) -> Groups:
-    return take(sizes.workloads["best-of-n"], source, n_more=N_WARM_UP)
-
-
 @pytest.mark.parametrize("style", list(STYLES))
-def bench_rl_step(benchmark: Any, rl_step: Groups, sizes: Sizes, device: str, style: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def bench_rl_step(
+    benchmark: Any, sizes: Sizes, source: Groups | None, device: str, style: str
+) -> None:
     """All rows of a step in one call."""
     options = {**STYLES[style], "device": device}
-    counted, warm_up = rl_step[:-N_WARM_UP], rl_step[-N_WARM_UP:]
+    groups = take(sizes.workloads["rl-step"], source, n_more=N_WARM_UP)
+    counted, warm_up = groups[:-N_WARM_UP], groups[-N_WARM_UP:]
     expected = checked_rewards(options, counted, warm_up)
     runs: list[Run] = []
 
@@ -68,30 +56,56 @@ def bench_rl_step(benchmark: Any, rl_step: Groups, sizes: Sizes, device: str, st
 
     benchmark.group = f"rl-step, {device}"
     benchmark.pedantic(run, setup=load, rounds=sizes.rounds)
-    note(benchmark, runs, len(expected), style)
+    benchmark.extra_info.update(medians(runs), n_rows=len(expected), shape="embedded", style=style)
 
 
-@pytest.mark.parametrize("call", ["score", "score_best_of"])
-@pytest.mark.parametrize("style", ["standalone", "direct"])
-def bench_best_of_n(benchmark: Any, best_of_n: Groups, style: str, call: str) -> None:
-    """A call a group, and its best response; one round, as the groups are many."""
-    options = STYLES[style]
-    counted, warm_up = best_of_n[:-N_WARM_UP], best_of_n[-N_WARM_UP:]
-    expected = checked_winners(options, counted[:N_WARM_UP], warm_up)
-    runs: list[Run] = []
+class Run(NamedTuple):
+    """The rewards, and what each of them took; of best-of-N the winners with their rewards."""
 
-    def load() -> tuple[tuple[FlipReward], dict[str, Any]]:
-        return (warm_reward(options, warm_up),), {}
+    rewards: list[float | None]
+    figures: dict[str, float]
 
-    def run(reward: FlipReward) -> None:
-        with reward:
-            runs.append(best_of_groups(reward, counted, prune=call == "score_best_of"))
-        assert runs[-1].rewards[: len(expected)] == expected
 
-    benchmark.group = f"best-of-n, {style}, cpu"
-    benchmark.pedantic(run, setup=load, rounds=1)
-    n = sum(len(responses) for _, responses in counted)
-    note(benchmark, runs, n, style)
+def medians(runs: list[Run]) -> dict[str, float]:
+    """Of the runs' figures."""
+    return {key: round(median(x.figures[key] for x in runs), 3) for key in runs[0].figures}
+
+
+def warm_reward(options: dict[str, Any], warm_up: Groups) -> FlipReward:
+    """A reward that has scored some groups besides those that count.
+
+    Its drafts know what a process knows that has been at work for a while; no prompt but the
+    template's start is cached.
+    """
+    reward = FlipReward(**{"device": "cpu", **options})
+    reward.score(*columns(warm_up))
+    reward.inverter.forget_prefixes()  # type: ignore[attr-defined]
+    return reward
+
+
+def score(reward: FlipReward, groups: Groups) -> tuple[ScoreBatch, Run]:
+    """Score groups in one call."""
+    batch, counted = counting(reward, lambda: reward.score(*columns(groups)))
+    n, seconds = len(batch), counted["seconds"]
+    figures = {
+        "passes_a_reward": counted["sampling_passes"] / n,
+        "tokens_a_reward": sum(batch.n_output_tokens) / n,
+        "rows_a_reward": counted["computed_tokens"] / n,
+        "rewards_per_s": n / seconds,
+        "prompt_tokens_per_s": sum(batch.n_prompt_tokens) / seconds,
+        "output_tokens_per_s": sum(batch.n_output_tokens) / seconds,
+    }
+    return batch, Run(batch.rewards, figures)
+
+
+def counting(reward: FlipReward, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """What a call gives, its seconds, and by how much it has moved the engine's counters."""
+    inverter: Any = reward.inverter
+    before, started = inverter.counters, perf_counter()
+    result = run()
+    seconds, after = perf_counter() - started, inverter.counters
+    moved = {name: getattr(after, name) - value for name, value in vars(before).items()}
+    return result, {**moved, "seconds": seconds}
 
 
 def checked_rewards(options: dict[str, Any], groups: Groups, warm_up: Groups) -> list[float | None]:
@@ -111,11 +125,8 @@ def checked_rewards(options: dict[str, Any], groups: Groups, warm_up: Groups) ->
             tolerance = _TOLERANCE[device_and_dtype(reward.config)[1]]
             assert batch.rewards[:_N_ALONE] == pytest.approx(expected, abs=tolerance)
         else:
-            twins = [word_f1(*pair)[0] for pair in zip(batch.inferred, instructions, strict=True)]
-            scored = [reward for reward in batch.rewards if reward is not None]
-            assert scored == [
-                f1 for f1, reward in zip(twins, batch.rewards, strict=True) if reward is not None
-            ]
+            rows = zip(batch.rewards, batch.inferred, instructions, strict=True)
+            assert all(f1 is None or f1 == word_f1(found, true)[0] for f1, found, true in rows)
     return batch.rewards
 
 
@@ -130,23 +141,3 @@ def likelihoods(reward: FlipReward, instructions: list[str], responses: list[str
         chosen = logits.log_softmax(-1).gather(-1, torch.tensor(targets)[:, None])
         means.append(fmean(chosen[:, 0].tolist()))
     return means
-
-
-def checked_winners(options: dict[str, Any], groups: Groups, warm_up: Groups) -> list[float | None]:
-    """Places and rewards of the winners, the same with and without pruning; F1 as the twin's."""
-    with warm_reward(options, warm_up) as reward:
-        pruned = best_of_groups(reward, groups, prune=True).rewards
-        assert pruned == best_of_groups(reward, groups, prune=False).rewards
-        for at, (instruction, responses) in enumerate(groups):
-            place, best = pruned[2 * at : 2 * at + 2]
-            alone = reward.score([instruction], [responses[int(place or 0)]])
-            assert best == word_f1(alone.inferred[0], instruction)[0]
-    return pruned
-
-
-def note(benchmark: Any, runs: list[Run], n: int, style: str) -> None:
-    """Medians of the rounds' figures."""
-    figures = {
-        name: round(median(run.figures[name] for run in runs), 3) for name in runs[0].figures
-    }
-    benchmark.extra_info.update(figures, n_rows=n, shape="embedded", style=style)

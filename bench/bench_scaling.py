@@ -1,29 +1,121 @@
-"""Rewards/s and memory against rows in a call and against the length of responses.
+"""Rewards/s against rows in a call, threads, the length of responses, and the size of the model.
 
-A model of random weights writes prescribed outputs, without drafts, and each run checks them; what
-real rows do on the CPU is in bench_scaling_rows. Tokens are those of prompts and outputs. Memory is
-that of the pages that are in use at a time; beside it stands `least_mib`: what torch has allocated
-on CUDA, on a CPU what the process has, less the pages that were never in use.
+Real rows go through the embedded model on the CPU: their rewards are those of one call with all of
+them, as how many rows or threads there are must not show in a single bit. All other points are
+models of random weights that write prescribed outputs, without drafts, which each run checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from statistics import median
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
-from bench.curves import Curve, Figures, Run
 from bench.scripted import Script, ScriptedModel, load_shape, script_of
-from bench.sizes import Prescribed, Scaling, Sizes
+from bench.shapes import n_weights
+from bench.sizes import FULL, QUICK, Sizes, Workload
+from bench.workloads import Groups, columns, take
+from flipfast import FlipReward, _cpu
+from flipfast.engine.drafting import Drafting
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 MOST_ROWS = 256  # of one length
-MEMORY_OUT = 8  # tokens of output: memory grows with the prompt alike
+N_WARM_UP = 4  # rows
+
+Figures = dict[str, float]
+Rows = list[tuple[str, str]]
+
+
+def sweep(
+    benchmark: Any,
+    xs: Sequence[float],
+    prepare: Callable[[Any], Callable[[], Figures]],
+    *,
+    names: tuple[str, str],
+    series: str,
+    rounds: int,
+) -> None:
+    """Time sweeps over all sizes, after one that is not timed; note medians of the figures.
+
+    For a size `prepare`, whose time does not count, gives a run that returns figures, or raises
+    AssertionError where its results are wrong. `names` are those of the size and of the figure that
+    is drawn, `series` is the line's.
+    """
+    for x in xs:
+        prepare(x)()
+    sweeps: list[list[Figures]] = []
+    benchmark.group = f"{names[1]} against {names[0]}"
+    benchmark.pedantic(
+        lambda runs: sweeps.append([run() for run in runs]),
+        setup=lambda: (([prepare(x) for x in xs],), {}),
+        rounds=rounds,
+    )
+    points = [
+        {names[0]: x, **{key: median(run[key] for run in runs) for key in runs[0]}}
+        for x, runs in zip(xs, zip(*sweeps, strict=True), strict=True)
+    ]
+    benchmark.extra_info.update(curve=points, x_name=names[0], y_name=names[1], series=series)
+
+
+@pytest.fixture(scope="module")
+def reward() -> Iterator[FlipReward]:
+    with FlipReward(device="cpu") as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def rows(sizes: Sizes, source: Groups | None) -> Rows:
+    """As many as the largest point has; those to warm up with come last."""
+    scaling = sizes.scaling["cpu"]
+    n = N_WARM_UP + max(*scaling.batches, scaling.least_rows)
+    return list(zip(*columns(take(Workload(n, 8), source)), strict=True))[:n]
+
+
+@pytest.mark.parametrize("by", ["rows_a_call", "threads"])
+def bench_rows(benchmark: Any, reward: FlipReward, rows: Rows, sizes: Sizes, by: str) -> None:
+    """The same rows in calls of one, of four and so on; in one call with one thread, with two."""
+    scaling, usual = sizes.scaling["cpu"], torch.get_num_threads()
+    n_cores = len(os.sched_getaffinity(0))
+    threads_ = sorted({2**i for i in range(n_cores.bit_length())} | {n_cores})
+    xs = scaling.batches if by == "rows_a_call" else threads_
+    counted, warm_up = rows[:-N_WARM_UP], rows[-N_WARM_UP:]
+    inverter: Any = reward.inverter
+
+    def score(some: Rows, n: int) -> list[float | None]:
+        parts = (zip(*some[at : at + n], strict=True) for at in range(0, len(some), n))
+        return [x for part in parts for x in reward.score(*map(list, part)).rewards]
+
+    def prepare(x: int) -> Callable[[], Figures]:
+        """From no prefix, and with drafts that know the rows to warm up with and no others."""
+        mine = counted[: max(x if by == "rows_a_call" else 1, scaling.least_rows)]
+        n, threads = (x, usual) if by == "rows_a_call" else (len(mine), x)
+        drafting = Drafting(overlap=False)
+
+        def run(some: Rows = mine) -> Figures:
+            set_threads(threads)
+            inverter.forget_prefixes()
+            inverter._model.engine._loop.drafting = drafting
+            started = time.perf_counter()
+            rewards = score(some, n)
+            per_s = len(some) / (time.perf_counter() - started)
+            assert some is warm_up or rewards == expected[: len(some)]
+            return {"rewards_per_s": per_s}
+
+        run(warm_up)
+        return run
+
+    expected = score(counted, len(counted))
+    try:
+        names = (by, "rewards_per_s")
+        sweep(benchmark, xs, prepare, names=names, series="embedded, cpu", rounds=scaling.rounds)
+    finally:
+        set_threads(usual)
 
 
 @pytest.fixture(scope="module", params=["cpu", CUDA])
@@ -32,134 +124,75 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def scaling(device: str, sizes: Sizes) -> Scaling:
-    return sizes.scaling[device]
-
-
-@pytest.fixture(scope="module")
-def model(device: str, scaling: Scaling) -> Iterator[ScriptedModel]:
+def model(device: str, sizes: Sizes) -> Iterator[ScriptedModel]:
+    scaling = sizes.scaling[device]
     loaded = load_shape(scaling.shape, device, memory=scaling.memory)
     yield loaded
     loaded.close()
 
 
-@pytest.fixture
-def series(device: str, scaling: Scaling) -> str:
-    return f"{scaling.shape}, {device}"
-
-
-@pytest.mark.parametrize("device", [CUDA], indirect=True)
-def bench_batch(benchmark: Any, model: ScriptedModel, scaling: Scaling, series: str) -> None:
-    """Calls of 1 to thousands of rows, as many calls as it takes to have some rows at least."""
-    n_most = max(*scaling.batches, scaling.least_rows)
-    script = script_of(replace(scaling.requests, n=n_most), model)
-
-    def prepare(n: int) -> Run:
-        return partial(write, model, parts(script, n, max(n, scaling.least_rows)))
-
-    curve = Curve("rows_a_call", "rewards_per_s", series)
-    curve.measure(benchmark, scaling.batches, prepare, rounds=scaling.rounds)
-    note(benchmark, scaling.requests, prompt_tokens=scaling.requests.n_prompt)
-
-
-def bench_length(benchmark: Any, model: ScriptedModel, scaling: Scaling, series: str) -> None:
-    """Responses of 64 to 16k tokens, more of the short ones, in one call a length."""
-
-    def requests(length: int) -> Prescribed:
-        n = min(max(1, scaling.tokens // length), MOST_ROWS)
-        return of_length(scaling.requests, length, n)
-
-    scripts = {length: script_of(requests(length), model) for length in scaling.lengths}
-    curve = Curve("response_tokens", "rewards_per_s", series)
-    curve.measure(
-        benchmark,
-        scaling.lengths,
-        lambda length: partial(write, model, [scripts[length]]),
-        rounds=scaling.rounds,
-    )
-    note(benchmark, scaling.requests)
-
-
-def bench_memory_of_batch(
-    benchmark: Any, model: ScriptedModel, scaling: Scaling, series: str
+@pytest.mark.parametrize("by", ["rows_a_call", "response_tokens"])
+def bench_prescribed(
+    benchmark: Any, model: ScriptedModel, device: str, sizes: Sizes, by: str
 ) -> None:
-    asked = replace(scaling.requests, n_out=MEMORY_OUT)
-    curve = Curve("rows_a_call", "pages_mib", series)
-    curve.measure(
-        benchmark,
-        scaling.memory_batches,
-        lambda n: partial(hold, model, replace(asked, n=n)),
-        rounds=1,
-    )
-    note(benchmark, asked, prompt_tokens=asked.n_prompt)
+    """Calls of 1 to thousands of rows; responses of 64 to 16k tokens, more of the short ones."""
+    scaling = sizes.scaling[device]
+    if device == "cpu" and by == "rows_a_call":
+        pytest.skip("real rows show it on a CPU")
 
+    def prepare(x: int) -> Callable[[], Figures]:
+        asked = scaling.requests
+        if by == "rows_a_call":
+            n, asked = x, replace(asked, n=max(x, scaling.least_rows))
+        else:
+            n = min(max(1, scaling.tokens // x), MOST_ROWS)
+            asked = replace(asked, n=n, n_prompt=asked.n_shared + x)
+        script = script_of(asked, model)
+        places = range(0, asked.n, n)
+        parts = [Script(script.prompts[i : i + n], script.outputs[i : i + n]) for i in places]
+        return lambda: write(model, parts)
 
-def bench_memory_of_length(
-    benchmark: Any, model: ScriptedModel, scaling: Scaling, series: str
-) -> None:
-    """A single response."""
-    asked = replace(scaling.requests, n_out=MEMORY_OUT)
-    curve = Curve("response_tokens", "pages_mib", series)
-    curve.measure(
-        benchmark,
-        scaling.lengths,
-        lambda length: partial(hold, model, of_length(asked, length, 1)),
-        rounds=1,
-    )
-    note(benchmark, asked)
-
-
-def of_length(requests: Prescribed, length: int, n: int) -> Prescribed:
-    """n of such requests, with a response of a length in tokens behind what they share."""
-    return replace(requests, n=n, n_prompt=requests.n_shared + length)
-
-
-def parts(script: Script, n: int, n_all: int) -> list[Script]:
-    """The first n_all rows of a script, n in each part."""
-    return [
-        Script(script.prompts[at : min(at + n, n_all)], script.outputs[at : min(at + n, n_all)])
-        for at in range(0, n_all, n)
-    ]
+    xs = scaling.batches if by == "rows_a_call" else scaling.lengths
+    names, series = (by, "rewards_per_s"), f"{scaling.shape}, {device}"
+    sweep(benchmark, xs, prepare, names=names, series=series, rounds=scaling.rounds)
 
 
 def write(model: ScriptedModel, calls: Sequence[Script]) -> Figures:
     """Have scripts written one after the other; what they share is computed in the first alone."""
-    seconds = sum(model.write(call, keep_prefixes=i > 0).seconds for i, call in enumerate(calls))
+    runs = [model.write(call, keep_prefixes=i > 0) for i, call in enumerate(calls)]
+    seconds = sum(run.seconds for run in runs)
     rows = [row for call in calls for row in zip(call.prompts, call.outputs, strict=True)]
     n_tokens = sum(len(prompt) + len(output) for prompt, output in rows)
-    return {"rewards_per_s": len(rows) / seconds, "tokens_per_s": n_tokens / seconds}
+    peak = max(run.peak_pages for run in runs) * model.page_bytes / 2**20
+    rates = {"rewards_per_s": len(rows) / seconds, "tokens_per_s": n_tokens / seconds}
+    return {**rates, "pages_mib": peak}
 
 
-def hold(model: ScriptedModel, requests: Prescribed) -> Figures:
-    """The memory that requests need, in pages and in all.
-
-    Raises:
-        AssertionError: sequences held more pages than their tokens fill.
-    """
-    script = script_of(requests, model)
-    on_cuda = model.device == "cuda"
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    n_pages = model.write(script).peak_pages
-    most = most_pages(requests, model)
-    assert 0 < n_pages <= most, f"{n_pages} pages were held where {most} are enough"
-    held = torch.cuda.max_memory_allocated() if on_cuda else psutil.Process().memory_info().rss
-    unused = (model.n_pages - n_pages) * model.page_bytes
-    return {
-        "pages": n_pages,
-        "pages_mib": n_pages * model.page_bytes / 2**20,
-        "least_mib": (held - unused) / 2**20,
-    }
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        sizes = QUICK if metafunc.config.getoption("--quick") else FULL
+        cases = [
+            pytest.param((shape, device), id=f"{shape}-{device}", marks=marks)
+            for device, marks in (("cpu", ()), ("cuda", pytest.mark.gpu))
+            for shape in sizes.scaling[device].models
+        ]
+        metafunc.parametrize("case", cases, scope="module")
 
 
-def most_pages(requests: Prescribed, model: ScriptedModel) -> int:
-    """Pages that requests fill which run at the same time, the full ones of their start once."""
-    shared = requests.n_shared // model.page_size
-    own = -(-(requests.n_prompt + requests.n_out) // model.page_size) - shared
-    return shared + min(requests.n, model.max_seqs) * own
+def bench_model(benchmark: Any, case: tuple[str, str], sizes: Sizes) -> None:
+    """A point a model."""
+    (shape, device), scaling = case, sizes.scaling[case[1]]
+    model = load_shape(shape, device, memory=scaling.memory)
+    script = script_of(scaling.requests, model)
+    weights = n_weights("tiny-32k" if shape == "embedded" else shape) / 1e9
+    point = [weights], lambda _: lambda: write(model, [script])
+    names = ("weights_in_billions", "rewards_per_s")
+    sweep(benchmark, *point, names=names, series=device, rounds=scaling.rounds)
+    benchmark.extra_info.update(shape=shape, dtype=model.dtype)
+    model.close()
 
 
-def note(benchmark: Any, requests: Prescribed, **facts: int) -> None:
-    """Write down what all points of a curve have in common."""
-    common = {"shared_tokens": requests.n_shared, "output_tokens": requests.n_out}
-    benchmark.extra_info.update(**common, **facts)
+def set_threads(n: int) -> None:
+    """As many for torch as for the engine's own kernels."""
+    torch.set_num_threads(n)
+    _cpu.set_threads(n)

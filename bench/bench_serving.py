@@ -8,21 +8,25 @@ pytest prints is the time of the way that is looked at; figures and ratios are i
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import pytest
 
-from bench.sizes import Sizes
+from bench.sizes import FULL, Sizes, Workload
 from bench.workloads import Groups, columns, take
 from flipfast import FlipReward
 from flipfast.client import AsyncFlipClient, FlipClient
@@ -31,6 +35,9 @@ N_WARM_UP = 4  # groups
 START_SECONDS = 120.0
 
 Rows = list[tuple[str, str]]
+Rewards = list[float | None]
+Served = tuple[Rewards, float]  # and rewards/s
+ScoreRow = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Asked(NamedTuple):
@@ -40,15 +47,20 @@ class Asked(NamedTuple):
     warm_up: Rows
 
 
-@pytest.fixture(scope="module")
-def rows(sizes: Sizes, source: Groups | None) -> Asked:
-    groups = take(sizes.workloads["rl-step"], source, n_more=N_WARM_UP)
+def asked(workload: Workload, source: Groups | None) -> Asked:
+    """Those of a workload."""
+    groups = take(workload, source, n_more=N_WARM_UP)
     parts = (columns(groups[:-N_WARM_UP]), columns(groups[-N_WARM_UP:]))
     return Asked(*(list(zip(*part, strict=True)) for part in parts))
 
 
-def in_process(rows: Asked) -> tuple[list[float | None], float]:
-    """Rewards of one batch, and rewards/s."""
+@pytest.fixture(scope="module")
+def rows(sizes: Sizes, source: Groups | None) -> Asked:
+    return asked(sizes.workloads["rl-step"], source)
+
+
+def in_process(rows: Asked) -> Served:
+    """Rewards of one batch."""
     counted, warm_up = rows
     with FlipReward() as reward:
         reward.score(*map(list, zip(*warm_up, strict=True)))
@@ -56,10 +68,8 @@ def in_process(rows: Asked) -> tuple[list[float | None], float]:
     return batch.rewards, batch.stats.rewards_per_s
 
 
-async def by_callers(
-    score_row: Callable[..., Awaitable[dict[str, Any]]], rows: Rows, n_callers: int
-) -> tuple[list[float | None], float]:
-    """Rewards and rewards/s where callers ask for one row at a time, each for its own."""
+async def by_callers(score_row: ScoreRow, rows: Rows, n_callers: int) -> Served:
+    """Callers ask for one row at a time, each for its own."""
     rewards: dict[int, float | None] = {}
 
     async def call(first: int) -> None:
@@ -75,91 +85,86 @@ async def by_callers(
 
 @contextmanager
 def server(*options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """The address of a server in a process of its own, and that process."""
+    """The address of a server in a process of its own, and that process, once it can score."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "flipfast", "serve", "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
-        await_ready(url, process)
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/ready", timeout=5).close()
+                break
+            except OSError as error:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"the server at {url} did not get ready: {error}") from error
+                time.sleep(0.1)
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(30)
 
 
-def await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a server can score."""
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=5):
-                return
-        except OSError as error:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the server at {url} did not get ready: {error}") from error
-            time.sleep(0.1)
+def compare(
+    benchmark: Any, rounds: int, plain: Callable[[], Served], way: Callable[[], Served]
+) -> Any:
+    """Time pairs of both ways, whose rewards must be equal; rewards/s of each, median ratio."""
+    pairs: list[tuple[float, float]] = []
+
+    def pair() -> None:
+        (expected, plain_per_s), (rewards, way_per_s) = plain(), way()
+        assert rewards == expected
+        pairs.append((plain_per_s, way_per_s))
+
+    benchmark.pedantic(pair, rounds=rounds)
+    ratio = round(median(b / a for a, b in pairs), 3)
+    return median(a for a, _ in pairs), median(b for _, b in pairs), ratio
 
 
 def bench_many_callers(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Rewards/s of a server with callers that ask for a row at a time, over those of a batch."""
-    counted, warm_up = rows
-    pairs: list[tuple[float, float]] = []
 
-    async def ask(url: str) -> tuple[list[float | None], float]:
+    async def ask(url: str) -> Served:
         client = AsyncFlipClient(url, timeout=600)
-        await by_callers(client.score_row, warm_up, sizes.callers)
-        found = await by_callers(client.score_row, counted, sizes.callers)
+        await by_callers(client.score_row, rows.warm_up, sizes.callers)
+        found = await by_callers(client.score_row, rows.counted, sizes.callers)
         await client.aclose()
         return found
 
-    def compare() -> None:
-        expected, batch = in_process(rows)
+    def served() -> Served:
         with server() as (url, _):
-            rewards, served = asyncio.run(ask(url))
-        assert rewards == expected
-        pairs.append((served, batch))
+            return asyncio.run(ask(url))
 
     benchmark.group = "server, cpu"
-    benchmark.pedantic(compare, rounds=sizes.rounds)
+    batch, per_s, ratio = compare(benchmark, sizes.rounds, lambda: in_process(rows), served)
     benchmark.extra_info.update(
-        callers=sizes.callers,
-        batch_rewards_per_s=median(batch for _, batch in pairs),
-        served_rewards_per_s=median(served for served, _ in pairs),
-        ratio=round(median(served / batch for served, batch in pairs), 3),
+        callers=sizes.callers, batch_rewards_per_s=batch, served_rewards_per_s=per_s, ratio=ratio
     )
 
 
 def bench_added_latency(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     """Milliseconds that client and HTTP add for one caller: rows whose results are kept."""
-    counted = rows.counted
-    few = counted[:32]
-    kept = ["--cache-rewards", "1000"]
+    few = rows.counted[:32]
     benchmark.group = "server, cpu"
-    with FlipReward(cache_rewards=1000) as reward, server(*kept) as (url, _):
+    with FlipReward(cache_rewards=99) as reward, server("--cache-rewards", "99") as (url, _):
         client = FlipClient(url)
         ways: list[Callable[..., Any]] = [
             lambda x, y: reward.score([x], [y]).rewards[0],
             lambda x, y: client.score_row(x, y)["reward"],
         ]
-        expected, found = ([way(*row) for row in few] for way in ways)
-        assert expected == found
+        assert [ways[0](*row) for row in few] == [ways[1](*row) for row in few]
         times: list[list[float]] = [[], []]
-        for _ in range(sizes.latency_rounds):
-            for row in few:
-                for way, seconds in zip(ways, times, strict=True):
-                    started = time.perf_counter()
-                    way(*row)
-                    seconds.append(time.perf_counter() - started)
+        for row in few * sizes.latency_rounds:
+            for way, seconds in zip(ways, times, strict=True):
+                started = time.perf_counter()
+                way(*row)
+                seconds.append(time.perf_counter() - started)
         benchmark(ways[1], *few[0])
-    here, there = map(sorted, times)
+    here, there = (1e3 * median(seconds) for seconds in times)
     benchmark.extra_info.update(
-        in_process_ms=round(1e3 * median(here), 3),
-        served_ms=round(1e3 * median(there), 3),
-        added_ms=round(1e3 * (median(there) - median(here)), 3),
-        served_p99_ms=round(1e3 * there[int(0.99 * len(there))], 3),
+        in_process_ms=round(here, 3), served_ms=round(there, 3), added_ms=round(there - here, 3)
     )
 
 
@@ -192,13 +197,19 @@ def bench_overload(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
 
     with server("--max-queue", str(sizes.queue)) as (url, process):
         asyncio.run(press(url))
-        before = memory(process)
+        before = memory_mib(process)
         answers = benchmark.pedantic(lambda: asyncio.run(press(url)), rounds=1)
-        after = memory(process)
+        after = memory_mib(process)
     assert set(answers) <= {"reward", "QueueFullError", "UnavailableError"}, answers
     benchmark.extra_info.update(
         answers=dict(answers), asked=sum(answers.values()), memory_mib=[before, after]
     )
+
+
+def memory_mib(process: psutil.Process) -> int:
+    """What a server and its engines hold."""
+    family = [process, *process.children(recursive=True)]
+    return sum(int(member.memory_info().rss) for member in family) >> 20
 
 
 def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
@@ -209,10 +220,7 @@ def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
     from flipfast.serving.async_engine import AsyncFlipEngine
     from flipfast.serving.ray import RayPool
 
-    pairs: list[tuple[float, float]] = []
-    benchmark.group = "Ray, cpu"
-
-    async def score(scorer: Any) -> tuple[list[float | None], float]:
+    async def score(scorer: Any) -> Served:
         counted, warm_up = (list(map(list, zip(*part, strict=True))) for part in rows)
         for _ in range(2):  # both actors get to know it
             await scorer.score(*warm_up)
@@ -220,35 +228,68 @@ def bench_ray_actors(benchmark: Any, rows: Asked, sizes: Sizes) -> None:
         await scorer.close()
         return batch.rewards, batch.stats.rewards_per_s
 
-    async def with_ray() -> tuple[list[float | None], float]:
+    async def with_ray() -> Served:
         pool = RayPool(n_actors=2)
         await pool.start(n_ready=2)
         return await score(pool)
 
-    async def without() -> tuple[list[float | None], float]:
-        return await score(AsyncFlipEngine())
+    def without() -> Served:
+        return asyncio.run(score(AsyncFlipEngine()))
 
-    def compare() -> None:
-        expected, engine = asyncio.run(without())
-        rewards, actors = asyncio.run(with_ray())
-        assert rewards == expected
-        pairs.append((actors, engine))
-
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False
-    )
+    benchmark.group = "Ray, cpu"
+    ray.init(num_cpus=2, object_store_memory=10**8, include_dashboard=False, log_to_driver=False)
     try:
-        benchmark.pedantic(compare, rounds=sizes.rounds)
+        ways = without, lambda: asyncio.run(with_ray())
+        engine, actors, ratio = compare(benchmark, sizes.rounds, *ways)
     finally:
         ray.shutdown()
     benchmark.extra_info.update(
-        engine_rewards_per_s=median(engine for _, engine in pairs),
-        actors_rewards_per_s=median(actors for actors, _ in pairs),
-        ratio=round(median(actors / engine for actors, engine in pairs), 3),
+        engine_rewards_per_s=engine, actors_rewards_per_s=actors, ratio=ratio
     )
 
 
-def memory(process: psutil.Process) -> int:
-    """MiB that a server and its engines hold."""
-    family = [process, *process.children(recursive=True)]
-    return sum(int(member.memory_info().rss) for member in family) >> 20
+@pytest.mark.parametrize("share", FULL.stream_shares)
+def bench_stream(
+    benchmark: Any, pytestconfig: pytest.Config, sizes: Sizes, source: Groups | None, share: float
+) -> None:
+    """Latency of rows that arrive at random, at a share of a batch's rewards/s or at `--rate`."""
+    given = pytestconfig.getoption("--rate")
+    if share not in sizes.stream_shares or (given and share != sizes.stream_shares[0]):
+        pytest.skip("not at this size, or not with --rate")
+    rows = asked(sizes.workloads["stream"], source)
+    expected, capacity = in_process(rows)
+    rate = given or share * capacity
+    due = arrival_times(len(rows.counted), rate)
+    benchmark.group = "stream, at a given rate" if given else f"stream, {share}"
+    with server() as (url, _):
+        client = AsyncFlipClient(url)
+        asyncio.run(by_callers(client.score_row, rows.warm_up, 1))
+        run = partial(send, client.score_row, rows.counted, due, expected)
+        latencies = benchmark.pedantic(lambda: asyncio.run(run()), rounds=1)
+    found = {f"p{x}_ms": 1e3 * float(np.percentile(latencies, x)) for x in (50, 90, 99)}
+    benchmark.extra_info.update(rate=rate, share_of_capacity=rate / capacity, **found)
+
+
+def arrival_times(n: int, rows_per_s: float, seed: int = 0) -> list[float]:
+    """Seconds after the start at which n rows are due: a Poisson process."""
+    rng = random.Random(seed)
+    return list(accumulate(rng.expovariate(rows_per_s) for _ in range(n)))
+
+
+async def send(
+    score_row: ScoreRow, rows: Rows, due: Sequence[float], expected: Rewards
+) -> list[float]:
+    """Ask for each row when it is due; seconds from then to its reward, which must be as expected.
+
+    A row that is sent late, because the machine was busy, has its waiting counted.
+    """
+    clock = asyncio.get_running_loop().time
+    started = clock()
+
+    async def ask(at: int) -> float:
+        await asyncio.sleep(started + due[at] - clock())
+        row = await score_row(*rows[at])
+        assert row["reward"] == expected[at], (rows[at][0], row)
+        return clock() - started - due[at]
+
+    return await asyncio.gather(*map(ask, range(len(rows))))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import resource
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,30 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from bench.facts import device_name, versions
+from bench.facts import device_name, peak_memory_mib, versions
 from bench.sizes import FULL, QUICK, Sizes
 from bench.workloads import Groups, read_groups
 
-_QUICK_SECONDS = 0.2  # that a benchmark of small calls is repeated for at least
-
-_SKIPPED = pytest.StashKey[dict[str, str]]()  # reasons by the benchmark's name
+_SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flipfast")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds")
     group.addoption("--groups", metavar="FILE", help="JSONL with the workloads' groups")
-    group.addoption(
-        "--rate", type=float, metavar="N", help="rows/s that a stream has, and no other"
-    )
-    group.addoption("--only", metavar="ID", action="append", help="of the files, only this")
-    group.addoption(
-        "--peer-path",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder of packages for peers alone; repeatable",
-    )
+    group.addoption("--rate", type=float, metavar="N", help="rows/s of a stream, and no other")
+    packages = {"metavar": "DIR", "help": "folder of packages for peers alone; repeatable"}
+    group.addoption("--peer-path", action="append", default=[], **packages)
     group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
     group.addoption("--reference", metavar="FILE", help="published module that has f1_score")
     group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
@@ -43,30 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
-        config.option.benchmark_max_time = _QUICK_SECONDS
+        config.option.benchmark_max_time = 0.2  # seconds, of small calls
         config.option.benchmark_min_rounds = 3
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["sizes"] = "quick" if config.getoption("--quick") else "full"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the collected benchmarks keep those that `--only` names; a name without parameters is all
-    of them, a file's is all that is in it.
-    """
-    wanted = config.getoption("--only")
-    if wanted:
-        kept = [item for item in items if _named(item.nodeid, wanted)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
-
-
-def _named(node_id: str, names: list[str]) -> bool:
-    starts = (name + end for name in names for end in ("[", "::"))
-    return node_id in names or node_id.startswith(tuple(starts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,17 +47,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        skipped = item.config.stash.setdefault(_SKIPPED, {})
-        skipped[item.name] = str(reason).removeprefix("Skipped: ")
+        one = {"name": item.name, "reason": str(reason).removeprefix("Skipped: ")}
+        item.config.stash.setdefault(_SKIPPED, []).append(one)
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
 ) -> None:
     """Stores why benchmarks were skipped: `skipped`, a list of {name, reason}."""
-    skipped = config.stash.get(_SKIPPED, {})
-    output_json["skipped"] = [{"name": name, "reason": why} for name, why in skipped.items()]
+    output_json["skipped"] = config.stash.get(_SKIPPED, [])
 
 
 @pytest.fixture(scope="session")
@@ -116,17 +89,12 @@ def facts(request: pytest.FixtureRequest) -> Iterator[None]:
     if "benchmark" not in request.fixturenames:
         yield
         return
-    on_cuda = request.node.get_closest_marker("gpu") is not None
-    if on_cuda:
+    device = "cuda" if request.node.get_closest_marker("gpu") else "cpu"
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     benchmark: Any = request.getfixturevalue("benchmark")
     yield
-    device = "cuda" if on_cuda else "cpu"
     noted: dict[str, Any] = {"date": datetime.date.today().isoformat(), **versions()}
     noted |= {"device": device_name(device), "threads": torch.get_num_threads()}
-    if on_cuda:
-        noted["peak_memory_mib"] = torch.cuda.max_memory_allocated() >> 20
-    else:  # of the process so far, in KiB, in bytes on a Mac
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        noted["peak_memory_mib"] = peak >> (20 if sys.platform == "darwin" else 10)
+    noted |= {"peak_memory_mib": peak_memory_mib(device)}
     benchmark.extra_info.update({k: v for k, v in noted.items() if k not in benchmark.extra_info})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,8 +14,6 @@ from typing import Any
 
 import torch
 
-# What stands beside every figure and is none: conftest notes it, with the versions below.
-NOTED = ("date", "device", "threads")
 PACKAGES = ("flipfast", "torch", "triton", "transformers")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +35,8 @@ def versions() -> dict[str, str]:
 
 def conditions_of(info: Mapping[str, Any]) -> dict[str, str]:
     """Of what a benchmark noted, the conditions that it was measured under."""
-    names = (*NOTED, "commit", "python", *PACKAGES, "cuda")
+    names = ("date", "device", "threads", "commit", "python", *PACKAGES, "cuda")
     return {name: str(info[name]) for name in names if name in info}
-
-
-def figures_of(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest of it."""
-    known = conditions_of(info)
-    return {name: value for name, value in info.items() if name not in known}
 
 
 @functools.cache
@@ -63,3 +57,11 @@ def device_folder() -> str:
     name = device_name("cuda" if torch.cuda.is_available() else "cpu")
     kept = "".join(c if c.isalnum() else "-" for c in name.lower().replace("(r)", ""))
     return "-".join(part for part in kept.split("-") if part)
+
+
+def peak_memory_mib(device: str) -> int:
+    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved()) >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
+    return peak >> (20 if sys.platform == "darwin" else 10)

@@ -10,19 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import transformers
 from torch.nn import functional
 
-from flipfast.engine.attention import AttentionMetadata, AttentionShape, load_attention
+from bench.models import EMBEDDED
 from flipfast.engine.ops.base import RopeTable
 from flipfast.engine.ops.torch_ops import TorchOps
-from flipfast.errors import ConfigError, MissingDependencyError
+from flipfast.metrics.reference_words import reference_words
+from flipfast.metrics.token_bytes import token_bytes
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref
-from flipfast_kernels.norm import rms_norm, rms_norm_ref
 from flipfast_kernels.norm_rope import norm_rope_write
+from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
 from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
-from flipfast_kernels.swiglu import gated, gated_ref
+from flipfast_kernels.word_f1 import build_token_table, word_f1, word_f1_ref
 
 PAGE = 16
 HALF = torch.bfloat16
@@ -30,24 +32,15 @@ HALF = torch.bfloat16
 
 @dataclass
 class Case:
-    """A call of a kernel.
+    """A call of a kernel."""
 
-    Attributes:
-        run: the call, ready to be repeated.
-        got: the result to be checked, from a call of its own.
-        expected: what it must be, from the reference.
-        tolerance: of the largest difference, as a share of the largest expected number.
-        n_bytes, flops: least bytes moved, and operations of its products.
-        peers: other libraries' calls for the same, by name.
-    """
-
-    run: Callable[[], object]
-    got: Callable[[], torch.Tensor]
-    expected: Callable[[], torch.Tensor]
-    tolerance: float
-    n_bytes: float
-    flops: float = 0.0
-    peers: dict[str, Callable[[], object]] = field(default_factory=dict)
+    run: Callable[[], object]  # ready to be repeated
+    got: Callable[[], torch.Tensor]  # the result to be checked, from a call of its own
+    expected: Callable[[], torch.Tensor]  # from the reference
+    tolerance: float  # of the largest difference, as a share of the largest expected number
+    n_bytes: float  # moved at least
+    flops: float = 0.0  # of its products
+    peers: dict[str, Callable[[], object]] = field(default_factory=dict)  # calls for the same
 
     def check(self) -> None:
         """Fail where the kernel is wrong."""
@@ -83,36 +76,6 @@ def head(vocab: int, n_in: int, m: int, device: torch.device, dtype: Any = HALF)
         n_bytes=x.nbytes + weight.nbytes + 12.0 * m,
         flops=2.0 * m * vocab * n_in,
         peers={"torch": lambda: torch.mm(x, weight.t(), out=logits).argmax(-1)},
-    )
-
-
-def norm(m: int, d: int, device: torch.device, dtype: Any = HALF) -> Case:
-    """RMSNorm with the residual's addition, against torch's two calls."""
-    x, residual = _numbers(device, dtype, m, d), _numbers(device, dtype, m, d, seed=1)
-    weight, out = torch.ones(d, device=device), torch.empty(m, d, dtype=dtype, device=device)
-    narrow = weight.to(dtype)
-    return Case(
-        run=lambda: rms_norm(x, weight, 1e-6, out, residual),
-        got=lambda: rms_norm(x, weight, 1e-6, None, residual.clone()),
-        expected=lambda: rms_norm_ref(x, weight, 1e-6, residual=residual.clone()),
-        tolerance=1e-2,
-        n_bytes=2.0 * x.nbytes + 2.0 * residual.nbytes,
-        peers={"torch": lambda: functional.rms_norm(residual.add_(x), (d,), narrow, 1e-6)},
-    )
-
-
-def activation(m: int, d: int, device: torch.device, dtype: Any = HALF) -> Case:
-    """SwiGLU, against torch's two calls."""
-    both = _numbers(device, dtype, m, 2 * d)
-    out = torch.empty(m, d, dtype=dtype, device=device)
-    gate, up = both.chunk(2, dim=-1)
-    return Case(
-        run=lambda: gated(both, "silu", out),
-        got=lambda: gated(both, "silu"),
-        expected=lambda: gated_ref(both, "silu"),
-        tolerance=1e-2,
-        n_bytes=both.nbytes + out.nbytes,
-        peers={"torch": lambda: torch.mul(functional.silu(gate), up, out=out)},
     )
 
 
@@ -155,23 +118,19 @@ def norm_rope(
 
 
 def attention(
-    n_seqs: int,
-    queries: int,
-    length: int,
+    sizes: tuple[int, int, int],
     heads: tuple[int, int, int],
     device: torch.device,
     dtype: Any = HALF,
 ) -> Case:
-    """The last tokens of each sequence over its pages, against torch and the FlashAttentions."""
-    n_heads, n_kv_heads, head_dim = heads
+    """The last tokens of each sequence over its pages, against torch."""
+    (n_seqs, queries, length), (n_heads, n_kv_heads, head_dim) = sizes, heads
     query = _numbers(device, dtype, n_seqs * queries, n_heads, head_dim)
     key, value = (
         _numbers(device, dtype, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)
     )
     out = torch.empty(n_seqs * queries, n_heads * head_dim, dtype=dtype, device=device)
-    shape = AttentionShape(n_heads, n_kv_heads, head_dim, dtype, device)
-    pages, meta = _pages(key, value, n_seqs, queries, PAGE)
-    index = (meta.cu_seqlens_q, meta.seq_lens, meta.block_tables)
+    pages, index = _pages(key, value, n_seqs, queries)
     scale = head_dim**-0.5
     most = {"max_seqlen_q": queries, "max_seq_len": length, "scale": scale}
     pairs = n_seqs * sum(length - i for i in range(queries))
@@ -182,11 +141,63 @@ def attention(
         tolerance=2e-2,
         n_bytes=query.nbytes + out.nbytes + key.nbytes + value.nbytes,
         flops=4.0 * pairs * n_heads * head_dim,
-        peers={
-            "sdpa": _sdpa(query, key, value, n_seqs, scale),
-            **_backends(shape, query, key, value, out, n_seqs, queries),
-        },
+        peers={"sdpa": _sdpa(query, key, value, n_seqs, scale)},
     )
+
+
+def overlap(n_pairs: int, each: int, length: int, device: torch.device) -> Case:
+    """Rows of `length` ids, `each` predictions a reference; a quarter of a row's ids is shared."""
+    generator = torch.Generator(device).manual_seed(0)
+    n_references = n_pairs // each
+
+    def ids(rows: int) -> torch.Tensor:
+        return torch.randint(50_000, (rows, length), generator=generator, device=device).int()
+
+    references, predictions = ids(n_references), ids(n_references * each)
+    shared = length // 4
+    predictions.view(n_references, each, length)[:, :, :shared] = references[:, None, :shared]
+    rows = (predictions.flatten(), _offsets(len(predictions), length, device))
+    rows += (references.flatten(), _offsets(n_references, length, device))
+    counts, scores = overlap_f1(*rows)
+    out = (counts, scores)
+    n_bytes = sum(part.nbytes for part in (*rows, *out))
+    return Case(
+        run=lambda: overlap_f1(*rows, max_len=length, validate=False, out=out),
+        got=lambda: overlap_f1(*rows)[1],
+        expected=lambda: overlap_f1_ref(*rows)[1],
+        tolerance=0.0,
+        n_bytes=n_bytes,
+        peers={"torch": lambda: overlap_f1_ref(*rows)},
+    )
+
+
+def words(n_rows: int, length: int, device: torch.device) -> Case:
+    """Rows of real tokens, each row scored against a reference of its own, eight rows each."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(EMBEDDED)
+    table = build_token_table(token_bytes(tokenizer)).to(device)
+    text = "Write a short story about a river in the north and the people who live beside it. "
+    row = torch.tensor((tokenizer(text * length)["input_ids"])[:length], dtype=torch.int32)
+    ids = torch.stack([row.roll(i % length) for i in range(n_rows)]).to(device)
+    lens = torch.full((n_rows,), length, dtype=torch.int32, device=device)
+    texts = [f"Tell me a story about river {i} and its people." for i in range(n_rows // 8)]
+    references = reference_words(texts).to(device)
+    out = word_f1(ids, lens, None, None, table, references, samples=8)
+    few = (ids[:64], lens[:64], None, None, table, references)
+    which = torch.arange(64, dtype=torch.int32, device=device) // 8
+    distinct = 12.0 * references.hashes.shape[0] * 8
+    return Case(
+        run=lambda: word_f1(
+            ids, lens, None, None, table, references, samples=8, out=out, validate=False
+        ),
+        got=lambda: word_f1(*few, which).scores,
+        expected=lambda: word_f1_ref(*few, which).scores.to(device),
+        tolerance=0.0,
+        n_bytes=36.0 * ids.numel() + distinct + out.scores.nbytes + out.counts.nbytes,
+    )
+
+
+def _offsets(rows: int, length: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(rows + 1, dtype=torch.int32, device=device) * length
 
 
 def _sdpa(
@@ -202,59 +213,24 @@ def _sdpa(
     )
 
 
-def _backends(
-    shape: AttentionShape,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    out: torch.Tensor,
-    n_seqs: int,
-    queries: int,
-) -> dict[str, Callable[[], object]]:
-    """The FlashAttentions that are installed and serve the device, each over pages of its own."""
-    found: dict[str, Callable[[], object]] = {}
-    for name in ("flash_attn", "torch_varlen"):
-        try:
-            backend = load_attention(name, shape)
-        except (ConfigError, MissingDependencyError):
-            continue
-        cache, meta = _pages(key, value, n_seqs, queries, backend.page_size)
-        options: dict[str, Any] = {"scale": shape.head_dim**-0.5, "window": None, "softcap": None}
-
-        def call(
-            backend: Any = backend, cache: Any = cache, meta: Any = meta, options: Any = options
-        ) -> object:
-            return backend.attend(query, cache, meta, out, **options)
-
-        found[name] = call
-    return found
-
-
 def _pages(
-    key: torch.Tensor, value: torch.Tensor, n_seqs: int, queries: int, page_size: int
-) -> tuple[tuple[torch.Tensor, torch.Tensor], AttentionMetadata]:
-    """Keys and values of n_seqs sequences of one length in pages in a random order."""
+    key: torch.Tensor, value: torch.Tensor, n_seqs: int, queries: int
+) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Keys and values of n_seqs sequences of one length in pages in a random order, and the index:
+    where queries start, lengths, tables of pages.
+    """
     length, device = len(key) // n_seqs, key.device
-    width = -(-length // page_size)
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(n_seqs * width, generator=generator).to(device)
-    tables = order.int().view(n_seqs, width)
-    at = torch.arange(length, device=device)
-    slots = (tables.long()[:, at // page_size] * page_size + at % page_size).flatten()
-    sides = []
+    width = -(-length // PAGE)
+    order = torch.randperm(n_seqs * width, generator=torch.Generator().manual_seed(0)).to(device)
+    tables, at = order.int().view(n_seqs, width), torch.arange(length, device=device)
+    slots = (tables.long()[:, at // PAGE] * PAGE + at % PAGE).flatten()
+    pages = []
     for x in (key, value):
-        side = torch.zeros(n_seqs * width, page_size, *x.shape[1:], dtype=x.dtype, device=device)
-        side.flatten(0, 1)[slots] = x
-        sides.append(side)
-    metadata = AttentionMetadata(
-        cu_seqlens_q=torch.arange(n_seqs + 1, dtype=torch.int32, device=device) * queries,
-        seq_lens=torch.full((n_seqs,), length, dtype=torch.int32, device=device),
-        block_tables=tables,
-        slot_mapping=slots.view(n_seqs, length)[:, -queries:].flatten(),
-        max_seqlen_q=queries,
-        max_seq_len=length,
-    )
-    return (sides[0], sides[1]), metadata
+        page = torch.zeros(n_seqs * width, PAGE, *x.shape[1:], dtype=x.dtype, device=device)
+        page.flatten(0, 1)[slots] = x
+        pages.append(page)
+    lengths = torch.full((n_seqs,), length, dtype=torch.int32, device=device)
+    return pages, (_offsets(n_seqs, queries, device), lengths, tables)
 
 
 def _numbers(device: torch.device, dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:

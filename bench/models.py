@@ -21,17 +21,8 @@ from flipfast.engine.models.spec import DecoderSpec
 EMBEDDED = Path(str(resources.files("flipfast") / "assets" / "tiny-inverter"))
 
 
-def save_random_model(folder: Path, shape: str, device: str = "cpu") -> Path:
-    """A model of random bfloat16 weights that never ends an output, with some tokenizer.
-
-    Args:
-        folder: where to; there must be room for two bytes a weight.
-        shape: one of bench.shapes.SHAPES.
-        device: where the weights are drawn.
-
-    Returns:
-        The folder.
-    """
+def save_random_model(folder: Path, shape: str, device: str = "cpu") -> None:
+    """Write a model of random bfloat16 weights that never ends an output, with some tokenizer."""
     found = SHAPES[shape]
     config = transformers.AutoConfig.for_model(found.model_type, **found.config)
     torch.manual_seed(0)
@@ -42,36 +33,27 @@ def save_random_model(folder: Path, shape: str, device: str = "cpu") -> Path:
     for file in EMBEDDED.iterdir():
         if "token" in file.name or file.suffix == ".jinja":
             shutil.copy(file, folder)
-    return folder
 
 
 def random_model(shape: str, device: str = "cpu") -> tuple[DecoderSpec, Checkpoint]:
-    """A model of random bfloat16 weights as the engine loads it, of which nothing is on disk.
-
-    Args:
-        shape: one of bench.shapes.SHAPES.
-        device: where the weights are drawn.
-    """
+    """A model of random bfloat16 weights as the engine loads it, of which nothing is on disk."""
     found = SHAPES[shape]
     config = transformers.AutoConfig.for_model(found.model_type, **found.config)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     tensors = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    checkpoint = RandomCheckpoint(f"random {shape}", (), torch.bfloat16, tensors, device)
+    checkpoint = RandomCheckpoint(f"random {shape}", torch.bfloat16, tensors, device)
     architectures = [type(model).__name__]
     return read_spec({**config.to_dict(), "architectures": architectures}), checkpoint
 
 
 @dataclass(frozen=True)
-class RandomCheckpoint(Checkpoint):
-    """Weights that are drawn when they are read, norms of ones.
+class RandomCheckpoint:
+    """Weights that are drawn when they are read, norms of ones; see `Checkpoint`."""
 
-    Attributes:
-        shapes: of the tensors, by their names.
-        device: where they are drawn.
-    """
-
-    shapes: dict[str, torch.Size]
+    source: str
+    dtype: torch.dtype
+    shapes: dict[str, torch.Size]  # of the tensors, by their names
     device: str
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -10,26 +10,39 @@ import argparse
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.facts import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
-METRICS = ("f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu")
-GUARDS = ("report", "mask", "discount")
-SHOWN = ("eval", "metrics", "consistency", "attack", "guards")
+PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_groups.jsonl.gz"
+JUDGES = "--rater pointwise --rater pairwise --rater listwise --rater p_true"
+METRICS = "--rater flip:metric=f_beta:2 --rater flip:metric=token_f1 --rater flip:metric=char_f1"
+COMMANDS = {
+    "eval": f"eval PREFERENCES --rater flip --rater likelihood {JUDGES}",
+    "metrics": f"eval PREFERENCES --rater flip {METRICS} "
+    "--rater flip:metric=rouge_l --rater flip:metric=bleu",
+    "consistency": "consistency GROUPS --limit 12",
+    "attack": "attack GROUPS --limit 4 --climb 40 --rater flip --rater likelihood --rater p_true",
+    "guards": "agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
+    "--variant copy_guard=discount",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run them; 1 where one failed."""
     options, model_options = _parse(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    groups = _plain(options.groups, options.out)
+    groups = options.groups
+    if groups.suffix == ".gz":
+        groups = options.out / groups.stem
+        groups.write_bytes(gzip.decompress(options.groups.read_bytes()))
+    files = {"PREFERENCES": str(options.preferences), "GROUPS": str(groups)}
     failed = []
-    for name, command in _commands(options.preferences, groups, options.out):
-        if options.only and name not in options.only:
-            continue
+    for name in options.only or COMMANDS:
+        kept = ["--plot", f"{options.out / name}.png", "--json-out", f"{options.out / name}.json"]
+        command = [*(files.get(word, word) for word in COMMANDS[name].split()), *kept]
         print(f"{name}: flipfast {' '.join(command)}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "flipfast", *command, *model_options],
@@ -46,53 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(bool(failed))
 
 
-def _commands(preferences: Path, groups: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
-    def kept(name: str) -> list[str]:
-        return ["--plot", str(out / f"{name}.png"), "--json-out", str(out / f"{name}.json")]
-
-    def raters(*names: str) -> list[str]:
-        return [part for name in names for part in ("--rater", name)]
-
-    def variants(*options: str) -> list[str]:
-        return [part for option in options for part in ("--variant", option)]
-
-    judges = raters("flip", "likelihood", "pointwise", "pairwise", "listwise", "p_true")
-    yield "eval", ["eval", str(preferences), *judges, *kept("eval")]
-    metrics = raters("flip", *(f"flip:metric={metric}" for metric in METRICS))
-    yield "metrics", ["eval", str(preferences), *metrics, *kept("metrics")]
-    few = ["--limit", "12"]
-    yield "consistency", ["consistency", str(groups), *few, *kept("consistency")]
-    fewer = ["--limit", "4", "--climb", "40", *raters("flip", "likelihood", "p_true")]
-    yield "attack", ["attack", str(groups), *fewer, *kept("attack")]
-    guards = variants(*(f"copy_guard={guard}" for guard in GUARDS))
-    yield "guards", ["agree", str(groups), *guards, *kept("guards")]
-
-
-def _plain(groups: Path, out: Path) -> Path:
-    """The groups' file, or what is in it where it is compressed."""
-    if groups.suffix != ".gz":
-        return groups
-    plain = out / groups.stem
-    plain.write_bytes(gzip.decompress(groups.read_bytes()))
-    return plain
-
-
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m bench.quality",
-        description=(__doc__ or "").partition("\n")[0],
         epilog="Further options, such as --model, go to every command.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what they write")
-    parser.add_argument("--only", nargs="+", choices=SHOWN, help="only these")
-    for name, file in (
-        ("preferences", "preferences_llmbar.jsonl.gz"),
-        ("groups", "workload_groups.jsonl.gz"),
-    ):
-        usual = DATA / file
-        parser.add_argument(
-            f"--{name}", type=Path, default=usual, required=not usual.exists(), help=str(usual)
-        )
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, help="only these")
+    for name, usual in (("preferences", PREFERENCES), ("groups", GROUPS)):
+        needed = {"required": not usual.exists(), "default": usual, "help": str(usual)}
+        parser.add_argument(f"--{name}", type=Path, **needed)
     return parser.parse_known_args(argv)
 
 

@@ -22,39 +22,28 @@ def store(parts: Sequence[Path], folder: Path) -> Path:
         parts: its JSON files, or files written here; one that is missing, or was cut off while it
             was written, counts as empty. Where two have a benchmark the later one's is kept.
         folder: gets `benchmarks.json`, in place of an older one, and is made if it is not there.
-
-    Returns:
-        The file's path.
     """
     contents = [content for content in map(read, parts) if content]
-    rows = {row["fullname"]: _trimmed(row) for content in contents for row in content["benchmarks"]}
+    rows = {row["fullname"]: row for content in contents for row in content["benchmarks"]}
+    for row in rows.values():
+        row["stats"].pop("data", None)  # each round's time, a hundred times what is of use
+    shared = ("machine_info", "commit_info", "datetime", "version")  # of all parts of a run
     merged = {
         "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
-        **{key: content[key] for content in contents[::-1] for key in _SHARED if key in content},
+        **{key: content[key] for content in contents[::-1] for key in shared if key in content},
         "skipped": [row for content in contents for row in content.get("skipped", [])],
         "benchmarks": list(rows.values()),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    path.write_text(json.dumps(merged, indent=1) + "\n", "utf-8")
-    return path
+    (folder / FILE).write_text(json.dumps(merged, indent=1) + "\n", "utf-8")
+    return folder / FILE
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of such a file, empty where it is missing or broken."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError):
         return {}
-    return content
-
-
-_SHARED = ("machine_info", "commit_info", "datetime", "version")  # of all parts of a run
-
-
-def _trimmed(row: dict[str, Any]) -> dict[str, Any]:
-    """Without each round's time, a hundred times the size of what is of use."""
-    stats = {key: value for key, value in row["stats"].items() if key != "data"}
-    return {**row, "stats": stats}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as SequenceOf
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,20 +27,16 @@ from flipfast.engine.models.checkpoint import Checkpoint, read_model
 from flipfast.engine.models.spec import DecoderSpec
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sampling import SamplingParams
-from flipfast.engine.scheduler import Chunk, Scheduler, StepPlan
+from flipfast.engine.scheduler import Scheduler
 from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_plan import Chunk, StepPlan
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
 
 
 @dataclass(frozen=True)
 class Script:
-    """Prompts and what each of them is answered with.
-
-    Attributes:
-        prompts: token ids.
-        outputs: token ids, at least one each.
-    """
+    """Prompts and what each of them is answered with, a token at least, as token ids."""
 
     prompts: list[list[int]]
     outputs: list[list[int]]
@@ -54,45 +50,25 @@ class Script:
         ]
 
 
-def random_script(
-    n: int,
-    *,
-    n_prompt: int,
-    n_shared: int,
-    n_out: int | SequenceOf[int],
-    vocab: int,
-    seed: int = 0,
-) -> Script:
-    """n prompts that share their first n_shared tokens, and the seed's outputs.
-
-    Args:
-        n, n_prompt, n_shared: see above; a prompt has n_prompt tokens.
-        n_out: tokens of all outputs, or of each.
-        vocab: of the model.
-        seed: of the outputs.
-    """
-    requests = random_requests(n, n_prompt=n_prompt, n_shared=n_shared, vocab=vocab - 1)
-    lengths = [n_out] * n if isinstance(n_out, int) else n_out
-    prompts = [list(request.prompt_ids) for request in requests]
-    return Script(prompts, random_outputs(lengths, vocab=vocab, seed=seed))
-
-
 def random_outputs(lengths: SequenceOf[int], *, vocab: int, seed: int = 0) -> list[list[int]]:
     """Outputs of these lengths, in tokens; a guess that is wrong is in the vocabulary, too."""
     rng = random.Random(f"outputs {seed}")
     return [[rng.randrange(vocab - 1) for _ in range(length)] for length in lengths]
 
 
-def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None) -> Script:
-    """Direct prompts of responses, in the embedded model's tokens, and outputs.
+def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
+    """Random requests for a model, with the outputs of a seed."""
+    sizes = {"n_prompt": requests.n_prompt, "n_shared": requests.n_shared}
+    asked = random_requests(requests.n, vocab=model.vocab_size - 1, **sizes)
+    outputs = random_outputs([requests.n_out] * requests.n, vocab=model.vocab_size, seed=seed)
+    return Script([list(request.prompt_ids) for request in asked], outputs)
 
-    Args:
-        texts: the responses; none is cut.
-        vocab: of the model, at least as large as the embedded one's.
-        n_out: tokens of all outputs; None draws lengths as real outputs have them.
+
+def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None) -> Script:
+    """Direct prompts of responses, none of them cut, in the embedded model's tokens; outputs of
+    n_out tokens, of None as long as real ones are.
     """
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    template = get_template("direct", "instruction")
+    tokenizer, template = AutoTokenizer.from_pretrained(EMBEDDED), get_template("direct")
     renderer = PromptRenderer(tokenizer, template, thinking=False, max_prompt_tokens=2**31)
     prompts = [renderer.render(text).token_ids for text in texts]
     lengths = output_lengths(len(texts)) if n_out is None else [n_out] * len(texts)
@@ -106,18 +82,11 @@ def output_lengths(n: int, seed: int = 0) -> list[int]:
 
 
 class FixedDrafts(Drafting):
-    """Drafts of one length, whatever becomes of them.
-
-    Args:
-        guesses: for each seed of a sequence, what its drafts are taken from.
-        length: tokens of a draft.
-        overlap: see Drafting.
-    """
+    """Drafts of one length, from a guess for each seed of a sequence, whatever becomes of them."""
 
     def __init__(self, guesses: SequenceOf[SequenceOf[int]], length: int, *, overlap: bool) -> None:
         super().__init__(overlap=overlap)
-        self._guesses = guesses
-        self._length = length
+        self._guesses, self._length = guesses, length
 
     def extend(self, plan: StepPlan, scheduler: Scheduler) -> None:
         """Add a draft to each chunk that samples."""
@@ -133,22 +102,14 @@ class FixedDrafts(Drafting):
 
 @dataclass(frozen=True)
 class Run:
-    """What it took to write a script.
-
-    Attributes:
-        seconds: of all.
-        passes: in which a prompt got output tokens, mean of the prompts.
-        computed: tokens that were run, drafted ones included; those of a shared start once.
-        drafted, accepted: tokens.
-        peak_pages: most of them in use at a time.
-    """
+    """What it took to write a script."""
 
     seconds: float
-    passes: float
-    computed: int
-    drafted: int
+    passes: float  # in which a prompt got output tokens, mean of the prompts
+    computed: int  # tokens that were run, drafted ones included; those of a shared start once
+    drafted: int  # tokens, as those below
     accepted: int
-    peak_pages: int
+    peak_pages: int  # in use at a time
 
 
 class ScriptedModel:
@@ -157,9 +118,7 @@ class ScriptedModel:
     Attributes:
         vocab_size: of the model.
         dtype: of its weights.
-        device: "cpu" or "cuda".
-        max_seqs: sequences at a time.
-        n_pages: there are, of page_size tokens and page_bytes in all layers.
+        page_bytes: of a page of its cache, in all layers.
 
     Args:
         model: the folder of its checkpoint, or what `read_model` would say of it.
@@ -173,12 +132,8 @@ class ScriptedModel:
         runner = self._model._runner
         assert runner is not None
         self.dtype = str(runner.decoder.ops.weight_dtype).removeprefix("torch.")
-        self.device = runner.device.type
-        self.max_seqs = self._model.engine.max_seqs
-        self.n_pages = self._model.engine.counters.pages
-        self.page_size = runner._attention.page_size
         self.page_bytes = runner._attention.page_bytes() * len(spec.layers)
-        self._overlap = self.device == "cuda"
+        self._overlap = runner.device.type == "cuda"
         self._compute = runner.run
         runner.run = self._step  # type: ignore[method-assign]
         self._outputs: list[list[int]] = []
@@ -197,22 +152,24 @@ class ScriptedModel:
         Args:
             script: what to write.
             acceptance: the probability that a drafted token is right; None for no drafts at all.
-            length: of every draft; None leaves it to the engine, which is offered the guesses as
-                a request's drafts and knows what became of those in earlier calls with the same
-                acceptance. Give it another script each time: it learns from outputs, too.
+            length: of every draft; None leaves it to the engine, which learns from outputs and from
+                calls before with the same acceptance: give it another script each time.
             keep_prefixes: start from the prefix cache that calls before have filled.
 
         Raises:
             AssertionError: an output is not the script's.
         """
-        drafting: Drafting | None = None
+        engine = self._model.engine
+        engine._loop.drafting = None
         offered: list[tuple[list[int], ...]] = [()] * len(script.prompts)
         if acceptance is not None:
             guesses = script.guesses(acceptance)
-            drafting = self._drafting(guesses, acceptance, length)
+            if length is not None:
+                engine._loop.drafting = FixedDrafts(guesses, length, overlap=self._overlap)
+            else:
+                fresh = Drafting(overlap=self._overlap)
+                engine._loop.drafting = self._adaptive.setdefault(acceptance, fresh)
             offered = [([-1, *guess],) for guess in guesses]
-        engine = self._model.engine
-        engine._drafting = drafting
         if not keep_prefixes:
             engine.forget_prefixes()
         engine._scheduler.cache.pool.peak_held = 0
@@ -227,14 +184,10 @@ class ScriptedModel:
         engine.generate(sequences)
         seconds, after = perf_counter() - started, engine.counters
         assert [sequence.output_ids for sequence in sequences] == script.outputs
-        return Run(
-            seconds,
-            (after.sampling_passes - before.sampling_passes) / len(sequences),
-            after.computed_tokens - before.computed_tokens,
-            after.drafted_tokens - before.drafted_tokens,
-            after.accepted_tokens - before.accepted_tokens,
-            after.peak_pages,
-        )
+        names = ("computed_tokens", "drafted_tokens", "accepted_tokens")
+        moved = [getattr(after, name) - getattr(before, name) for name in names]
+        passes = (after.sampling_passes - before.sampling_passes) / len(sequences)
+        return Run(seconds, passes, *moved, after.peak_pages)
 
     def log_probs(self, prompt: list[int], targets: list[int]) -> list[float]:
         """What the model itself thinks of tokens behind a prompt, from an empty prefix cache."""
@@ -247,15 +200,6 @@ class ScriptedModel:
     def close(self) -> None:
         """Give the model's memory back."""
         self._model.close()
-
-    def _drafting(
-        self, guesses: list[list[int]], acceptance: float, length: int | None
-    ) -> Drafting:
-        if length is not None:
-            return FixedDrafts(guesses, length, overlap=self._overlap)
-        if acceptance not in self._adaptive:
-            self._adaptive[acceptance] = Drafting(overlap=self._overlap)
-        return self._adaptive[acceptance]
 
     def _step(self, plan: StepPlan) -> StepResult:
         result = self._compute(plan)
@@ -272,8 +216,3 @@ def load_shape(shape: str, device: str, **options: Any) -> ScriptedModel:
     """The embedded model under its name, else random weights in one of bench.shapes.SHAPES."""
     model = EMBEDDED if shape == "embedded" else random_model(shape, device)
     return ScriptedModel(model, device=device, **options)
-
-
-def script_of(requests: Prescribed, model: ScriptedModel, seed: int = 0) -> Script:
-    """Random requests for a model, with the outputs of a seed."""
-    return random_script(**asdict(requests), vocab=model.vocab_size, seed=seed)

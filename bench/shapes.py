@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model's shape.
-
-    Attributes:
-        model_type: as in config.json.
-        config: its other fields.
-    """
+class Shape(NamedTuple):
+    """A model's shape: `model_type` as in config.json, and its other fields."""
 
     model_type: str
     config: dict[str, Any]
@@ -34,21 +27,21 @@ def _rope(theta: float) -> dict[str, Any]:
 
 _QWEN3 = {"vocab_size": 151936, "max_position_embeddings": 40960, **_rope(1e6)}
 _LLAMA3 = {
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
+    **{"vocab_size": 128256, "max_position_embeddings": 131072},
     "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 5e5,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
+        **{"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0},
+        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
         "original_max_position_embeddings": 8192,
     },
 }
 _OLMO2 = {"vocab_size": 100352, "max_position_embeddings": 4096, **_rope(5e5)}
+_MISTRAL = {"vocab_size": 32768, "max_position_embeddings": 32768, **_rope(1e6)}
+_GEMMA3 = {"vocab_size": 262144, "max_position_embeddings": 32768, "query_pre_attn_scalar": 256}
+_TINY = {"vocab_size": 4096, "max_position_embeddings": 32768, **_rope(1e4)}
 _TIED, _UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 
-# The published configurations of models that the reward was published with, and Llama 3.1.
+# The published configurations of models that the reward was published with, and Llama 3.1; and the
+# embedded model's, with room for long prompts.
 SHAPES = {
     "qwen3-0.6b": _shape("qwen3", 1024, 3072, 28, (16, 8, 128), **_QWEN3, **_TIED),
     "qwen3-1.7b": _shape("qwen3", 2048, 6144, 28, (16, 8, 128), **_QWEN3, **_TIED),
@@ -60,41 +53,12 @@ SHAPES = {
     "olmo2-1b": _shape("olmo2", 2048, 8192, 16, (16, 16, 128), **_OLMO2, **_UNTIED),
     "olmo2-7b": _shape("olmo2", 4096, 11008, 32, (32, 32, 128), **_OLMO2, **_UNTIED),
     "gemma3-1b": _shape(
-        "gemma3_text",
-        1152,
-        6912,
-        26,
-        (4, 1, 256),
-        vocab_size=262144,
-        max_position_embeddings=32768,
-        sliding_window=512,
-        query_pre_attn_scalar=256,
-        **_TIED,
+        "gemma3_text", 1152, 6912, 26, (4, 1, 256), sliding_window=512, **_GEMMA3, **_TIED
     ),
     "mistral-7b-v0.3": _shape(
-        "mistral",
-        4096,
-        14336,
-        32,
-        (32, 8, 128),
-        vocab_size=32768,
-        max_position_embeddings=32768,
-        sliding_window=None,
-        **_rope(1e6),
-        **_UNTIED,
+        "mistral", 4096, 14336, 32, (32, 8, 128), sliding_window=None, **_MISTRAL, **_UNTIED
     ),
-    # The embedded model's, with room for long prompts.
-    "tiny-32k": _shape(
-        "qwen3",
-        320,
-        896,
-        4,
-        (6, 2, 64),
-        vocab_size=4096,
-        max_position_embeddings=32768,
-        **_rope(1e4),
-        **_TIED,
-    ),
+    "tiny-32k": _shape("qwen3", 320, 896, 4, (6, 2, 64), **_TINY, **_TIED),
 }
 
 QWEN3 = tuple(name for name in SHAPES if name.startswith("qwen3"))

@@ -54,13 +54,10 @@ def made_groups(n_groups: int, n_responses: int, seed: int = 0) -> Groups:
 
 
 def take(workload: Workload, source: Groups | None, *, n_more: int = 0) -> Groups:
-    """The groups of a workload.
+    """The groups of a workload, and n_more to warm up with behind them.
 
-    Args:
-        workload: how many, and how long.
-        source: where they come from, again from the start where there are too few, with a number
-            before the texts; groups with too few responses stay so. None has them made.
-        n_more: groups behind those of the workload, to warm up with.
+    Of the source, again from the start where it has too few, with a number before the texts; groups
+    with too few responses stay so. Without a source they are made.
     """
     n = workload.n_groups + n_more
     if source is None:
@@ -94,21 +91,14 @@ def _endless(source: Groups, n_responses: int) -> Iterator[tuple[str, list[str]]
 
 def _lengthened(text: str, n_tokens: int, texts: list[str], rng: random.Random) -> str:
     """A text with others behind it, cut at a number of the embedded model's tokens."""
-    tokenizer = _tokenizer()
-    found = tokenizer.encode(text, add_special_tokens=False)
-    while len(found) < n_tokens:
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    while len(found := tokenizer.encode(text, add_special_tokens=False)) < n_tokens:
         text = f"{text}\n\n{rng.choice(texts)}"
-        found = tokenizer.encode(text, add_special_tokens=False)
     return text[: found.offsets[n_tokens - 1][1]]
-
-
-def _tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
 
 
 def _words() -> list[str]:
     """Words that are one token of the embedded model, the more common ones first."""
     vocabulary = json.loads((EMBEDDED / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
-    ids = sorted(vocabulary, key=vocabulary.__getitem__)
-    found = (token[1:] for token in ids if token.startswith("Ġ"))
+    found = (token[1:] for token in sorted(vocabulary, key=vocabulary.get) if token[0] == "Ġ")
     return [word for word in found if word.isascii() and word.isalpha()]

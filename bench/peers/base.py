@@ -1,4 +1,4 @@
-"""What a peer is given and what it gives."""
+"""Peers answer the same requests as our engine: what they are given and what they give."""
 
 from __future__ import annotations
 
@@ -13,25 +13,15 @@ class PeerUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What a peer gets ready for.
+    """What a peer gets ready for."""
 
-    Attributes:
-        folder: of the checkpoint, which has bfloat16 weights.
-        device: "cpu", where peers compute in float32, or "cuda", in bfloat16.
-        n_rows: requests of a call.
-        n_prompt: tokens of the longest prompt.
-        n_new: most new tokens of a request.
-        end_ids: tokens that end an output; none leaves outputs to their length.
-        threads: to compute with on a CPU.
-    """
-
-    folder: str
-    device: str
-    n_rows: int
-    n_prompt: int
-    n_new: int
-    end_ids: tuple[int, ...]
-    threads: int
+    folder: str  # of the checkpoint, which has bfloat16 weights
+    device: str  # "cpu", where peers compute in float32, or "cuda", in bfloat16
+    n_rows: int  # requests of a call
+    n_prompt: int  # tokens of the longest prompt
+    n_new: int  # most new tokens of a request
+    end_ids: tuple[int, ...]  # tokens that end an output; none leaves outputs to their length
+    threads: int  # to compute with on a CPU
 
     @property
     def longest(self) -> int:
@@ -45,29 +35,16 @@ class Job:
 
 
 class Peer(Protocol):
-    """A loaded engine.
+    """An engine that is loaded for a job: a class whose argument that is."""
 
-    Attributes:
-        version: of its package.
-        settings: what it runs with, for the report.
-    """
-
-    version: str
-    settings: dict[str, Any]
+    version: str  # of its package
+    settings: dict[str, Any]  # what it runs with, for the report
 
     def forget(self) -> None:
         """Drop what earlier calls left in caches of prefixes; not timed."""
 
     def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """Continue prompts greedily.
-
-        Args:
-            prompts: token ids.
-            max_new_tokens: most new tokens of each.
-
-        Returns:
-            The new tokens of each prompt, up to an end token and without it.
-        """
+        """The new tokens of each prompt, greedily, up to an end token and without it."""
 
     def close(self) -> None:
         """Give its memory back."""

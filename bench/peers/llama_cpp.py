@@ -7,17 +7,19 @@ own batches, memory and logits.
 from __future__ import annotations
 
 import ctypes
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
 import llama_cpp as lib
 import numpy as np
+import safetensors
 
 from bench.peers.base import Job, shared_length
-from bench.peers.gguf_file import write_gguf
 
 _SEQUENCES = 32
 _F32 = 0  # ggml's type: weights and cache as exact as ours
@@ -40,7 +42,7 @@ class LlamaCpp:
 
     def __init__(self, job: Job) -> None:
         self.version = lib.__version__
-        self._job, self._n_slots = job, min(_SEQUENCES, job.n_rows)
+        self._end_ids, self._n_slots = job.end_ids, min(_SEQUENCES, job.n_rows)
         lib.llama_log_set(_silent, ctypes.c_void_p())
         lib.llama_backend_init()
         self._model = _load_model(Path(job.folder))
@@ -56,12 +58,8 @@ class LlamaCpp:
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         self.settings: dict[str, Any] = {
-            "weights": "float32",
-            "cache": "float32",
-            "sequences": self._n_slots,
-            "n_batch": _BATCH,
-            "n_ubatch": 512,
-            "flash_attn": "auto",
+            **{"weights": "float32", "cache": "float32", "sequences": self._n_slots},
+            **{"n_batch": _BATCH, "n_ubatch": 512, "flash_attn": "auto"},
             "shared prefix": "computed once, copied",
             "build": lib.llama_print_system_info().decode(),
         }
@@ -80,8 +78,9 @@ class LlamaCpp:
                 place, prompt = waiting.pop()
                 running.append(self._admit(place, prompt, free.pop(), n_shared))
             for row in self._step(running):
-                if self._ends(row, max_new_tokens):
-                    outputs[row.place] = row.output
+                ended = row.output[-1] in self._end_ids
+                if ended or len(row.output) == max_new_tokens:
+                    outputs[row.place] = row.output[:-1] if ended else row.output
                     running.remove(row)
                     free.append(row.slot)
         return outputs
@@ -125,12 +124,6 @@ class LlamaCpp:
             row.pending = [token]
         return [row for row, _ in sampled]
 
-    def _ends(self, row: _Row, max_new_tokens: int) -> bool:
-        if row.output[-1] in self._job.end_ids:
-            row.output.pop()
-            return True
-        return len(row.output) == max_new_tokens
-
     def _decode(self, entries: list[tuple[int, int, int, bool]]) -> None:
         """Compute (token, position, sequence, whether its logits are wanted)."""
         batch = self._batch
@@ -157,6 +150,41 @@ def _load_model(folder: Path) -> Any:
         return lib.llama_model_load_from_file(str(path).encode(), params)
 
 
-def load(job: Job) -> LlamaCpp:
-    """Convert the checkpoint and load it."""
-    return LlamaCpp(job)
+def write_gguf(folder: Path, path: Path) -> None:
+    """Write a Qwen 3 checkpoint's weights in float32, which loses nothing, as a GGUF file.
+
+    Prompts come as ids, so that the vocabulary's names and merges are never looked at.
+
+    Raises:
+        ValueError: another architecture.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if config["model_type"] != "qwen3":
+        raise ValueError(f"{folder} has a {config['model_type']}: expected a qwen3")
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"token{i}" for i in range(config["vocab_size"])])
+    writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
+    for file in sorted(folder.glob("*.safetensors")):
+        with safetensors.safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no mapping
+                tensor = weights.get_tensor(name).float().numpy()
+                writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import resource
 import sys
 import time
 import traceback
@@ -14,35 +13,35 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.peers import PEERS
+from bench.facts import peak_memory_mib
 from bench.peers.base import Job, Peer, PeerUnavailable
 
+OURS = "flipfast"
+PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {  # module, class, options besides the job
+    OURS: ("engines", "Native", {}),
+    "flipfast-fast": ("engines", "Native", {"deterministic": False}),
+    "transformers": ("huggingface", "Generate", {}),
+    "transformers-continuous": ("huggingface", "Continuous", {}),
+    "vllm": ("engines", "Vllm", {}),
+    "sglang": ("engines", "Sglang", {}),
+    "llama.cpp": ("llama_cpp", "LlamaCpp", {}),
+    "ctranslate2": ("ctranslate2", "Ctranslate2", {}),
+}
 _CLOSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a peer gave.
+    """What a peer gave."""
 
-    Attributes:
-        outputs: new token ids of each prompt, or what else was asked for.
-        seconds: that it took.
-        peak_memory_mib: so far; 0 where another process has it.
-        n_tokens: new ones; 0 where they are not counted.
-    """
-
-    outputs: list[list[Any]]
+    outputs: list[list[Any]]  # new token ids of each prompt, or what else was asked for
     seconds: float
-    peak_memory_mib: int
-    n_tokens: int
+    peak_memory_mib: int  # so far; 0 where another process has it
+    n_tokens: int  # new ones; 0 where they are not counted
 
 
 class PeerProcess:
-    """A loaded peer.
-
-    Attributes:
-        version: of its package.
-        settings: what it runs with.
+    """A loaded peer, with `version` and `settings` as it tells them.
 
     Args:
         name: one of PEERS.
@@ -60,8 +59,7 @@ class PeerProcess:
         context = multiprocessing.get_context("spawn")
         self._end = time.monotonic() + limit_s
         self._pipe, theirs = context.Pipe()
-        entry = PEERS[name]
-        arguments = (theirs, entry.module, job, entry.options, list(paths))
+        arguments = (theirs, *PEERS[name], job, list(paths))
         self._process = context.Process(target=_serve, args=arguments)
         self._process.start()
         theirs.close()
@@ -103,17 +101,24 @@ class PeerProcess:
 
 
 def _serve(
-    pipe: Connection, module: str, job: Job, options: dict[str, Any], paths: list[str]
+    pipe: Connection, module: str, kind: str, options: Any, job: Job, paths: list[str]
 ) -> None:
     """Load the peer and answer until the pipe is closed; a string says why there is no answer."""
     sys.path[:0] = paths
     inherited = os.environ.get("PYTHONPATH")  # of processes that the peer starts
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [inherited])])
     try:
-        peer: Peer = importlib.import_module(f"bench.peers.{module}").load(job, **options)
+        load = getattr(importlib.import_module(f"bench.peers.{module}"), kind)
+        peer: Peer = load(job, **options)
         pipe.send((peer.version, peer.settings))
         while True:
-            pipe.send(_answer(peer, job.device, *pipe.recv()))
+            prompts, max_new_tokens = pipe.recv()
+            peer.forget()
+            started = time.perf_counter()
+            outputs = peer.generate(prompts, max_new_tokens)
+            seconds = time.perf_counter() - started
+            peak = peak_memory_mib(job.device)
+            pipe.send((outputs, seconds, peak, sum(map(len, outputs))))
     except EOFError:
         peer.close()
     except ModuleNotFoundError as error:
@@ -123,21 +128,3 @@ def _serve(
     except Exception as error:
         traceback.print_exc()
         pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-
-def _answer(peer: Peer, device: str, prompts: list[list[int]], max_new_tokens: int) -> Any:
-    peer.forget()
-    started = time.perf_counter()
-    outputs = peer.generate(prompts, max_new_tokens)
-    seconds = time.perf_counter() - started
-    return outputs, seconds, peak_memory_mib(device), sum(map(len, outputs))
-
-
-def peak_memory_mib(device: str) -> int:
-    """Most memory that this process has had; on CUDA what its torch has held, 0 for nothing."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_reserved()) >> 20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, in bytes on a Mac
-    return peak >> (20 if sys.platform == "darwin" else 10)

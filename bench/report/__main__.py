@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.facts import ROOT, device_folder
-from bench.report.page import write_report
-from bench.report.rows import is_quick, read_run
+from bench.report.page import read_run, write_report
 from bench.results import FILE, store
 from flipfast.errors import MissingDependencyError
 
@@ -20,13 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN.json", help="of --benchmark-json, or stored")
     parser.add_argument("--store", action="store_true", help="keep it as this device's run")
     parser.add_argument("--add", action="store_true", help="to that, with the others it has")
-    parser.add_argument("--page", action="store_true", help="write report.html and report.md")
+    parser.add_argument("--page", action="store_true", help="write report.md with its pictures")
     parser.add_argument("--out", type=Path, help="where to; bench/results/<device>, beside RUN")
     options = parser.parse_args(argv)
     try:
         run, folder = options.run, options.out or options.run.parent
         if options.store:
-            folder = options.out or _folder(run)
+            quick = read_run(run).get("machine_info", {}).get("sizes") == "quick"
+            usual = ROOT / "bench" / "results" / device_folder()
+            folder = options.out or (usual / "quick" if quick else usual)  # takes no other's place
             run = store([*([folder / FILE] if options.add else []), run], folder)
             print(f"results: {run}")
         for path in write_report(run, folder) if options.page else ():
@@ -35,12 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench.report: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _folder(run: Path) -> Path:
-    """Where a run of this device belongs; a quick one takes no other's place."""
-    folder = ROOT / "bench" / "results" / device_folder()
-    return folder / "quick" if is_quick(read_run(run)) else folder
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ device has no stored run; `--check` only says which tables differ.
 from __future__ import annotations
 
 import argparse
-import functools
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.facts import ROOT
-from bench.report.page import load_sections, markdown_table
-from bench.report.parts import Table
+from bench.report.page import markdown_table, read_run, tables
 from bench.results import FILE
 
 RESULTS = ROOT / "bench" / "results"
@@ -37,19 +35,16 @@ def filled(text: str, results: Path = RESULTS) -> str:
     Raises:
         ValueError: a stored run has no such table, or cannot be read.
     """
-    tables = functools.cache(_tables)
 
     def fill(found: re.Match[str]) -> str:
         stored = results / found["device"] / FILE
-        table = _table(tables(stored), found["name"], stored) if stored.is_file() else ""
+        known = tables(read_run(stored)) if stored.is_file() else {}
+        if known and found["name"] not in known:
+            raise ValueError(f"{stored} has no table {found['name']!r}: it has {', '.join(known)}")
+        table = f"\n{markdown_table(known[found['name']])}\n\n" if known else ""
         return f"{found['begin']}{table}{found['end']}"
 
     return _MARKED.sub(fill, text)
-
-
-def markdown_files() -> list[Path]:
-    """Those that may have markers."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the stored runs")
     options = parser.parse_args(argv)
     differ = []
-    for path in options.files or markdown_files():
+    for path in options.files or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = path.read_text("utf-8")
         try:
             new = filled(text, options.results)
@@ -70,19 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             differ.append(path)
             if not options.check:
                 path.write_text(new, "utf-8")
-    for path in differ:
-        print(f"{path}: {'differs from the stored runs' if options.check else 'written'}")
+            print(f"{path}: {'differs from the stored runs' if options.check else 'written'}")
     return int(options.check and bool(differ))
-
-
-def _tables(stored: Path) -> dict[str, Table]:
-    return {table.key: table for part in load_sections(stored)[1] for table in part.tables}
-
-
-def _table(tables: dict[str, Table], name: str, stored: Path) -> str:
-    if name not in tables:
-        raise ValueError(f"{stored} has no table {name!r}: it has {', '.join(tables)}")
-    return f"\n{markdown_table(tables[name])}\n\n"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run_benchmarks(
         gpu: run only what needs a CUDA device.
         only: names of suites, such as `text_core` for bench/bench_text_core.py; empty runs all.
         groups: a JSONL file with the workloads' rows; None uses the checkout's.
-        report: whether to write report.html and report.md next to the stored run.
+        report: whether to write report.md and its pictures next to the stored run.
         run: the file of an earlier run: write its report and run nothing; None for none.
         out: a folder for all output; None for bench/results/<device> of the checkout.
 

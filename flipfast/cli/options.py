@@ -133,9 +133,7 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", action="store_true", help="only what needs a CUDA device")
     parser.add_argument("--only", nargs="+", default=(), metavar="SUITE", help="only these suites")
     parser.add_argument("--groups", metavar="FILE.jsonl", help="rows of the workloads")
-    parser.add_argument(
-        "--report", action="store_true", help="write report.html and report.md, too"
-    )
+    parser.add_argument("--report", action="store_true", help="write report.md with pictures, too")
     parser.add_argument(
         "--from", dest="run", metavar="RUN.json", help="write the report of this run"
     )

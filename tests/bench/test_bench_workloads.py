@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("triton")
 pytest.importorskip("psutil")
 
+from bench.bench_serving import arrival_times, send
 from bench.bench_workloads import CHUNK, N_WORDS, check_chunks
 from bench.models import EMBEDDED, random_model
-from bench.open_loop import Served, arrival_times, send
-from bench.scripted import ScriptedModel, output_lengths, random_script, text_script
+from bench.scripted import Script, ScriptedModel, output_lengths, random_outputs, text_script
 from bench.shapes import SHAPES, Shape
 from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES
 
@@ -61,9 +61,8 @@ class OneAtATime:
 
 def test_latency_counts_from_when_a_row_was_due():
     scorer = OneAtATime(REWARDS)
-    served = on_fake_time(send(scorer.score_row, ROWS, [1.0, 1.5, 10.0], REWARDS))
-    assert served.latencies == pytest.approx([2.0, 3.5, 2.0])  # the second one waits for the first
-    assert served.rows_per_s == pytest.approx(3 / 11)
+    latencies = on_fake_time(send(scorer.score_row, ROWS, [1.0, 1.5, 10.0], REWARDS))
+    assert latencies == pytest.approx([2.0, 3.5, 2.0])  # the second one waits for the first
 
 
 def test_a_row_that_is_sent_late_has_waited():
@@ -71,8 +70,8 @@ def test_a_row_that_is_sent_late_has_waited():
         asyncio.get_running_loop().now += 5.0  # nothing else can run meanwhile
         return {"reward": None}
 
-    served = on_fake_time(send(blocked, ROWS, [1.0, 2.0, 3.0], [None] * 3))
-    assert served.latencies == pytest.approx([5.0, 9.0, 13.0])
+    latencies = on_fake_time(send(blocked, ROWS, [1.0, 2.0, 3.0], [None] * 3))
+    assert latencies == pytest.approx([5.0, 9.0, 13.0])
 
 
 def test_a_wrong_reward_stops_a_stream():
@@ -80,11 +79,6 @@ def test_a_wrong_reward_stops_a_stream():
     with pytest.raises(AssertionError, match=r"0\.25"):
         on_fake_time(send(scorer.score_row, ROWS, [1.0, 2.0, 100.0], REWARDS))
     assert scorer.n_asked == 2
-
-
-def test_shares_of_latencies():
-    served = Served([i / 1000 for i in range(100, 0, -1)], 1.0)
-    assert [served.ms(share) for share in (0.5, 0.9, 0.99)] == pytest.approx([50, 90, 99])
 
 
 def test_arrivals_have_the_rate_asked_for():
@@ -105,9 +99,8 @@ def model():
 
 def test_outputs_of_several_lengths(model):
     lengths = [1, 7, 3, 12]
-    script = random_script(
-        4, n_prompt=40, n_shared=10, n_out=lengths, vocab=model.vocab_size, seed=3
-    )
+    prompts = [[*range(1, 11), *[7 + i] * 30] for i in range(4)]
+    script = Script(prompts, random_outputs(lengths, vocab=model.vocab_size, seed=3))
     assert list(map(len, script.outputs)) == lengths
     run = model.write(script)
     assert (run.passes, run.drafted) == (sum(lengths) / 4, 0)

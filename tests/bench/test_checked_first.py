@@ -2,24 +2,17 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
-from bench import (
-    bench_cpu_ops,
-    bench_fewer_steps,
-    bench_import,
-    bench_reward,
-    bench_serving,
-    bench_stages,
-    bench_text_core,
-)
-from bench.sizes import QUICK, Requests
+from bench import bench_fewer_steps, bench_reward, bench_serving, bench_text_core, kernel_cases
+from bench.sizes import QUICK, Workload
 from flipfast import FlipReward
-from flipfast.engine.ops.cpu import CpuLinear, CpuOps
 
 GROUPS = [
     ("Name a river.", ["The Ebro flows to the sea.", "Two and two make four."]),
@@ -63,18 +56,9 @@ def break_attribute(owner, name, change):
     return lambda patch: patch.setattr(owner, name, off_by(getattr(owner, name), change))
 
 
-class BrokenDrafter(bench_text_core.Drafter):
-    def propose(self, *args):
-        return [(tokens[1:], chances[1:]) for tokens, chances in super().propose(*args)]
-
-
 class Options:
     def getoption(self, name):
         return None
-
-
-def sources():
-    return [[[-1, 3, 4, 5, 6, 7], [9, 3, 4, 8, 7, 7]]] * 3
 
 
 TEXT_CORE = {
@@ -90,21 +74,10 @@ TEXT_CORE = {
         break_attribute(bench_text_core, "overlap_f1", lambda scores: np.nextafter(scores, 2)),
         lambda benchmark: bench_text_core.bench_f1_peer(benchmark, Options(), PAIRS, "twin"),
     ),
-    "extract": (
-        lambda patch: patch.setitem(
-            bench_text_core.EXTRACTORS, "robust", (lambda text: text[:-1], False)
-        ),
-        lambda benchmark: bench_text_core.bench_extract(benchmark, PAIRS, "robust"),
-    ),
-    "draft index": (
-        lambda patch: patch.setattr(bench_text_core, "Drafter", BrokenDrafter),
-        lambda benchmark: bench_text_core.bench_draft_lookup(benchmark, sources(), "index"),
-    ),
-    "draft proposals": (
-        lambda patch: patch.setattr(bench_text_core, "Drafter", BrokenDrafter),
-        lambda benchmark: bench_text_core.bench_draft_lookup(benchmark, sources(), "propose"),
-    ),
 }
+
+
+SIZES = replace(QUICK, workloads={"rl-step": Workload(2, 2)})
 
 
 @pytest.mark.parametrize("case", list(TEXT_CORE))
@@ -112,68 +85,38 @@ def test_text_core(monkeypatch, case):
     check(monkeypatch, *TEXT_CORE[case])
 
 
-CPU_OPS = {
-    "product": (
-        break_attribute(CpuLinear, "__call__", lambda out: out.mul_(1.01)),
-        lambda benchmark: bench_cpu_ops.bench_product(benchmark, (64, 32), 3, "float32"),
-    ),
-    **{
-        name: (
-            break_attribute(CpuOps, name, lambda out: out.mul_(1.01)),
-            lambda benchmark, name=name: bench_cpu_ops.bench_rows(benchmark, name, 2, "cpu"),
-        )
-        for name in ("embed", "rms_norm", "add_rms_norm", "gated")
-    },
-    "argmax": (
-        break_attribute(CpuOps, "argmax", lambda best: best + 1),
-        lambda benchmark: bench_cpu_ops.bench_rows(benchmark, "argmax", 2, "cpu"),
-    ),
-    "rotation": (
-        lambda patch: patch.setattr(CpuOps, "norm_rope", lambda *args: None),
-        lambda benchmark: bench_cpu_ops.bench_rows(benchmark, "norm_rope", 2, "cpu"),
-    ),
-    "attention": (
-        lambda patch: patch.setattr(
-            bench_cpu_ops.Backend, "attend", lambda self, q, cache, data, out, **_: out.zero_()
-        ),
-        lambda benchmark: bench_cpu_ops.bench_attention(
-            benchmark, (2, 1, bench_cpu_ops.numbers(2, 16, 128)), "cpu", "float32"
-        ),
-    ),
+CPU = torch.device("cpu")
+KERNELS = {
+    "linear": lambda: kernel_cases.product(64, 32, 3, CPU, torch.float32),
+    "lm_head": lambda: kernel_cases.head(256, 64, 3, CPU, torch.float32),
+    "paged_attention": lambda: kernel_cases.attention((2, 1, 40), (4, 2, 64), CPU, torch.float32),
+    "norm_rope_write": lambda: kernel_cases.norm_rope(5, (4, 2, 64), CPU, torch.float32),
+    "overlap_f1": lambda: kernel_cases.overlap(8, 2, 16, CPU),
+    "word_f1": lambda: kernel_cases.words(64, 16, CPU),
 }
 
 
-@pytest.mark.parametrize("case", list(CPU_OPS))
-def test_cpu_ops(monkeypatch, case):
-    check(monkeypatch, *CPU_OPS[case])
+def doubled(found):
+    """A result of a kernel, with all numbers but counts off."""
+    if isinstance(found, torch.Tensor):
+        return found * 2
+    if isinstance(found, tuple) and not hasattr(found, "_replace"):
+        return found[0], found[1] + 1
+    name = "scores" if hasattr(found, "scores") else "best_logit"
+    return SimpleNamespace(**{name: getattr(found, name) + 1})
 
 
-@pytest.fixture(scope="module")
-def stage():
-    requests = Requests("embedded", "cpu", 3, 40, 8, 5, batch=3, draft=2, rounds=1)
-    yield from bench_stages.stage.__wrapped__(requests)
-
-
-@pytest.mark.parametrize("name", ["bench_prefill", "bench_decode", "bench_verify"])
-def test_stages(monkeypatch, stage, name):
-    run = getattr(bench_stages, name)
-    decoder = stage.model._model._runner.decoder
-    plant = break_attribute(decoder, "best", lambda tokens: (tokens + 1) % 4096)
-    check(monkeypatch, plant, lambda benchmark: run(benchmark, stage))
-
-
-def test_drafts_that_change_an_output(monkeypatch, stage):
-    outputs = stage.model.outputs
-
-    def wrong(prompts, drafts=None):
-        found = outputs(prompts, drafts)
-        return found if drafts is None else [output[::-1] for output in found]
-
-    check(
-        monkeypatch,
-        lambda patch: patch.setattr(stage.model, "outputs", wrong),
-        lambda benchmark: bench_stages.bench_verify(benchmark, stage),
-    )
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run in Triton's interpreter")
+@pytest.mark.parametrize("name", list(KERNELS))
+def test_kernels(monkeypatch, name):
+    KERNELS[name]().check()
+    if name == "norm_rope_write":
+        monkeypatch.setattr(kernel_cases, name, lambda *args, **kwargs: None)
+    else:
+        case = KERNELS[name]()
+        monkeypatch.setattr(kernel_cases, name, off_by(getattr(kernel_cases, name), doubled))
+    with pytest.raises(AssertionError):
+        (case if name != "norm_rope_write" else KERNELS[name]()).check()
 
 
 def shifted(batch):
@@ -193,7 +136,7 @@ def all_shifted(batch):
 )
 def test_rewards(monkeypatch, style, change):
     def run(benchmark):
-        bench_reward.bench_rl_step(benchmark, GROUPS[:4], QUICK, "cpu", style)
+        bench_reward.bench_rl_step(benchmark, SIZES, GROUPS, "cpu", style)
 
     check(monkeypatch, break_attribute(FlipReward, "score", change), run)
 
@@ -203,7 +146,7 @@ def test_best_of(monkeypatch):
         return replace(found, best=(found.best + 1) % len(found))
 
     def run(benchmark):
-        bench_reward.bench_best_of_n(benchmark, GROUPS[:4], "direct", "score_best_of")
+        bench_fewer_steps.bench_best_of_n(benchmark, GROUPS, SIZES, "direct")
 
     check(monkeypatch, break_attribute(FlipReward, "score_best_of", other), run)
 
@@ -226,14 +169,6 @@ def test_steps(monkeypatch):
         )
 
     check(monkeypatch, break_attribute(bench_fewer_steps, "score", drifting), run)
-
-
-def test_imports(monkeypatch):
-    def run(benchmark):
-        bench_import.bench_import(benchmark, QUICK, "flipfast")
-
-    heavy = break_attribute(bench_import, "told", lambda found: (found[0], [*found[1], "torch"]))
-    check(monkeypatch, heavy, run)
 
 
 class OneRound(Untimed):

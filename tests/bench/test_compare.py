@@ -1,6 +1,7 @@
-"""`make bench-compare` with turns and a repository made up for it."""
+"""`bench.compare`: what rounds made up at random tell, and revisions of a repository made up."""
 
-import json
+import math
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,123 +10,115 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench import compare as comparing
-from bench import sides
-from bench.lockstep import Limits, Played, run_in_turns
-from bench.sides import Side, prepare
-from bench.sizes import COMPARED
-from bench.turns import Seconds
-from bench.verdicts import compare
-from tests.bench.sided import PYPROJECT, lay_out
-
-pytestmark = pytest.mark.slow
+from bench import compare
+from bench.compare import SMALLEST
+from bench.compare import _decide as decide
 
 ROOT = Path(__file__).resolve().parents[2]
-NEW, OLD = Side(Path("new"), Path("python")), Side(Path("old"), Path("python"))
 
 
-@pytest.fixture
-def comparison(monkeypatch, tmp_path):
-    """Compares made-up revisions: by benchmark, its ratios, one for each time that it runs, or what
-    is wrong with it.
+def rounds(rng, n, *, slower=1.0, noise=0.0, drift=0.0, bursts=0.0, second=1.0):
+    """Seconds of old, new, new, old, and again.
+
+    Args:
+        noise: deviation of a turn's logarithm.
+        drift: deviation of the machine's next speed from the last.
+        bursts: chance that something else begins, and that it ends, which slows turns down.
+        second: how much longer what does not run first takes.
     """
-
-    def compare(benchmarks, *arguments):
-        calls = []
-
-        def run(old, new, names, limits):
-            assert (old, new) == (OLD, NEW)
-            calls.append((list(names), limits))
-            played = Played()
-            for name in names:
-                given = benchmarks[name]
-                if isinstance(given, tuple):
-                    played.problems[name] = given
-                else:
-                    new = given[len(calls) - 1]
-                    played.pairs[name] = [(Seconds(1.0, 1.0), Seconds(new, new))] * 12
-            return played
-
-        monkeypatch.setattr(comparing, "prepare", lambda base, folder: (OLD, NEW))
-        monkeypatch.setattr(comparing, "git", lambda *arguments: "abc123")
-        monkeypatch.setattr(comparing, "run_in_turns", run)
-        out = tmp_path / "out" / "compare.json"
-        code = comparing.main([*benchmarks, *arguments, "--base=HEAD", f"--out={out}"])
-        return code, json.loads(out.read_text()), calls
-
-    return compare
+    speed, burst, found = 0.0, False, []
+    for _ in range(n):
+        turns = []
+        for place, factor in enumerate((1.0, slower, slower, 1.0)):
+            speed += rng.gauss(0, drift)
+            burst = (rng.random() < bursts) != burst
+            other = abs(rng.gauss(0, 0.5)) if burst else 0.0
+            again = second if place % 2 else 1.0
+            turns.append(factor * again * math.exp(speed + rng.gauss(0, noise) + other))
+        found.append(turns)
+    return found
 
 
-def test_a_slowdown_runs_again_and_fails(comparison, capsys):
-    code, found, calls = comparison({"a": [1.2, 1.1], "b": [1.0]})
-    assert code == 1
-    assert found["first"]["a"]["ratio"] == pytest.approx(1.2)
-    assert found["judged"]["a"]["ratio"] == pytest.approx(1.1)
-    assert found["judged"]["a"]["noise"] == pytest.approx(0.0)
-    assert list(found["judged"]) == ["a"]
-    assert [names for names, _ in calls] == [["a", "b"], ["a"]]
-    a, b = capsys.readouterr().out.splitlines()[-2:]
-    assert (a.split()[0], a.split()[-1]) == ("a", "SLOWER")
-    assert (b.split()[0], b.split()[-1]) == ("b", "same")
+def regression(rng, **conditions):
+    """As `bench.compare` finds it, in two looks."""
+    looks = (decide(rounds(rng, 40, **conditions)).verdict for _ in range(2))
+    return all(verdict == "SLOWER" for verdict in looks)
 
 
-def test_what_was_slower_once_only_passes(comparison):
-    code, found, _ = comparison({"a": [1.3, 1.0]})
-    assert code == 0
-    assert found["first"]["a"]["ratio"] == pytest.approx(1.3)
-    assert found["judged"]["a"]["ratio"] == pytest.approx(1.0)
+def test_without_noise():
+    assert decide([[2.0, 2.0, 2.0, 2.0]] * 8) == (2.0, 2.0, 1.0, 0.0, "same")
+    found = decide([[2.0, 2.2, 2.2, 2.0]] * 8)
+    assert (found.old_s, found.new_s, found.verdict) == (2.0, 2.2, "SLOWER")
+    assert found.ratio == pytest.approx(1.1)
+    assert decide([[2.0, 1.8, 1.8, 2.0]] * 8).verdict == "faster"
+    less = 1 + 0.9 * SMALLEST
+    assert decide([[1.0, less, less, 1.0]] * 8).verdict == "same"
 
 
-def test_limits(comparison):
-    _, _, calls = comparison({"a": [1.0]}, "--pairs=10", "--minutes=0")
-    [(_, limits)] = calls
-    assert (limits.least, limits.most) == (10, 10)
-    _, _, [(_, usual), (_, judging)] = comparison({"a": [2.0, 1.0]})
-    assert (usual.least, usual.most) == (comparing.LEAST_PAIRS, comparing.PAIRS)
-    assert (judging.least, judging.most) == (comparing.LEAST_TO_JUDGE, comparing.PAIRS)
-    assert usual.end > limits.end
+def test_drift_and_places_are_no_change():
+    for rate in (1.1, 0.9):
+        found = decide([[rate ** (4 * i + k) for k in range(4)] for i in range(8)])
+        assert (found.ratio, found.noise) == pytest.approx((1.0, 0.0))
+    found = decide(rounds(random.Random(1), 8, second=1.5))
+    assert (found.ratio, found.noise) == pytest.approx((1.0, 0.0))
 
 
-@pytest.mark.parametrize("pairs", ["0", "5"])
-def test_pairs_that_are_not_even(pairs, capsys):
-    with pytest.raises(SystemExit):
-        comparing.main([f"--pairs={pairs}"])
-    assert f"--pairs {pairs}: turns are" in capsys.readouterr().err
+def test_one_burst_of_other_load_moves_nothing():
+    assert decide([[1.0] * 4] * 20 + [[1.0, 5.0, 5.0, 1.0]] * 2).verdict == "same"
 
 
-def test_what_fails_in_the_older_revision_is_new(comparison, capsys):
-    code, found, _ = comparison({"a": [1.0], "b": ("new", "broken")})
-    assert code == 0
-    assert found["problems"] == {"b": ["new", "broken"]}
-    assert "b: new, broken" in capsys.readouterr().out
+def test_noise_that_hides_a_change_is_told():
+    assert decide([[1.0, x, x, 1.0] for x in (0.8, 1.25) * 6]).verdict == "too noisy to tell"
 
 
-def test_what_fails_in_the_working_tree_fails(comparison):
-    code, found, _ = comparison({"a": [1.0], "b": ("failed", "broken")})
-    assert (code, found["problems"]) == (1, {"b": ["failed", "broken"]})
+def test_the_cores_decide_where_the_wall_cannot_tell():
+    loud, cpu, same = [0.5, 2.0] * 8, [1.2] * 16, [1.0] * 16
+    for walls, cpus, verdict in (
+        *((loud, cpu, "SLOWER"), (loud, same, "same"), (same, cpu, "same")),
+        (loud, [0.1, 10.0] * 8, "too noisy to tell"),
+    ):
+        old = (1.0, 1.0)
+        found = compare.decide([[old, new, new, old] for new in zip(walls, cpus, strict=True)])
+        assert found.verdict == verdict
 
 
-def test_nothing_to_compare(comparison):
-    assert comparison({"a": ("new", "broken")})[0] == 2
-    assert comparison({"a": ("skipped", "no")})[0] == 2
+CONDITIONS = {  # and what may be cried over, in fifteen benchmarks of a run, and must be caught
+    "quiet": ({"noise": 0.01}, 0.0, 0.99, 0.99),
+    "noisy": ({"noise": 0.05}, 0.01, 0.9, 0.99),
+    "drifting": ({"noise": 0.02, "drift": 0.03, "second": 1.05}, 0.01, 0.95, 0.99),
+    "busy": ({"noise": 0.03, "drift": 0.02, "bursts": 0.1}, 0.01, 0.4, 0.7),
+}
 
 
-def test_the_usual_benchmarks_are_there():
-    for name in COMPARED:
-        file, _, function = name.partition("::")
-        text = (ROOT / file).read_text("utf-8")
-        assert f"def {function.partition('[')[0]}(" in text, name
+@pytest.mark.parametrize(
+    ("conditions", "false_alarms", "tenth", "seventh"), CONDITIONS.values(), ids=list(CONDITIONS)
+)
+def test_false_alarms_and_regressions_caught(conditions, false_alarms, tenth, seventh):
+    """Of whole runs with no change, and of single benchmarks that got 10 and 15 % slower."""
+    rng = random.Random(1)
+    alarms = [any(regression(rng, **conditions) for _ in range(15)) for _ in range(100)]
+    shares = {x: [regression(rng, slower=x, **conditions) for _ in range(100)] for x in (1.1, 1.15)}
+    assert sum(alarms) / len(alarms) <= false_alarms
+    for slower, share in ((1.1, tenth), (1.15, seventh)):
+        found = shares[slower]
+        assert sum(found) / len(found) >= share, slower
 
 
-def test_noise_that_hides_a_slowdown_is_told():
-    found = compare([(1.0, x) for x in (0.8, 0.8, 1.25, 1.25, 1.0, 1.0)])
-    assert comparing.verdict(found, None) == "too noisy to tell"
-
-
+CONFTEST = """
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true")
+"""
+PYPROJECT = """
+[tool.pytest.ini_options]
+python_files = ["bench_*.py"]
+python_functions = ["bench_*"]
+addopts = "--import-mode=importlib"
+"""
 BENCH = """
+import os
 import pytest
-import flipfast
-from bench import turns
+import toy
+from bench import compare
 
 now = 0.0
 
@@ -138,102 +131,102 @@ def look():
     return now
 
 # Time goes by where work says so, whatever else the machine does.
-turns.perf_counter = turns.process_time = look
+compare.perf_counter = compare.process_time = look
 
-def bench_good(benchmark):
-    assert benchmark(lambda: 1) == 1
-
-def bench_wrong(benchmark):
-    benchmark(lambda: flipfast.VALUE)
-    assert flipfast.VALUE == 2
+def bench_same(benchmark):
+    benchmark.group = "a"
+    assert benchmark(sorted, [2, 1], reverse=True) == [2, 1]
+    benchmark.extra_info["seconds"] = benchmark.stats.stats.median
 
 def bench_slow(benchmark):
-    benchmark(lambda: work(1e-3 * flipfast.VALUE))
+    benchmark.pedantic(lambda x: work(x * toy.VALUE), setup=lambda: ((1e-3,), {}), rounds=3)
 
-def bench_where(benchmark):
-    assert str(flipfast.__file__).startswith(str(pytest.__file__)), flipfast.__file__
+def bench_wrong(benchmark):
+    benchmark(int)
+    assert toy.VALUE == 1, "not one"
+
+def bench_right_now(benchmark):
+    assert toy.VALUE == 2
+    benchmark(int)
+
+def bench_skipped(benchmark):
+    pytest.skip("not today")
+
+def bench_without_a_time(benchmark):
+    pass
+"""
+DYING = """
+import os, toy
+
+def bench_dies(benchmark):
+    benchmark(os._exit if toy.VALUE == {} else int, 0)
 """
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository with one commit and a change to it, and modules that stand for C++ ones."""
+    """One commit, and a change to it that makes it twice as slow."""
     root = tmp_path / "repository"
-    lay_out(root, bench_other="raise SystemExit('of the old revision')")
-    for name, text in {
-        "flipfast/__init__.py": "VALUE = 1\n",
-        "kernels/flipfast_kernels/__init__.py": "",
-        "csrc/a.cc": "int a;",
-        "CMakeLists.txt": "",
-    }.items():
+    files = {"toy.py": "VALUE = 1\n", "conftest.py": CONFTEST, "pyproject.toml": PYPROJECT}
+    files |= {"flipfast/__init__.py": "", "tests/x": "", "csrc/x": "", "CMakeLists.txt": ""}
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], cwd=root, check=True)
-    (root / "flipfast/__init__.py").write_text("VALUE = 2\n")
-    (root / "bench_other.py").unlink()
-    (root / "bench_it.py").write_text(BENCH)
-    module = tmp_path / "_core.so"
-    module.write_text("here")
-    monkeypatch.setattr(sides, "ROOT", root)
-    monkeypatch.setattr(sides, "_modules_here", lambda: [module])
+    (root / "toy.py").write_text("VALUE = 2\n")
+    (root / "bench").mkdir()
+    shutil.copy(ROOT / "bench/compare.py", root / "bench")
+    (root / "bench/bench_it.py").write_text(BENCH)
+    monkeypatch.setattr(compare, "ROOT", root)
+    monkeypatch.setattr(compare, "SECONDS", 0.0)
     return root
 
 
-def test_each_side_runs_its_own_package_and_the_same_benchmarks(repository, tmp_path):
-    assert sides.default_base() == "HEAD"
-    (tmp_path / "work").mkdir()
-    old, new = prepare("HEAD", tmp_path / "work")
-    for a, b, kind in ((old, new, "new"), (new, old, "failed")):
-        played = run_in_turns(a, b, ["bench_it.py"], Limits(0.0, 2, 2, 0.0))
-        good, wrong, slow, where = (
-            f"bench_it.py::bench_{name}" for name in ("good", "wrong", "slow", "where")
-        )
-        assert set(played.pairs) == {good, slow}
-        assert set(played.problems) == {wrong, where}
-        assert played.problems[wrong][0] == kind
-        assert str(b.folder / "flipfast/__init__.py") in played.problems[where][1]
-        assert (b.folder / "flipfast/_core.so").read_text() == "here"
+@pytest.mark.slow
+def test_revisions(repository, capsys):
+    assert compare.main(["bench/bench_it.py"]) == 1
+    told = {}
+    for line in lines(capsys)[1:]:
+        before, _, after = line.partition("bench/bench_it.py::bench_")
+        name, _, why = after.partition(": ")
+        told[name] = before.split() or why
+    assert float(told["slow"][2]) == pytest.approx(2.0, rel=0.01)
+    assert (told["slow"][-1], told["same"][-1]) == ("SLOWER:", "same:")
+    assert told["wrong"].startswith("failed: ")
+    assert told["right_now"].startswith("not compared: ")
+    assert "not today" in told["skipped"]
+    assert told["without_a_time"] == "not compared: it times nothing"
 
 
-def test_a_slowdown_from_one_end_to_the_other(repository, tmp_path, capsys):
-    """Twice the work in the working tree."""
-    names = [f"bench_it.py::bench_{name}" for name in ("good", "slow")]
-    out = tmp_path / "compare.json"
-    assert comparing.main([*names, "--pairs=20", f"--out={out}"]) == 1
-    found = json.loads(out.read_text())
-    assert found["first"][names[0]]["ratio"] == pytest.approx(1.0)
-    assert list(found["judged"]) == names[1:]
-    assert found["judged"][names[1]]["ratio"] == pytest.approx(2.0, rel=0.01)
-    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "SLOWER"
-
-
-def test_other_cpp_is_built(repository, tmp_path, monkeypatch):
-    built = tmp_path / "built.so"
-    built.write_text("built")
-    monkeypatch.setattr(sides, "_build", lambda checkout, folder: [built])
-    (repository / "csrc/a.cc").write_text("int b;")
-    (tmp_path / "work").mkdir()
-    old, new = prepare("HEAD", tmp_path / "work")
-    assert (old.folder / "flipfast/built.so").exists()
-    assert not (old.folder / "flipfast/_core.so").exists()
-    assert (new.folder / "flipfast/_core.so").exists()
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("old", "new", "alike"),
-    [("cmake.version = 1", "cmake.version = 2", False), ("", "[tool.mypy]\nstrict = true\n", True)],
+    ("value", "code", "told"), [(1, 0, "the older revision"), (2, 1, "pytest")]
 )
-def test_how_it_is_built_counts_and_nothing_else(old, new, alike, tmp_path):
-    for name, more in (("old", old), ("new", new)):
-        (tmp_path / name / "csrc").mkdir(parents=True)
-        (tmp_path / name / "CMakeLists.txt").touch()
-        (tmp_path / name / "pyproject.toml").write_text(f"{PYPROJECT}{more}\n")
-    assert sides._built_alike(tmp_path / "old", tmp_path / "new") == alike
+def test_a_process_that_dies(value, code, told, repository, capsys):
+    (repository / "bench/bench_dies.py").write_text(DYING.format(value))
+    names = ["bench/bench_dies.py", "bench/bench_it.py::bench_same"]
+    assert compare.main(names) == code
+    last = lines(capsys)
+    assert "same: bench/bench_it.py::bench_same" in last[-2]
+    assert "bench_dies.py, all or what was left: " in last[-1]
+    assert f"{told} ended" in last[-1]
 
 
-def test_an_unknown_commit(repository):
-    with pytest.raises(SystemExit, match="rev-parse"):
-        sides.git("rev-parse", "--verify", "nothing-such")
-    assert shutil.which("git")
+@pytest.mark.slow
+def test_nothing_to_compare(repository, capsys):
+    assert compare.main(["bench/bench_it.py::bench_skipped"]) == 2
+    assert compare.main(["bench/bench_it.py::bench_nothing"]) == 1
+    with pytest.raises(SystemExit, match="nothing-such"):
+        compare.main(["--base=nothing-such"])
+
+
+def test_the_usual_benchmarks_are_there():
+    for name in compare.COMPARED:
+        file, _, function = name.partition("::")
+        assert f"def {function.partition('[')[0]}" in (ROOT / file).read_text("utf-8"), name
+
+
+def lines(capsys):
+    return capsys.readouterr().out.strip().splitlines()

@@ -3,17 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.floor import floor_seconds
-from bench.peers import OURS, PEERS
+from bench.bench_peers import CPU_PEERS, GPU_PEERS, Interleaved, equal_rows
 from bench.peers.base import Job, PeerUnavailable, shared_length, until_end
-from bench.peers.comparing import Interleaved, equal_rows
-from bench.peers.process import PeerProcess, Run
-from bench.sizes import PEER_LOADS
+from bench.peers.process import OURS, PEERS, PeerProcess, Run
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +24,7 @@ raise {error}
 
 BENCHMARK = """
 import pytest
-from bench.peers.comparing import Interleaved, measure
+from bench.bench_peers import Interleaved, measure
 from bench.peers.process import Run
 
 
@@ -100,10 +96,11 @@ def test_a_peer_that_takes_too_long_is_stopped(tmp_path):
         PeerProcess("ctranslate2", JOB, paths=[str(tmp_path)], limit_s=2.0)
 
 
-def test_every_peer_is_a_file():
-    folder = ROOT / "bench/peers"
-    assert all((folder / f"{entry.module}.py").exists() for entry in PEERS.values())
-    assert OURS in PEERS
+def test_every_peer_is_a_class():
+    for module, kind, _ in PEERS.values():
+        text = (ROOT / f"bench/peers/{module}.py").read_text("utf-8")
+        assert f"class {kind}:" in text, kind
+    assert {OURS, *CPU_PEERS, *GPU_PEERS} == PEERS.keys()
 
 
 def test_other_results_stop_the_timing_and_reasons_are_stored(tmp_path):
@@ -127,10 +124,3 @@ def test_ends_and_shared_beginnings():
     assert shared_length([[1, 2, 3], [1, 2, 4]]) == 2
     assert shared_length([[1, 2], [1, 2]]) == 1
     assert shared_length([[1], [2]]) == 0
-
-
-def test_the_floor_grows_with_the_work():
-    load = PEER_LOADS["cuda"]
-    least = floor_seconds("qwen3-8b", load)
-    assert least > floor_seconds("qwen3-0.6b", load)
-    assert least > floor_seconds("qwen3-8b", replace(load, n_shared=load.n_prompt))

@@ -1,58 +1,66 @@
-"""The report of a run made by hand: all its figures, on one page, whatever is in it."""
+"""The report of a run made by hand: its tables and pictures, whatever is in it."""
 
 import json
 import sys
-from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("matplotlib")
 
 from bench.report import __main__ as command
-from bench.report import tables
-from bench.report.page import load_sections, markdown_table, write_report
-from bench.report.parts import number
+from bench.report import tables as marked
+from bench.report.page import markdown_table, number, points_of, roofs_of, tables, write_report
 from bench.results import FILE
-from tests.bench.runs import CPU, HOSTILE, full_run, profile, row, run, stage
 
-pytestmark = pytest.mark.slow
+HOSTILE = '<script src="http://example.org/x.js">&"\'|`$'
+CPU = {"device": "Test CPU, AVX512", "threads": 2, "commit": "abc123", "torch": "2.13.0"}
+CUDA = {**CPU, "device": "Test GPU"}
 
-VOID = {"meta", "br", "img", "input", "link", "hr"}
+
+def row(suite, name, group, **info):
+    """A benchmark on the CPU; `info` goes over its conditions."""
+    return {
+        "fullname": f"bench/bench_{suite}.py::bench_{name}",
+        "name": f"bench_{name}",
+        "group": group,
+        "extra_info": {**CPU, **info},
+        "stats": {"min": 0.25, "median": 0.5125, "data": [0.25, 0.775]},
+    }
 
 
-class Page(HTMLParser):
-    """What a page consists of; asserts that its elements are nested."""
+def run(*rows, skipped=(), sizes="full"):
+    return {
+        "benchmarks": list(rows),
+        "skipped": list(skipped),
+        "version": "5.3.1",
+        "machine_info": {"sizes": sizes},
+    }
 
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self.open = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return "\n".join(self.texts)
-
-    @property
-    def cells(self):
-        """The texts of tables, lists of values taken apart."""
-        return {part for text in self.texts for part in text.split(", ")}
+def full_run():
+    """One benchmark at least of every kind of figure, one of them with a hostile name."""
+    points = [{"batch": b, "rewards_per_s": 7.5 * b, "more": 1.0} for b in (1, 8, 64)]
+    curve = {"curve": points, "x_name": "batch", "y_name": "rewards_per_s"}
+    large = {"shape": "qwen3-8b", "rewards_per_s": 98.7, "tokens_per_s": 65432.1}
+    roof = {"copy_gb_per_s": 12.25, "product_gflop_per_s": 345.5, "dtype": "float32"}
+    hostile = {"flipfast_speedup": 45.25, "settings": {"a": HOSTILE}}
+    stream = {"p50_ms": 12.5, "p90_ms": 34.5, "p99_ms": 56.75, "rate": 8.125}
+    return run(
+        row("text_core", "core[threads=1]", None, pairs_per_s=309876),
+        row("rewards", "direct[rl-step]", "rl-step", style="direct", rewards_per_s=43.21),
+        row("rewards", "large", "long, qwen3-8b", **CUDA, **large),
+        row("peers", "generate", "rl-step", peer="transformers", rewards_per_s=12.34),
+        row("kernels_gpu", "gemm[1]", "gemm", **CUDA, **roof, tflop_per_s=12.5, gb_per_s=3210.5),
+        row("kernels_gpu", "gemm[2]", "gemm", **CUDA, speed_over_cublas=0.75, us=3.5),
+        row("kernels_gpu", "gemm[3]", "gemm", **CUDA, speed_over_cublas=0.95, us=4.5),
+        row("text_core", f"peer[{HOSTILE}]", HOSTILE, **hostile),
+        row("cpu_ops", "product", "product", gflop_per_s=123.5, gb_per_s=1.5),
+        row("scaling", "batch", "any", series="tiny", **curve),
+        row("scaling", "batch_2", "any", series=HOSTILE, **curve),
+        row("workloads", "stream[0.5]", "stream", **stream),
+        skipped=[{"name": "bench_vllm[1]", "reason": f"not installed {HOSTILE}"}] * 2,
+    )
 
 
 def write(folder, content):
@@ -62,68 +70,22 @@ def write(folder, content):
     return path
 
 
-def page(folder, content):
-    html, _ = write_report(write(folder, content), folder)
-    return Page(html.read_text())
+def test_what_is_written(tmp_path):
+    report, *pictures = write_report(write(tmp_path, full_run()), tmp_path)
+    text = report.read_text()
+    for figure in ("43.21", "65,432", "45.25", "0.75 to 0.95", "56.75"):
+        assert figure in text
+    assert len(pictures) == 2  # a curve, a roofline
+    assert all(name in pictures[0].read_text() for name in ("tiny", "script", "rewards/s"))
+    for path in pictures:
+        assert f"]({path.name})" in text
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    before = [path.read_bytes() for path in pictures]
+    assert [path.read_bytes() for path in write_report(tmp_path / FILE, tmp_path)[1:]] == before
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    return page(tmp_path_factory.mktemp("full"), full_run())
-
-
-def figures(value):
-    """All numbers inside a value."""
-    if isinstance(value, dict):
-        return [n for inner in value.values() for n in figures(inner)]
-    if isinstance(value, list):
-        return [n for inner in value for n in figures(inner)]
-    return [value] if isinstance(value, (int, float)) else []
-
-
-def test_the_page_has_all_figures(full):
-    for one in full_run()["benchmarks"]:
-        info = dict(one["extra_info"])
-        stages = info.pop("stages", [])
-        for value in figures(info):
-            assert number(value) in full.cells, (one["name"], value)
-        for each in stages:
-            assert each["name"] in full.text
-            assert f"{100 * each['share']:.1f} %" in full.text
-            assert number(1e3 * each["seconds"]) in full.text
-    assert "0.5125" in full.text  # the medians
-    assert full.tags.count("svg") == 7  # ratios, two curves, latency, stages, a roofline a device
-
-
-def test_one_file_without_external_references(full):
-    assert not {"script", "link", "img", "iframe", "object", "image"} & set(full.tags)
-    for name, value in full.attributes:
-        if name in ("href", "xlink:href", "src", "srcset", "action", "data"):
-            assert value.startswith("#"), (name, value)
-        assert not name.startswith("on"), name
-        if name == "style":
-            assert "url(http" not in value
-
-
-def test_hostile_names_stay_text(full):
-    assert f"peer[{HOSTILE}]" in full.text
-    assert f"vLLM is not installed {HOSTILE}" in full.text
-
-
-def test_plots_take_the_colour_of_the_page(full):
-    colours = [value for name, value in full.attributes if name == "style" and "fill" in value]
-    assert any("currentColor" in value for value in colours)
-    dark = [value for value in colours if "fill: #000000" in value or "fill: black" in value]
-    assert dark == []
-
-
-def by_key(folder, content):
-    path = write(folder, content)
-    return {table.key: table for part in load_sections(path)[1] for table in part.tables}
-
-
-def test_headline_has_rewards_of_flipfast_alone(tmp_path):
-    table = by_key(tmp_path, full_run())["headline"]
+def test_headline_has_rewards_of_flipfast_alone():
+    table = tables(full_run())["headline"]
     assert table.head == [
         *("workload", "model", "style", "benchmark", "device", "rewards/s", "tokens/s")
     ]
@@ -131,41 +93,23 @@ def test_headline_has_rewards_of_flipfast_alone(tmp_path):
         ["rl-step", "embedded", "direct", "direct[rl-step]", CPU["device"], "43.21", ""],
         ["long", "qwen3-8b", "", "large", "Test GPU", "98.7", "65,432"],
     ]
-
-
-def test_one_device_is_no_column(tmp_path):
-    table = by_key(tmp_path, run(row("rewards", "x", "rl-step", rewards_per_s=1.0)))["headline"]
-    assert table.head == ["workload", "model", "style", "benchmark", "rewards/s", "tokens/s"]
+    table = tables(run(row("rewards", "x", "rl-step", rewards_per_s=1.0)))["headline"]
     assert table.rows == [["rl-step", "embedded", "", "x", "1", ""]]
 
 
-def test_ratios_are_summed_up_by_group_and_peer(tmp_path):
-    found = by_key(tmp_path, full_run())
+def test_ratios_conditions_and_what_did_not_run():
+    found = tables(full_run())
     assert ["gemm", "cublas", "0.85", "0.75 to 0.95"] in found["ratios"].rows
-    assert ["gemm", "gemm[2]", "cublas", "0.75"] in found["ratios-all"].rows
+    assert ["device", "Test CPU, AVX512 (8 benchmarks); Test GPU (4 benchmarks)"] in (
+        found["conditions"].rows
+    )
+    assert found["did not run"].rows == [[f"not installed {HOSTILE}", "2"]]
 
 
-def test_the_largest_costs_and_what_would_remove_them(tmp_path):
-    rows = by_key(tmp_path, full_run())["costs"].rows
-    assert [cells[:4] for cells in rows[:3]] == [
-        ["rl-step, embedded, cpu", "product 1792 x 320 (gate and up)", "41.0 %", "43.2 %"],
-        ["rl-step, embedded, cpu", "attention", "31.0 %", "43.2 %"],
-        ["rl-step, embedded, cpu", "step, rest", "17.0 %", ""],
-    ]
-    assert [cells[1] for cells in rows[3:]] == ["fused_argmax"]  # waiting is no cost of its own
-    assert all(cells[4] for cells in rows)
-
-
-def test_kernels_figures_that_lie_beside_a_run(tmp_path):
-    kernels = [
-        {"name": "bench_gemm[1]", "group": "gemm", "us": 77.5},
-        {"name": "bench_rms_norm[1]", "group": "rms_norm", "us": 88.5},
-    ]
-    content = {"device": "Test GPU", "commit": "old", "parts": [], "kernels": kernels}
-    (tmp_path / "kernels.json").write_text(json.dumps(content))
-    found = page(tmp_path, full_run())
-    assert "88.5" in found.text
-    assert "77.5" not in found.text  # the run's own are newer
+def test_the_roofline():
+    assert roofs_of(full_run()) == {"Test GPU": {"float32": (12.25e9, 345.5e9)}}
+    [(intensity, flops_a_s)] = points_of(full_run(), "Test GPU")["gemm"]
+    assert (intensity, flops_a_s) == pytest.approx((12500 / 3210.5, 12.5e12))
 
 
 @pytest.mark.parametrize(
@@ -173,29 +117,33 @@ def test_kernels_figures_that_lie_beside_a_run(tmp_path):
     [
         run(row("text_core", "core", None, pairs_per_s=1.5)),
         run(),
-        run(profile("rl-step", "cpu", stage("rest", 1.0))),
-        run(row("x", "y", "z", curve=[], p50_ms=1.0)),
-        run(row("x", "y", "z", curve=[{"x": None}], p50_ms=None, speed_over_a=None)),
+        run(row("x", "y", "z", curve=[])),
     ],
-    ids=["text core", "nothing", "a profile without work", "empty curve", "no values"],
+    ids=["text core", "nothing", "empty curve"],
 )
 def test_kinds_that_are_missing(content, tmp_path):
-    found = page(tmp_path, content)
-    assert found.tags.count("h2") >= 2
-    assert "This run has no benchmark of whole rewards." in found.text
+    [report] = write_report(write(tmp_path, content), tmp_path)
+    assert report.read_text().count("## ") == 1
 
 
 def test_a_quick_run_says_so(tmp_path):
-    assert "no figure here stands for anything" in page(tmp_path, run(sizes="quick")).text
+    [report] = write_report(write(tmp_path, run(sizes="quick")), tmp_path)
+    assert "no figure here stands for anything" in report.read_text()
 
 
-def test_markdown_cells_cannot_leave_their_table(tmp_path):
-    for table in by_key(tmp_path, full_run()).values():
+def test_cells_cannot_leave_their_table():
+    for table in tables(full_run()).values():
         lines = markdown_table(table).splitlines()
         assert len(lines) == 2 + len(table.rows)
         for line in lines:
             assert line.replace("\\|", "").count("|") == len(table.head) + 1
             assert "<" not in line
+
+
+def test_numbers_to_read():
+    assert [*map(number, (1234567, 1234.5, 0.123456, None, "x"))] == [
+        *("1,234,567", "1,234", "0.1235", "", "x")
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"benchmarks": 1}', "{"])
@@ -229,8 +177,8 @@ def test_a_quick_run_takes_no_other_runs_place(sizes, below, tmp_path, monkeypat
 
 
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     path = write(tmp_path, full_run())
     assert command.main([str(path), "--page"]) == 2
     assert "pip install 'flipfast[plot]'" in capsys.readouterr().err
@@ -254,7 +202,7 @@ def readme(tmp_path):
 
 
 def fill(readme, *options):
-    return tables.main([str(readme), f"--results={readme.parent / 'results'}", *options])
+    return marked.main([str(readme), f"--results={readme.parent / 'results'}", *options])
 
 
 def test_tables_are_filled_and_checked(readme, capsys):
@@ -263,14 +211,9 @@ def test_tables_are_filled_and_checked(readme, capsys):
     assert readme.read_text() == MARKED.format("")
     assert fill(readme) == 0
     text = readme.read_text()
-    assert (
-        "| rl-step | embedded | direct | direct\\[rl-step\\] | Test CPU, AVX512 | 43.21 |  |"
-        in text
-    )
     assert text.startswith("# Title\n<!-- bench:headline dev -->\n\n|")
-    assert text.endswith(
-        "\n\n<!-- /bench -->\nafter <!-- bench:ratios other -->\n<!-- /bench -->\n"
-    )
+    assert "| Test CPU, AVX512 | 43.21 |  |" in text
+    assert text.endswith("<!-- /bench -->\nafter <!-- bench:ratios other -->\n<!-- /bench -->\n")
     assert fill(readme, "--check") == 0
     readme.write_text(text.replace("43.21", "143.21"))
     assert fill(readme, "--check") == 1
@@ -292,4 +235,4 @@ def test_a_table_that_a_run_has_not(readme, capsys):
 
 
 def test_readme_and_docs_agree_with_the_stored_runs(capsys):
-    assert tables.main(["--check"]) == 0, capsys.readouterr().out
+    assert marked.main(["--check"]) == 0, capsys.readouterr().out

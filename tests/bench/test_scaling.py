@@ -6,11 +6,10 @@ import pytest
 
 pytest.importorskip("triton")
 
-from bench import bench_purity, bench_scaling, bench_scaling_rows
-from bench.curves import Curve
-from bench.scripted import Script, ScriptedModel, script_of
+from bench import bench_scaling
+from bench.scripted import ScriptedModel
 from bench.shapes import SHAPES, n_weights
-from bench.sizes import FULL, QUICK, Prescribed
+from bench.sizes import FULL, QUICK, Prescribed, Scaling
 from tests.engine.toy_models import SMALL, save_random_model
 
 
@@ -40,8 +39,18 @@ def model(tmp_path_factory):
     loaded.close()
 
 
-REQUESTS = Prescribed(n=5, n_prompt=70, n_shared=40, n_out=4)
-CURVE = Curve("rows", "rewards_per_s", "a series")
+SCALING = Scaling(
+    rounds=2,
+    shape="small",
+    memory=2**26,
+    requests=Prescribed(n=5, n_prompt=70, n_shared=40, n_out=4),
+    batches=(1, 4),
+    least_rows=3,
+    lengths=(16, 64),
+    tokens=64,
+    models=(),
+)
+NAMES = {"names": ("rows", "rewards_per_s"), "series": "a series"}
 
 
 def test_points_are_medians_with_the_declared_names(benchmark_):
@@ -50,7 +59,7 @@ def test_points_are_medians_with_the_declared_names(benchmark_):
     def prepare(x):
         return lambda: {"rewards_per_s": next(speeds), "other": x}
 
-    CURVE.measure(benchmark_, [1, 4], prepare, rounds=3)
+    bench_scaling.sweep(benchmark_, [1, 4], prepare, rounds=3, **NAMES)
     assert benchmark_.extra_info == {
         "curve": [
             {"rows": 1, "rewards_per_s": 30.0, "other": 1},
@@ -63,11 +72,6 @@ def test_points_are_medians_with_the_declared_names(benchmark_):
     assert benchmark_.group == "rewards_per_s against rows"
 
 
-def test_a_point_without_its_figure_is_refused(benchmark_):
-    with pytest.raises(ValueError, match="has no rewards_per_s"):
-        CURVE.note(benchmark_, [{"rows": 1, "tokens_per_s": 2.0}])
-
-
 def test_a_wrong_result_at_the_last_size_stops_the_timing(benchmark_):
     def prepare(x):
         def run():
@@ -77,134 +81,62 @@ def test_a_wrong_result_at_the_last_size_stops_the_timing(benchmark_):
         return run
 
     with pytest.raises(AssertionError):
-        CURVE.measure(benchmark_, [1, 4, 16], prepare, rounds=1)
+        bench_scaling.sweep(benchmark_, [1, 4, 16], prepare, rounds=1, **NAMES)
     assert (benchmark_.n_timed, benchmark_.extra_info) == (0, {})
 
 
-@pytest.mark.parametrize(
-    "bench",
-    [
-        bench_scaling.bench_batch,
-        bench_scaling.bench_length,
-        bench_scaling.bench_memory_of_batch,
-        bench_scaling.bench_memory_of_length,
-    ],
-)
-def test_a_wrong_output_stops_the_timing(bench, benchmark_, model, monkeypatch):
-    scaling = SimpleNamespace(
-        requests=REQUESTS,
-        rounds=2,
-        batches=(1, 4),
-        least_rows=3,
-        lengths=(16, 64),
-        tokens=64,
-        memory_batches=(1, 4),
+@pytest.mark.parametrize("by", ["rows_a_call", "response_tokens"])
+def test_a_wrong_output_stops_the_timing(by, benchmark_, model, monkeypatch):
+    sizes = SimpleNamespace(scaling={"any": SCALING})
+    calls, write = [], bench_scaling.write
+    monkeypatch.setattr(
+        bench_scaling, "write", lambda model, parts: (calls.append(parts), write(model, parts))[1]
     )
-    bench(benchmark_, model, scaling, "small, cpu")
+    bench_scaling.bench_prescribed(benchmark_, model, "any", sizes, by)
     info = benchmark_.extra_info
-    assert all({info["x_name"], info["y_name"]} <= point.keys() for point in info["curve"])
+    assert [point[by] for point in info["curve"]] == ([1, 4] if by == "rows_a_call" else [16, 64])
+    assert all(point["rewards_per_s"] > 0 and point["pages_mib"] > 0 for point in info["curve"])
+    rows = [[len(part.prompts) for part in parts] for parts in calls[:2]]
+    assert rows == ([[1, 1, 1], [4]] if by == "rows_a_call" else [[4], [1]])
+    assert len(calls[1][0].prompts[0]) == (70 if by == "rows_a_call" else 104)
     fresh = Benchmark()
     monkeypatch.setattr(model, "_next", lambda chunk: [9])
     with pytest.raises(AssertionError):
-        bench(fresh, model, scaling, "small, cpu")
+        bench_scaling.bench_prescribed(fresh, model, "any", sizes, by)
     assert (fresh.n_timed, fresh.extra_info) == (0, {})
-
-
-def test_parts_of_a_script():
-    script = Script([[1], [2], [3], [4]], [[5], [6], [7], [8]])
-    found = bench_scaling.parts(script, 2, 3)
-    assert found == [Script([[1], [2]], [[5], [6]]), Script([[3]], [[7]])]
-
-
-def test_pages_are_counted(model, monkeypatch):
-    """Three at a time, 74 tokens each, of which a page of 32 is shared."""
-    assert model.page_size == 32
-    assert bench_scaling.most_pages(REQUESTS, model) == 1 + 3 * 2
-    figures = bench_scaling.hold(model, REQUESTS)
-    assert figures["pages"] == 7
-    assert figures["pages_mib"] == 7 * model.page_bytes / 2**20
-    monkeypatch.setattr(bench_scaling, "most_pages", lambda *args: 6)
-    with pytest.raises(AssertionError, match="7 pages were held where 6 are enough"):
-        bench_scaling.hold(model, REQUESTS)
 
 
 def reward(wrong_from):
     """A reward that gives long calls a wrong reward."""
-    engine = SimpleNamespace(_drafting=None)
+    engine = SimpleNamespace(_loop=SimpleNamespace(drafting=None))
     inverter = SimpleNamespace(forget_prefixes=lambda: None, _model=SimpleNamespace(engine=engine))
 
     def score(instructions, responses):
         n = len(responses)
-        return SimpleNamespace(rewards=[0.5 if n < wrong_from else 0.25] * n)
+        return SimpleNamespace(rewards=[0.5 if n != wrong_from else 0.25] * n)
 
     return SimpleNamespace(score=score, inverter=inverter)
 
 
-def rows_bench(bench, benchmark, wrong_from):
+@pytest.mark.parametrize(("by", "xs"), [("rows_a_call", [1, 4]), ("threads", [1, 2, 3])])
+def test_a_reward_that_depends_on_the_batch_stops_the_timing(by, xs, benchmark_, monkeypatch):
+    threads, sizes = [], SimpleNamespace(scaling={"cpu": SCALING})
+    monkeypatch.setattr(bench_scaling, "set_threads", threads.append)
+    monkeypatch.setattr(bench_scaling.os, "sched_getaffinity", lambda _: {0, 1, 2})
     rows = [("a", str(i)) for i in range(20)]
-    scaling = SimpleNamespace(batches=(1, 4), least_rows=4, rounds=1)
-    more = [[1]] if bench is bench_scaling_rows.bench_threads else []
-    bench(benchmark, reward(wrong_from), rows, rows[:1], [0.5] * 20, scaling, *more)
-
-
-@pytest.mark.parametrize(
-    "bench", [bench_scaling_rows.bench_batch, bench_scaling_rows.bench_threads]
-)
-def test_a_reward_that_depends_on_the_batch_stops_the_timing(bench, benchmark_, monkeypatch):
-    monkeypatch.setattr(bench_scaling_rows, "set_threads", lambda n: None)
-    rows_bench(bench, benchmark_, wrong_from=5)
-    assert benchmark_.extra_info["y_name"] == "rewards_per_s"
+    bench_scaling.bench_rows(benchmark_, reward(wrong_from=0), rows, sizes, by)
+    assert [point[by] for point in benchmark_.extra_info["curve"]] == xs
+    assert set(threads) >= set(xs) if by == "threads" else set(threads) == {threads[-1]}
     fresh = Benchmark()
     with pytest.raises(AssertionError):
-        rows_bench(bench, fresh, wrong_from=4)
+        bench_scaling.bench_rows(fresh, reward(4 if by == "rows_a_call" else 3), rows, sizes, by)
     assert (fresh.n_timed, fresh.extra_info) == (0, {})
 
 
-@pytest.mark.parametrize(("n", "expected"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6])])
-def test_numbers_of_threads_and_devices(n, expected):
-    assert bench_scaling_rows.up_to(n) == expected
-
-
-def test_pairs_change_places_and_give_the_median_ratio(benchmark_):
-    order, times = [], {True: iter([2.0, 4.0, 2.0]), False: iter([1.0, 4.0, 4.0])}
-
-    def seconds(pure):
-        order.append(pure)
-        return next(times[pure])
-
-    bench_purity.compare(benchmark_, seconds, n_rewards=8, n_pairs=3)
-    assert order == [True, False, False, True, True, False]
-    info = benchmark_.extra_info
-    assert (info["ratio_least"], info["ratio"], info["ratio_most"]) == (0.5, 1.0, 2.0)
-    assert (info["rewards_per_s"], info["fast_rewards_per_s"]) == (4.0, 2.0)
-
-
-@pytest.mark.parametrize("phase", bench_purity.PHASES)
-def test_a_wrong_output_stops_the_pairs(phase, benchmark_, model, monkeypatch):
-    scaling = SimpleNamespace(requests=REQUESTS, pairs=2)
-    models = {True: model, False: model}
-    bench_purity.bench_phase(benchmark_, ("small", "cpu"), models, scaling, phase)
-    assert benchmark_.extra_info["pairs"] == 2
-    fresh = Benchmark()
-    monkeypatch.setattr(model, "_next", lambda chunk: [9])
-    with pytest.raises(AssertionError):
-        bench_purity.bench_phase(fresh, ("small", "cpu"), models, scaling, phase)
-    assert fresh.n_timed == 0
-
-
-def test_decode_computes_one_token_of_each_prompt(model):
-    asked = bench_purity.requests_of("decode", REQUESTS, model.page_size)
-    script = script_of(asked, model)
-    model.write(script)
-    run = model.write(script, keep_prefixes=True)
-    assert run.computed == asked.n * asked.n_out
-
-
-@pytest.mark.parametrize("sizes", [FULL, QUICK])
-def test_models_are_known(sizes):
-    names = [name for scaling in sizes.scaling.values() for name in scaling.models]
-    names += [name for scaling in sizes.scaling.values() for name in scaling.pure_models]
-    assert set(names) - {"embedded"} <= SHAPES.keys()
+def test_shapes_are_there():
+    for sizes in (FULL, QUICK):
+        names = {name for scaling in sizes.scaling.values() for name in scaling.models}
+        assert names - {"embedded"} <= SHAPES.keys()
 
 
 @pytest.mark.parametrize(("name", "billions"), [("qwen3-0.6b", 0.596), ("llama-3.1-8b", 8.03)])

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("triton")
 
 from bench.draft_curve import break_even, main
-from bench.scripted import Script, ScriptedModel, random_script
+from bench.scripted import Script, ScriptedModel, script_of
+from bench.sizes import Prescribed
 from flipfast.engine.step_costs import Prices, StepCosts
 from tests.engine.toy_models import SMALL, save_random_model
 
@@ -24,7 +25,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script(model):
-    return random_script(5, n_prompt=40, n_shared=10, n_out=N_OUT, vocab=model.vocab_size)
+    return script_of(Prescribed(5, 40, 10, N_OUT), model)
 
 
 def test_without_drafts_every_token_takes_a_pass(model, script):
@@ -101,16 +102,21 @@ def test_a_table_and_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     curve = [{"acceptance": a, "speed": 0.9 + a} for a in (0.0, 0.5, 1.0)]
     rows = [
-        {"shape": "embedded", "device": "AVX2", "batch": batch, "draft_length": length}
+        {
+            "shape": "embedded",
+            "series": f"{batch}, {length}",
+            "batch": batch,
+            "draft_length": length,
+        }
         for batch, length in [(1, 4), (1, None), (8, 4)]
     ]
     benchmarks = [{"extra_info": {**row, "curve": curve, "break_even": 0.1}} for row in rows]
-    results, plot = tmp_path / "results.json", tmp_path / "figures" / "curve.svg"
+    results, plot = tmp_path / "results.json", tmp_path / "curve.svg"
     results.write_text(json.dumps({"benchmarks": [{"extra_info": {}}, *benchmarks]}))
     main([str(results), "--plot", str(plot)])
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 5
-    assert shown[3] == "| embedded | AVX2 | 1 | adaptive | 0.90 | 1.40 | 1.90 | 0.10 |"
+    assert shown[3] == "| embedded | 1 | adaptive | 0.90 | 1.40 | 1.90 | 0.10 |"
     assert "<svg" in plot.read_text()
 
 
