@@ -144,7 +144,7 @@ class Engine:
             FlipfastError: the engine has unfinished sequences.
         """
         with self._lock:
-            self.require_idle("change the weights")
+            self.require_idle("empty the prefix cache")
             self._scheduler.cache.clear()
 
     def require_idle(self, purpose: str) -> None:

@@ -76,14 +76,14 @@ class PromptRenderer:
                 `max_prompt_tokens`.
 
         Raises:
-            InputError: the reserved tokens leave no room for the response.
-            ConfigError: there is a context, but the template has no place for it.
+            InputError: the reserved tokens leave no room for the response, or there is a context
+                and the template has no place for it.
         """
         texts = {_RESPONSE: self.encoder.encode_text(response)}
         pieces = self._without_context
         if context:
             if self._with_context is None:
-                raise ConfigError(
+                raise InputError(
                     f"the prompt {self._template.style!r} has no {{context}}, and a context of "
                     f"{len(context)} characters was given: use style='conversation'"
                 )

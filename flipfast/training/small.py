@@ -1,4 +1,4 @@
-"""`python -m flipfast.training.small`: train the adapter that makes SmolLM2-135M-Instruct an inverter.
+"""`python -m flipfast.training.small`: train an adapter for SmolLM2-135M-Instruct as an inverter.
 
 LoRA (Hu et al. 2021) on all products, on the dequantised weights of the very file that it will be
 used with. The prompt is the direct style's; the loss counts the instruction's tokens alone.
@@ -88,10 +88,10 @@ class Examples:
         self._rows: dict[str, dict[str, list[str]]] = {source: {} for source in _SOURCES}
         with gzip.open(pairs, "rt", encoding="utf-8") as lines:
             for row in map(json.loads, lines):
-                known = self._rows.get(row["source"])
-                if known is not None and row["response"].strip() and row["instruction"].strip():
-                    if not is_held_out(row["instruction"]):
-                        known.setdefault(row["instruction"], []).append(row["response"])
+                instruction, response = row["instruction"], row["response"]
+                usable = instruction.strip() and response.strip() and not is_held_out(instruction)
+                if usable and row["source"] in self._rows:
+                    self._rows[row["source"]].setdefault(instruction, []).append(response)
         self._instructions = {source: list(rows) for source, rows in self._rows.items()}
         self._pool: list[tuple[list[int], int]] = []
 
@@ -243,7 +243,7 @@ def _base_model(file: Any, tokenizer: Any) -> Any:
     model = LlamaForCausalLM(config)
     weights = {f"model.{name}": w.float() for name, w in GgufCheckpoint(file).tensors()}
     lacking, unknown = model.load_state_dict(weights, strict=False)
-    assert lacking == ["lm_head.weight"] and not unknown, (lacking, unknown)
+    assert (lacking, unknown) == (["lm_head.weight"], []), (lacking, unknown)
     model.tie_weights()
     model.set_attn_implementation("sdpa")
     return model.bfloat16()

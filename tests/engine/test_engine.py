@@ -237,7 +237,7 @@ def test_others_run_along(overlap: bool) -> None:
     paged.engine.generate(mine, finished.append)
     assert {id(s) for s in finished} == {id(s) for s in mine}
     if other.finish_reason is None:
-        with pytest.raises(FlipfastError, match="change the weights with 1 requests running"):
+        with pytest.raises(FlipfastError, match="empty the prefix cache with 1 requests running"):
             paged.engine.forget_prefixes()
     while other.finish_reason is None:
         paged.engine.step()

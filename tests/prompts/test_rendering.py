@@ -145,7 +145,7 @@ def test_no_room_is_an_error(make_tokenizer: Any) -> None:
 
 def test_a_context_without_a_place_is_an_error(make_tokenizer: Any) -> None:
     template = PromptTemplate("bare", None, "{response}", None, True)
-    with pytest.raises(ConfigError, match="no {context}"):
+    with pytest.raises(InputError, match="no {context}"):
         renderer(make_tokenizer(), template).render("x", "y")
 
 
