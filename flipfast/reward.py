@@ -146,7 +146,7 @@ class FlipReward:
         for end in ends:
             if not least <= end <= len(response):
                 raise InputError(
-                    f"end {end} of a beginning must lie in [{least}, {len(response)}], behind the "
+                    f"end {end} of a beginning must lie in [{least}, {len(response)}]: after the "
                     "one before it and inside the response"
                 )
             least = end

@@ -14,61 +14,77 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help_text, **how)
 
     option("model", "embedded (default), a local folder or a hub name")
-    option("style", "prompt style; default: what the model was made for", choices=STYLES)
+    option("style", "prompt style; default: the one that the model was trained for", choices=STYLES)
     option("target", "infer the instruction or the system prompt", choices=TARGETS)
     option("prompts-dir", "folder with the FLIP authors' prompt files")
-    option("parser", "how outputs are read", choices=("robust", "reference"))
-    option("json", "forced: the engine writes the object's literals", choices=("free", "forced"))
-    option("on-failure", "reward where nothing could be inferred; default null", type=float)
-    option("max-new-tokens", "longest output", type=int)
-    option("max-response-tokens", "a longer response loses its middle", type=int)
-    option("temperature", "0 (default) is greedy", type=float)
-    option("top-p", "nucleus of the sampling", type=float)
-    option("top-k", "sample from the likeliest tokens only", type=int)
-    option("samples", "inversions a response, with a temperature", type=int)
-    option("seed", "of the sampling", type=int)
+    option("parser", "parser of the model's outputs", choices=("robust", "reference"))
     option(
-        "scoring", "F1 with what is generated, or likelihood", choices=("generate", "likelihood")
+        "json",
+        "forced: the engine writes the literal parts of the JSON object",
+        choices=("free", "forced"),
+    )
+    option(
+        "on-failure", "reward of a row without an inferred instruction; default null", type=float
+    )
+    option("max-new-tokens", "maximum tokens of an output", type=int)
+    option(
+        "max-response-tokens",
+        "maximum tokens of a response; a longer one loses its middle",
+        type=int,
+    )
+    option("temperature", "0 (default) is greedy", type=float)
+    option("top-p", "nucleus sampling: smallest set of tokens with this probability", type=float)
+    option("top-k", "sample from this many of the most likely tokens", type=int)
+    option("samples", "inversions per response; needs a temperature", type=int)
+    option("seed", "seed of the sampling", type=int)
+    option(
+        "scoring",
+        "F1 of a generated instruction, or its likelihood",
+        choices=("generate", "likelihood"),
     )
     option("metric", "word_f1 (default), f_beta:2, token_f1, rouge_l, bleu, char_f1, cjk_f1, ...")
-    option("likelihood-baseline", "less the likelihood without the response", action="store_true")
+    option(
+        "likelihood-baseline", "subtract the likelihood without the response", action="store_true"
+    )
     option(
         "copy-guard",
         "report, mask or discount what a response copies from its instruction; default: off",
         choices=("off", "report", "mask", "discount"),
     )
-    option("min-response-words", "a response with fewer is not inverted; default 0", type=int)
-    option("thinking", "leave the model's thinking on", action="store_true")
+    option("min-response-words", "responses with fewer words are not inverted; default 0", type=int)
+    option("thinking", "let the model think before it answers", action="store_true")
     option("device", "cpu, cuda, cuda:1")
-    option("dtype", "of the model", choices=("float32", "bfloat16", "float16"))
-    option("batch-size", "rows run together", type=int)
-    option("backend", "native, transformers, vllm or a server's address; default: what suits")
-    option("tokenizer", "folder or hub name, where a served model is called something else")
+    option("dtype", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
+    option("batch-size", "maximum rows that run together", type=int)
+    option("backend", "native, transformers, vllm or a server's address; default: native if it can")
+    option(
+        "tokenizer", "folder or hub name of the tokenizer, if the server's model name is neither"
+    )
     option("attention", "the native engine's attention backend")
-    option("memory", "of the native engine, besides weights: bytes, or a share up to 1", type=float)
+    option("memory", "native engine: bytes besides the weights, or a share up to 1", type=float)
     parser.add_argument(
         "--fast",
         dest="deterministic",
         action="store_false",
         default=argparse.SUPPRESS,
-        help="let the bits of a reward depend on the batch, where that is faster",
+        help="give up batch invariance where that is faster",
     )
     parser.add_argument(
         "--no-early-stop",
         dest="early_stop",
         action="store_false",
         default=argparse.SUPPRESS,
-        help="let outputs run on behind the instruction",
+        help="let outputs continue after the instruction is complete",
     )
     option("revision", "branch, tag or commit of a hub model")
-    option("trust-remote-code", "run code that comes with the model", action="store_true")
+    option("trust-remote-code", "run Python code that comes with the model", action="store_true")
 
 
 def add_out_options(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the output options of commands that write one line for each line they read."""
     parser.add_argument("--out", default="-", help=f"{what}; - (default) for standard output")
     parser.add_argument(
-        "--resume", action="store_true", help="go on where an interrupted run left OUT"
+        "--resume", action="store_true", help="continue an interrupted run that wrote to OUT"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -85,34 +101,36 @@ def add_agree_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         dest="variants",
-        help="options of a reward that is compared with it; once for each",
+        help="options of a reward to compare with it; repeatable",
         **how,
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the rewards against the first")
-    parser.add_argument("--json-out", metavar="FILE.json", help="write figures and all rewards")
+    parser.add_argument("--plot", metavar="FILE.png", help="plot the rewards against the base's")
+    parser.add_argument("--json-out", metavar="FILE.json", help="write the figures and all rewards")
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flipfast serve`, besides the model's."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="engines: one a GPU, or on a CPU")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="number of engine processes: one per GPU"
+    )
 
     def limit(name: str, help_text: str, **how: Any) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help_text, **how)
 
-    limit("api-key", "what callers must bring as bearer token; default: $FLIPFAST_API_KEY")
-    limit("admin", "have routes for sleep, wake and new weights", action="store_true")
-    limit("max-queue", "rows that may wait; default 4096", type=int)
-    limit("max-body", "bytes of a request; default 16 MiB", type=int)
-    limit("timeout", "seconds that the rows of a request may take; default 600", type=float)
-    limit("cache-rewards", "inversions kept for rows that come again; default 0", type=int)
-    limit("log-texts", "write prompts and responses into the log", action="store_true")
+    limit("api-key", "bearer token that callers must send; default: $FLIPFAST_API_KEY")
+    limit("admin", "add routes for sleep, wake and new weights", action="store_true")
+    limit("max-queue", "maximum rows in the queue; default 4096", type=int)
+    limit("max-body", "maximum bytes of a request; default 16 MiB", type=int)
+    limit("timeout", "maximum seconds per request; default 600", type=float)
+    limit("cache-rewards", "inversions to keep for repeated rows; default 0", type=int)
+    limit("log-texts", "log prompts and responses", action="store_true")
 
 
 def add_tune_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flipfast tune`."""
-    parser.add_argument("--model", help="measure the shapes of this folder or hub name")
+    parser.add_argument("--model", help="measure the shapes of this model: folder or hub name")
     parser.add_argument(
         "--shapes",
         nargs="+",
@@ -130,7 +148,9 @@ def add_tune_options(parser: argparse.ArgumentParser) -> None:
 def add_bench_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flipfast bench`."""
     parser.add_argument("--quick", action="store_true", help="small sizes: three minutes at most")
-    parser.add_argument("--gpu", action="store_true", help="only what needs a CUDA device")
+    parser.add_argument(
+        "--gpu", action="store_true", help="only benchmarks that need a CUDA device"
+    )
     parser.add_argument("--only", nargs="+", default=(), metavar="SUITE", help="only these suites")
     parser.add_argument("--groups", metavar="FILE.jsonl", help="rows of the workloads")
     parser.add_argument("--report", action="store_true", help="write report.md with pictures, too")

@@ -52,7 +52,7 @@ class ChatItem(BaseModel):
     completion: Chat | None = Field(
         None,
         description="A string, or messages: the last assistant turn counts. Of it, what stands in "
-        "`<answer>` tags or behind `</think>` is scored, else the whole.",
+        "`<answer>` tags or after `</think>` is scored, otherwise the whole.",
     )
 
 
@@ -83,7 +83,7 @@ class Row(BaseModel):
     inferred: str = Field(description="The inferred instruction.")
     status: str = Field(
         description="`ok`, `recovered`, `truncated`, `empty`, `unparsed`, `contentless` or "
-        "`error`, with `+response_cut` behind it where the response or the context lost its middle."
+        "`error`, with `+response_cut` appended where the response or the context lost its middle."
     )
     n_prompt_tokens: int = Field(description="Tokens of the prompt.")
     n_output_tokens: int = Field(description="Tokens that the model wrote.")
