@@ -27,6 +27,8 @@ class FlipConfig:
             native engine, or transformers for a model the engine does not support.
         tokenizer: a local folder or hub name with the model's tokenizer, for when `model` is only
             the name the server at `backend` uses.
+        adapter: a LoRA adapter in PEFT's format, a local folder or a hub name; the native engine
+            merges it into the weights as it loads them.
         style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).
             None picks what the model was made for, else "standalone".
         target: "instruction", or "system" to infer the system prompt.
@@ -99,6 +101,7 @@ class FlipConfig:
     model: str = EMBEDDED
     backend: str | None = None
     tokenizer: str | None = None
+    adapter: str | None = None
     style: str | None = None
     target: str = "instruction"
     prompts_dir: str | None = None

@@ -34,6 +34,7 @@ from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
 from flipfast.engine.models.gguf.tokenizer import read_gguf_end_ids, read_gguf_tokenizer
 from flipfast.engine.models.hub import fetch
+from flipfast.engine.models.lora import AdaptedCheckpoint, read_adapter
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sequence import Sequence as EngineSequence
 
@@ -46,6 +47,7 @@ def load(
     batch_size: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    adapter: str | None = None,
     deterministic: bool = True,
     attention: str | None = None,
     memory: float | None = None,
@@ -54,13 +56,14 @@ def load(
     """Load a model of one of the families in `flipfast.engine.models` into the native engine.
 
     Args:
-        model: a local folder, or a hub name, which is downloaded if the local cache lacks it.
+        model: see `read_model`; a hub model is downloaded if the local cache lacks it.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes the
             fastest on the device.
         batch_size: maximum number of sequences running at a time.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.
+        adapter: a LoRA adapter to merge into the weights, a local folder or a hub name.
         deterministic, attention, memory, drafting: see EngineOptions.
 
     Raises:
@@ -92,6 +95,8 @@ def load(
             )
         tokenizer = load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
         ends, repetition_penalty = end_ids(generation), generation.repetition_penalty or 1.0
+    if adapter is not None:
+        checkpoint = AdaptedCheckpoint(checkpoint, read_adapter(adapter))
     loaded = load_engine(
         spec, checkpoint, options, end_ids=ends, repetition_penalty=repetition_penalty
     )

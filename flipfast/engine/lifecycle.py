@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,12 @@ import torch
 from flipfast.engine.engine import Engine
 from flipfast.engine.model_runner import ModelRunner
 from flipfast.engine.models.checkpoint import Checkpoint, read_model
+from flipfast.engine.models.lora import (
+    AdaptedCheckpoint,
+    is_adapter_folder,
+    is_adapter_state,
+    read_adapter,
+)
 from flipfast.errors import FlipfastError
 
 
@@ -33,6 +40,7 @@ class LoadedModel:
         self._checkpoint = checkpoint
         self._why_not: str | None = None  # why it cannot be used now
         self._asleep = self._dropped = False
+        self._as_on_disk = True  # whether the weights are the checkpoint's
 
     @property
     def token_device(self) -> torch.device | None:
@@ -79,37 +87,46 @@ class LoadedModel:
         self._asleep = False
         if self._dropped:
             self._load(self._checkpoint.tensors(), self._checkpoint.source)
+            self._as_on_disk = True
         self._why_not = None
 
     def update_weights(self, source: Mapping[str, torch.Tensor] | str | Path) -> None:
         """Load new weights of the same model in place; discards cached prefixes.
 
         Args:
-            source: a full state dict, or a folder with safetensors.
+            source: a full state dict, or a folder with safetensors; or either of the model's
+                adapter alone, which takes the place of the last one: it is merged into the
+                checkpoint's weights, and these are read again.
 
         Raises:
-            FlipfastError: the engine has unfinished requests or is asleep or closed, or the folder
-                holds another model.
+            FlipfastError: the engine has unfinished requests or is asleep or closed, the folder
+                holds another model, or the base of an adapter is not known.
             ModelLoadError: a tensor is missing, unknown or misshapen. The engine then refuses work
                 until an update succeeds.
         """
         runner = self._live()
         if self._asleep:
             self.require_usable()
-        if isinstance(source, Mapping):
+        checkpoint, as_on_disk = self._checkpoint, True
+        if isinstance(source, Mapping) and not is_adapter_state(source):
             tensors, name = iter(source.items()), "the new state dict"
-            checkpoint = self._checkpoint
+            as_on_disk = False
         else:
-            spec, checkpoint = read_model(str(source))
-            if spec != runner.decoder.spec:
-                raise FlipfastError(
-                    f"{source} holds a model of another shape than {self._checkpoint.source}: "
-                    "load it as a model of its own"
-                )
+            if isinstance(source, Mapping):
+                checkpoint = self._adapted().with_state(source, "the new adapter")
+            elif is_adapter_folder(Path(source)):
+                checkpoint = replace(self._adapted(), adapter=read_adapter(str(source)))
+            else:
+                spec, checkpoint = read_model(str(source))
+                if spec != runner.decoder.spec:
+                    raise FlipfastError(
+                        f"{source} holds a model of another shape than {self._checkpoint.source}: "
+                        "load it as a model of its own"
+                    )
             tensors, name = checkpoint.tensors(), checkpoint.source
         self.engine.forget_prefixes()
         self._load(tensors, name)
-        self._checkpoint = checkpoint
+        self._checkpoint, self._as_on_disk = checkpoint, as_on_disk
         self._why_not = None
 
     def close(self) -> None:
@@ -123,6 +140,20 @@ class LoadedModel:
         self._runner = None
         self._why_not = "this engine is closed: load the model again to use it"
         _empty_cache()
+
+    def _adapted(self) -> AdaptedCheckpoint:
+        """The checkpoint, if another adapter can take the place of its own."""
+        if not isinstance(self._checkpoint, AdaptedCheckpoint):
+            raise FlipfastError(
+                "these are an adapter's weights, and the model was loaded without one: load it "
+                "with adapter=FOLDER, whose configuration says how they are scaled"
+            )
+        if not self._as_on_disk:
+            raise FlipfastError(
+                "an adapter is merged into the checkpoint's weights, and an update has replaced "
+                "those: send the whole state dict"
+            )
+        return self._checkpoint
 
     def _live(self) -> ModelRunner:
         if self._runner is None:

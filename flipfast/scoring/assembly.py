@@ -190,9 +190,9 @@ def loading_options(config: FlipConfig) -> dict[str, Any]:
 
     Rewards can share an inverter if their configurations agree in the model and in these options.
     """
-    elsewhere = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
+    own = {"tokenizer": config.tokenizer, "adapter": config.adapter}  # of some backends alone
     return {
-        **elsewhere,
+        **{name: value for name, value in own.items() if value is not None},
         "backend": config.backend,
         "device": config.device,
         "dtype": config.dtype,

@@ -49,7 +49,7 @@ def fill(
     """
     filled: set[str] = set()
     for full_name, tensor in tensors:
-        name = _bare(full_name)
+        name = bare(full_name)
         if name.startswith(ignored) or name.endswith(_COMPUTED):
             continue
         slot = slots.get(name)
@@ -73,7 +73,8 @@ def fill(
         )
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """A tensor's name without the prefixes that checkpoints put before it."""
     while name.startswith(_PREFIXES):
         name = name.split(".", 1)[1]
     return name
