@@ -209,7 +209,7 @@ def test_by_the_reward(tmp_path: Path) -> None:
     randomise(with_adapter, 0, std=0.05)
     with_adapter.save_pretrained(tmp_path / "adapter")
     with_adapter.merge_and_unload().save_pretrained(tmp_path / "whole")
-    for file in Path(embedded).glob("*token*"):
+    for file in [*Path(embedded).glob("*token*"), *Path(embedded).glob("*.jinja")]:
         shutil.copy(file, tmp_path / "whole")
     options = {"style": "direct", "max_response_tokens": 100, "dtype": "float32"}
     texts = ["Name a river."], ["The Ebro flows to the sea."]
