@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flipfast.backends import SamplingParams
 from flipfast.config import FlipConfig
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import (
     ConfigError,
     InputError,

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flipfast.backends import SamplingParams
+from flipfast.engine.sampling import SamplingParams
 from flipfast.scoring.async_scoring import AsyncScorer
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from flipfast.backends import SamplingParams
 from flipfast.config import FlipConfig
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import FlipfastError, InputError, UnavailableError
 from flipfast.scores import ScoredRow, failed, failed_row
 from flipfast.serving.ray.actor import ActorMember, ActorShare, Build

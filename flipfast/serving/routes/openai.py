@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from flipfast.backends import SamplingParams
 from flipfast.checks import brief, field_found
+from flipfast.engine.sampling import SamplingParams
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
 from flipfast.serving.replies import ERRORS, DeadlineError, FieldError, Reply
