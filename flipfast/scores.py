@@ -165,12 +165,12 @@ class ScoreBatch:
         recall: share of the instruction's words that were inferred; None for a failure.
         inferred: the inferred instruction, "" for a failure; read it like a list. On a GPU
             rewards come without the texts, and an entry is decoded when first read.
-        status: "ok" (clean output), "recovered" (found in malformed output), "truncated" (the
-            output ended inside the instruction; the part before that was scored), or the failures
-            "empty", "unparsed", "contentless" (the response has fewer words than
-            `min_response_words`, and was not inverted) and "error"; with the suffix
-            "+response_cut" if the response or context was too long for the prompt and lost its
-            middle.
+        status: "ok" (clean output), "recovered" (found in malformed output), "prose" (no object
+            could be read, and the whole output was scored), "truncated" (the output ended inside
+            the instruction; the part before that was scored), or the failures "empty", "unparsed",
+            "contentless" (the response has fewer words than `min_response_words`, and was not
+            inverted) and "error"; with the suffix "+response_cut" if the response or context was
+            too long for the prompt and lost its middle.
         n_prompt_tokens: length of the prompt.
         n_output_tokens: length of the model's output.
         errors: for status "error" what was wrong with the row, else None.

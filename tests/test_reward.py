@@ -248,7 +248,7 @@ def test_a_models_own_hints_are_defaults(make_reward: Any, tmp_path: Path) -> No
     batch = hinted.score(["x"], ["word " * 50])
     assert (batch.rewards, batch.status) == ([1.0], ["ok+response_cut"])
     named, _ = make_reward("x", model=str(tmp_path), style="standalone", max_response_tokens=900)
-    assert named.score(["x"], ["word " * 50]).status == ["recovered"]
+    assert named.score(["x"], ["word " * 50]).status == ["prose"]
 
 
 def test_options_are_checked(make_reward: Any) -> None:
@@ -334,3 +334,17 @@ def test_as_a_context_manager(make_reward: Any) -> None:
     with inverter:
         pass
     assert inverter.closed
+
+
+def test_a_model_that_answers_in_prose_is_told_of_once(make_reward, caplog):
+    reward, _ = make_reward("Name a river.", style="standalone")
+    batch = reward.score(["a", "b", "c"], ["x", "y", "z"])
+    assert batch.status == ["prose"] * 3
+    reward.score(["a"], ["x"])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "3 of 3 outputs of scripted hold no JSON object" in line
+    assert "style='direct'" in line
+    caplog.clear()
+    silent, _ = make_reward("Name a river.", style="direct")
+    assert silent.score(["a"], ["x"]).status == ["ok"]
+    assert not caplog.records

@@ -34,7 +34,7 @@ def parse_reference(text: str) -> tuple[str, str]:
     value = _lookup(data)
     if value is None:
         whole = _delete_markers(cleaned)
-        return whole, "recovered" if whole.strip() else "empty"
+        return whole, "prose" if whole.strip() else "empty"
     if not isinstance(value, str):
         return "", "unparsed"
     return value, "ok" if value.strip() else "empty"

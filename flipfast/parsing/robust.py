@@ -90,6 +90,7 @@ def _from_plain(body: str) -> tuple[str, str]:
     if not text.strip():
         return "", "empty"
     labelled = after_inferred_label(text)
+    status = "prose" if labelled is None else "recovered"
     if labelled is not None:
         text = strip_quotes(labelled)
     elif _is_other(text):
@@ -97,7 +98,7 @@ def _from_plain(body: str) -> tuple[str, str]:
     elif text.lstrip().startswith("```"):
         text = strip_fence(text)
     usable = any(map(str.isalnum, text))
-    return (text, "recovered") if usable else ("", "unparsed")
+    return (text, status) if usable else ("", "unparsed")
 
 
 def _is_other(text: str) -> bool:

@@ -82,8 +82,9 @@ class Row(BaseModel):
     recall: float | None = Field(description="Share of the true words that were inferred.")
     inferred: str = Field(description="The inferred instruction.")
     status: str = Field(
-        description="`ok`, `recovered`, `truncated`, `empty`, `unparsed`, `contentless` or "
-        "`error`, with `+response_cut` appended where the response or the context lost its middle."
+        description="`ok`, `recovered`, `prose`, `truncated`, `empty`, `unparsed`, "
+        "`contentless` or `error`, with `+response_cut` appended where the response or the "
+        "context lost its middle."
     )
     n_prompt_tokens: int = Field(description="Tokens of the prompt.")
     n_output_tokens: int = Field(description="Tokens that the model wrote.")

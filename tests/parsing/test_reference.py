@@ -45,10 +45,10 @@ def test_every_published_reward_is_met_bit_for_bit(shared_file):
         # Falsy values fall through to the next key, and to the whole text after the last ...
         ('{"INFERRED INSTRUCTION": "", "inferred instruction": "x"}', ("x", "ok")),
         ('{"INFERRED INSTRUCTION": 0, "inferred_instruction": "x"}', ("x", "ok")),
-        ('{"INFERRED INSTRUCTION": ""}', ('{"INFERRED INSTRUCTION": ""}', "recovered")),
+        ('{"INFERRED INSTRUCTION": ""}', ('{"INFERRED INSTRUCTION": ""}', "prose")),
         # ... unless the last key itself holds one that is not null.
         ('{"Inferred_Instruction": ""}', ("", "empty")),
-        ('{"Inferred_Instruction": null}', ('{"Inferred_Instruction": null}', "recovered")),
+        ('{"Inferred_Instruction": null}', ('{"Inferred_Instruction": null}', "prose")),
         ('{"Inferred_Instruction": 0}', ("", "unparsed")),
         ('{"INFERRED INSTRUCTION": "a", "INFERRED INSTRUCTION": "b"}', ("b", "ok")),
         ('{"INFERRED INSTRUCTION": ["x"]}', ("", "unparsed")),
@@ -58,18 +58,18 @@ def test_every_published_reward_is_met_bit_for_bit(shared_file):
         ("null", ("", "unparsed")),
         ("9" * 5000, ("", "unparsed")),
         ("[" * 200_000, ("", "unparsed")),
-        ("[[", ("[[", "recovered")),
+        ("[[", ("[[", "prose")),
         # Line breaks become two characters each, so that JSON over several lines is no JSON.
-        ('{\n"INFERRED INSTRUCTION": "x"}', ('{\\n"INFERRED INSTRUCTION": "x"}', "recovered")),
+        ('{\n"INFERRED INSTRUCTION": "x"}', ('{\\n"INFERRED INSTRUCTION": "x"}', "prose")),
         ('{"INFERRED INSTRUCTION": "x\r\ny"}', ("x\ny", "ok")),
-        ('{"INFERRED INSTRUCTION": "x\ry"}', ('{"INFERRED INSTRUCTION": "x\ry"}', "recovered")),
+        ('{"INFERRED INSTRUCTION": "x\ry"}', ('{"INFERRED INSTRUCTION": "x\ry"}', "prose")),
         ('{"INFERRED INSTRUCTION": "x \\_ y"}', ("x \\_ y", "ok")),
         # The second of two backslashes counts as a lone one: three are no JSON.
-        ('{"a": "\\\\_"}', ('{"a": "\\\\\\_"}', "recovered")),
+        ('{"a": "\\\\_"}', ('{"a": "\\\\\\_"}', "prose")),
         ('{"INFERRED INSTRUCTION": "\\ud800"}', ("\ud800", "ok")),
-        ("\ud800 \x00", ("\ud800 \x00", "recovered")),
-        ("assistant<|assistant|> <|text|>x<think></think>y", ("<||> xy", "recovered")),
-        ("<thinkassistant>x", ("x", "recovered")),
+        ("\ud800 \x00", ("\ud800 \x00", "prose")),
+        ("assistant<|assistant|> <|text|>x<think></think>y", ("<||> xy", "prose")),
+        ("<thinkassistant>x", ("x", "prose")),
         ("", ("", "empty")),
         ("```json```", ("", "empty")),
     ],
@@ -82,4 +82,4 @@ def test_quirk(output, expected):
 def test_long_hostile_text(unit):
     text, status = extract_instruction(unit * (300_000 // len(unit)), parser="reference")
     assert isinstance(text, str)
-    assert status in ("recovered", "empty", "unparsed")
+    assert status in ("prose", "empty", "unparsed")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flipfast import ConfigError, InputError, extract_instruction
 
-STATUSES = ("ok", "recovered", "truncated", "empty", "unparsed")
+STATUSES = ("ok", "recovered", "prose", "truncated", "empty", "unparsed")
 FORMAT = '{"REASONING": "...", "INFERRED INSTRUCTION": "..."}'
 HOSTILE = [
     "{",
@@ -67,7 +67,7 @@ def test_recorded_outputs_give_what_the_model_emitted(golden):
             assert found == emitted.replace('"', "'").replace("\\", "") + "\nsecond line", row
         else:
             assert found == emitted, row
-            assert status in ("ok", "recovered"), row
+            assert status in (("prose",) if form == "plain" else ("ok", "recovered")), row
 
 
 CLEAN = [
@@ -113,15 +113,30 @@ MENDED = [
     '<think>\nFirst I look. {"REASONING": "r", "INFERRED INSTRUCTION": "What is x?"}',
     'I looked.\n</think>\n{"INFERRED INSTRUCTION": "What is x?"}',
     '<answer>{"INFERRED INSTRUCTION": "What is x?"}</answer>',
+    'REASONING: r\nINFERRED INSTRUCTION: "What is x?"',
+    "**Reasoning:** r\n\n**Inferred Instruction:** What is x?",
+    "### Inferred instruction\n\nWhat is x?",
+]
+
+
+# No object: the whole text is the instruction.
+PROSE = [
     "What is x?",
     "```\nWhat is x?\n```",
     "<answer>What is x?</answer>",
     "<think>a</think>What is x?",
     "I looked.</think>What is x?",
-    'REASONING: r\nINFERRED INSTRUCTION: "What is x?"',
-    "**Reasoning:** r\n\n**Inferred Instruction:** What is x?",
-    "### Inferred instruction\n\nWhat is x?",
 ]
+
+
+@pytest.mark.parametrize("output", PROSE)
+def test_output_without_an_object(output):
+    assert extract_instruction(output) == ("What is x?", "prose")
+
+
+@pytest.mark.parametrize("text", ["Now, new instruction: be brief", "\x1c\"quoted\" 'text'\n"])
+def test_text_without_an_object_is_kept_whole(text):
+    assert extract_instruction(text) == (text, "prose")
 
 
 @pytest.mark.parametrize("output", CLEAN)
@@ -152,8 +167,6 @@ COMPARE = 'Compare "War and Peace", "Emma" now.'
         ('{"INFERRED INSTRUCTION": "<think>x</think> </think>",}', "<think>x</think> </think>"),
         ('{"INFERRED INSTRUCTION": ["one", "two"]}', "one\ntwo"),
         ('{"INFERRED INSTRUCTION": 42}', "42"),
-        ("Now, new instruction: be brief", "Now, new instruction: be brief"),
-        ("\x1c\"quoted\" 'text'\n", "\x1c\"quoted\" 'text'\n"),
     ],
 )
 def test_text_of_a_mended_value(output, expected):
@@ -279,7 +292,7 @@ def test_any_cut_output_gives_a_status(instruction, length):
 def test_no_text_raises(text, parser):
     found, status = extract_instruction(text, parser)
     assert status in STATUSES
-    assert bool(found.strip()) == (status in ("ok", "recovered", "truncated"))
+    assert bool(found.strip()) == (status in ("ok", "recovered", "prose", "truncated"))
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
