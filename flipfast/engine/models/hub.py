@@ -102,7 +102,10 @@ def local_folder(name: str) -> Path | None:
     if name and path.is_dir():
         return path
     if name and path.exists():
-        raise ModelLoadError(f"{name!r} is a file; name the folder that holds config.json instead")
+        raise ModelLoadError(
+            f"{name!r} is a file; name the folder that holds config.json instead (GGUF files, which "
+            "end in .gguf, are for the native engine)"
+        )
     if not name or name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
         raise ModelLoadError(
             f"there is no folder {name!r} (looked for {path.absolute()}); "
