@@ -18,6 +18,7 @@ from flipfast.backends.base import (
     SamplingParams,
 )
 from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.models.hub import gguf_path
 from flipfast.errors import ConfigError, MissingDependencyError
 
 __all__ = [
@@ -70,6 +71,8 @@ def load_inverter(
         try:
             return _load("native", model, options, native)
         except UnsupportedModelError as error:
+            if gguf_path(model, options.get("revision")) is not None:
+                raise  # no other backend here reads such files
             _log.warning("%s: running it with the transformers backend instead", error)
         return _load("transformers", model, options, native)
     if backend.startswith(_ADDRESSES):

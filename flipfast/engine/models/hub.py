@@ -103,8 +103,8 @@ def local_folder(name: str) -> Path | None:
         return path
     if name and path.exists():
         raise ModelLoadError(
-            f"{name!r} is a file; name the folder that holds config.json instead (GGUF files, which "
-            "end in .gguf, are for the native engine)"
+            f"{name!r} is a file; name the folder that holds config.json instead; GGUF "
+            "files, which end in .gguf, are for the native engine"
         )
     if not name or name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
         raise ModelLoadError(

@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize, quantize
 
+from flipfast.backends import load_inverter
 from flipfast.engine.models import hub
 from flipfast.engine.models.checkpoint import read_model
 from flipfast.engine.models.errors import UnsupportedModelError
@@ -184,6 +185,14 @@ def test_unknown_architectures_and_types(tmp_path: Path) -> None:
     write_gguf(tmp_path / "ternary.gguf", wide, "TQ1_0")
     with pytest.raises(UnsupportedModelError, match=r"the tensor token_embd\.weight is TQ1_0"):
         read_model(str(tmp_path / "ternary.gguf"))
+
+
+def test_no_other_backend_takes_its_place(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "model.gguf", model_of("llama"), **{"llama.expert_count": 8})
+    with pytest.raises(UnsupportedModelError, match="mixtures of experts"):
+        load_inverter(None, str(tmp_path / "model.gguf"))
+    with pytest.raises(ModelLoadError, match="GGUF files, .* are for the native engine"):
+        load_inverter("transformers", str(tmp_path / "model.gguf"))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
