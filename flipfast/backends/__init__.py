@@ -18,7 +18,6 @@ from flipfast.backends.base import (
     SamplingParams,
 )
 from flipfast.engine.models.errors import UnsupportedModelError
-from flipfast.engine.models.hub import gguf_path
 from flipfast.errors import ConfigError, MissingDependencyError
 
 __all__ = [
@@ -71,6 +70,8 @@ def load_inverter(
         try:
             return _load("native", model, options, native)
         except UnsupportedModelError as error:
+            from flipfast.engine.models.hub import gguf_path  # which imports the hub's package
+
             if gguf_path(model, options.get("revision")) is not None:
                 raise  # no other backend here reads such files
             _log.warning("%s: running it with the transformers backend instead", error)
