@@ -183,6 +183,11 @@ class FlipReward:
         return best_of(self._score(rows, started, race=race), race)
 
     @property
+    def takes_context(self) -> bool:
+        """Whether the prompt has a place for a context; a row with one fails where it has none."""
+        return self._parts.template.user_with_context is not None
+
+    @property
     def inverter(self) -> Inverter:
         """The inverter that runs the model; the native one can sleep, wake and update weights."""
         return self._parts.inverter

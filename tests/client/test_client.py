@@ -138,7 +138,8 @@ def test_a_large_batch_goes_out_in_bounded_requests(client, stub, monkeypatch):
     stub.usual = with_others
     texts = ["x" * n for n in range(50)]
     assert client.score(texts, texts).rewards == [float(n) for n in range(50)]
-    assert [len(body["items"]) for _, body, *_ in stub.requests] == [4] * 12 + [2]
+    sizes = [len(body["items"]) for _, body, *_ in stub.requests]  # some arrive side by side
+    assert sorted(sizes) == [2] + [4] * 12
     assert stub.most_running == 3
     assert len(stub.ports) <= 3
 

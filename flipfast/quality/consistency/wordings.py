@@ -28,12 +28,18 @@ def compare_wordings(reward: FlipReward, groups: Sequence[Group]) -> Comparison:
         MissingDependencyError: scipy is not installed.
     """
     runs, left_out = [], {}
+    with_context = any(group.context for group in groups)
     for name, config in _configs(reward.config).items():
         try:
-            rater = FlipRater(name, FlipReward(config, inverter=reward.inverter))
-            runs.append(Run.of(name, rater.rate(groups, seed=config.seed).scores))
-        except ConfigError as error:  # json="forced" without JSON, a context without a place
+            worded = FlipReward(config, inverter=reward.inverter)
+        except ConfigError as error:  # json="forced" without JSON
             left_out[name] = str(error)
+            continue
+        if with_context and not worded.takes_context:
+            left_out[name] = "the prompt has no {context}, and groups have one"
+            continue
+        scores = FlipRater(name, worded).rate(groups, seed=config.seed).scores
+        runs.append(Run.of(name, scores))
     return Comparison(runs, left_out, [change(a, b) for a, b in combinations(runs, 2)])
 
 
