@@ -145,6 +145,7 @@ def test_odd_texts_are_scored(make_reward: Any, text: str) -> None:
     assert batch.rewards == [0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_megabyte_is_scored(make_reward: Any) -> None:
     reward, _ = make_reward(as_json("x"))
     batch = reward.score(["x"], ["word \n" * 170_000])

@@ -71,6 +71,7 @@ def test_greedy_is_generate_on_each_prompt_alone(
     assert outputs(load(str(folder), device=device, dtype="float32"), prompts) == expected
 
 
+@pytest.mark.slow
 def test_generation_config_keeps_its_processors_and_loses_its_sampling(
     edited_folder: Callable[..., Path],
     random_prompts: Prompts,

@@ -207,6 +207,7 @@ def test_an_llm_without_sleep_mode_says_how_to_get_it() -> None:
     assert llm.calls == []
 
 
+@pytest.mark.slow
 def test_new_weights_make_kept_rewards_old() -> None:
     llm = stand_in.LLM(FOLDER)
     inverter = inverter_on(llm)

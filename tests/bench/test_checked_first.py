@@ -141,6 +141,7 @@ def test_rewards(monkeypatch, style, change):
     check(monkeypatch, break_attribute(FlipReward, "score", change), run)
 
 
+@pytest.mark.slow
 def test_best_of(monkeypatch):
     def other(found):
         return replace(found, best=(found.best + 1) % len(found))
@@ -151,6 +152,7 @@ def test_best_of(monkeypatch):
     check(monkeypatch, break_attribute(FlipReward, "score_best_of", other), run)
 
 
+@pytest.mark.slow
 def test_steps(monkeypatch):
     calls = iter(range(100))
 

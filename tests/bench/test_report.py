@@ -70,6 +70,7 @@ def write(folder, content):
     return path
 
 
+@pytest.mark.slow
 def test_what_is_written(tmp_path):
     report, *pictures = write_report(write(tmp_path, full_run()), tmp_path)
     text = report.read_text()

@@ -60,6 +60,7 @@ def test_broken_parts_lose_nothing_else(tmp_path):
     assert read(store(parts[:2], tmp_path))["benchmarks"] == []
 
 
+@pytest.mark.slow
 def test_a_stored_run_compares_with_pytest_benchmark(tmp_path, monkeypatch, capsys):
     """Its own command reads what is stored."""
     cli = pytest.importorskip("pytest_benchmark.cli")

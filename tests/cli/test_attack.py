@@ -110,6 +110,7 @@ def test_attacks_that_change_nothing(toys, source, capsys):
     assert "no pairs" in shown
 
 
+@pytest.mark.slow
 def test_a_plot(toys, source, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "plot.png"

@@ -187,6 +187,7 @@ def test_a_wait_past_the_deadline_is_not_begun(stub):
     assert len(stub.requests) == 1
 
 
+@pytest.mark.slow
 def test_retries_end(stub):
     stub.usual = status(503, retry_after="0")
     with pytest.raises(UnavailableError):
@@ -214,6 +215,7 @@ def test_other_errors_are_raised_at_once_with_the_servers_words(client, stub, co
     assert len(stub.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_full_queue_may_be_waited_for(stub):
     stub.script.extend([status(429, retry_after="0")] * 3)
     client = FlipClient(stub.url, max_retries=0, wait_when_full=True)

@@ -76,6 +76,7 @@ def test_neighbours_have_no_say(n: int) -> None:
         assert torch.equal(part, whole[start : start + n])
 
 
+@pytest.mark.slow
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0, float("-inf")])
     n = 20_000

@@ -245,6 +245,7 @@ def draws(probs, generator):
     return (probs.cumsum(1) < uniforms * probs.sum(1, keepdim=True)).sum(1)
 
 
+@pytest.mark.slow
 def test_rejection_leaves_the_distribution_as_it_is(device):
     """Chi-square of pairs of tokens from a verification of two drafts, and one plain step."""
     n = 3000

@@ -127,6 +127,7 @@ def test_all_copies_of_one_id(device):
     check([[5] * 64, [5] * 63, [5] * 300, [5]], [[5] * 63, [5] * 64, [5] * 299, [5] * 290], device)
 
 
+@pytest.mark.slow
 def test_a_pair_has_the_same_bits_in_every_company(device):
     predicted, referred = rows(15, lens(15, 40, 40), FEW), rows(16, lens(16, 40, 40), FEW)
     whole = overlap_f1(

@@ -27,6 +27,7 @@ def sentences(longest: int) -> list[str]:
     return [" ".join(words) for words in itertools.chain.from_iterable(choices)]
 
 
+@pytest.mark.slow
 def test_it_is_the_best_of_all_continuations() -> None:
     continuations = sentences(3)
     for reference in ("x", "x y", "x x", "y x the", "X y, x", "z y x"):

@@ -213,6 +213,7 @@ def test_the_value_is_that_of_json(record, ascii_only, indent):
         assert json.loads(f'"{raw}"') == value
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(
     st.lists(

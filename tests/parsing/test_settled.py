@@ -79,6 +79,7 @@ def test_plain_words_stay() -> None:
     check(SettledPlain, lambda text: parse_plain(text, think_open=False), [""], PLAIN)
 
 
+@pytest.mark.slow
 def test_words_of_an_object_stay() -> None:
     check(SettledObject, parse_robust, OPENINGS, OBJECT)
 

@@ -241,6 +241,7 @@ def test_the_embedded_model_finds_the_same(options: dict[str, Any]) -> None:
     assert n_pruned > 0
 
 
+@pytest.mark.slow
 def test_real_groups(shared_file: Any) -> None:
     with gzip.open(shared_file("data/workload_groups.jsonl.gz"), "rt", encoding="utf-8") as lines:
         rows = [json.loads(next(lines)) for _ in range(4)]

@@ -49,6 +49,7 @@ def test_rewards_of_several_kinds_and_threads_share_one_model(owner: FlipReward)
     assert owner.score(*rows()).rewards == alone[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_weights", [False, True])
 def test_a_step_of_training_between_two_batches(owner: FlipReward, drop_weights: bool) -> None:
     inverter = owner.inverter

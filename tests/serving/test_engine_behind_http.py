@@ -80,6 +80,7 @@ def test_single_rows_of_many_callers_at_a_time(reward, expected):
     assert "flipfast_engine_rewards_total 24.0" in metrics
 
 
+@pytest.mark.slow
 def test_overload_is_answered_and_harms_no_reward(reward, expected, monkeypatch):
     with server(reward, max_queue=8) as (engine, url):
         hold = Hold(monkeypatch, engine)  # until the first one is refused

@@ -201,6 +201,7 @@ def test_a_client_that_has_gone_leaves_no_work(path):
     assert scorer.cancelled == 1
 
 
+@pytest.mark.slow
 def test_a_reply_that_nobody_takes_is_given_up(monkeypatch):
     body = json.dumps({"items": [TEXTS] * 1024}).encode()
     head = "POST /v1/rewards HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -26,6 +26,7 @@ def messages(content):
     return {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": content}]}
 
 
+@pytest.mark.slow
 def test_the_openai_client():
     openai = pytest.importorskip("openai", reason="a client that others wrote")
     scorer = FakeScorer()

@@ -81,6 +81,7 @@ def test_any_text_goes_in_and_out(text):
     assert row["inferred"] == text
 
 
+@pytest.mark.slow
 def test_no_items_and_as_many_as_may_be():
     assert rows_of([]) == []
     assert len(rows_of([TEXTS] * 4096)) == 4096

@@ -213,6 +213,7 @@ def test_trls_trainer(flip, tmp_path, conversational):
     check_table(tmp_path, flip, reward.calls)
 
 
+@pytest.mark.slow
 def test_trls_trainer_awaits_the_async_form(flip, tmp_path):
     reward = TrlReward(flip).flip_reward
     trainer = make_trainer(reward, tmp_path, conversational=True, max_steps=1)

@@ -69,6 +69,7 @@ def test_float16_where_there_is_a_gpu(loaded, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_embedded_model_runs_in_each():
     found = compare_formats(FlipConfig(device="cpu"), GROUPS)
     assert [run.name for run in found.runs] == ["float32", "bfloat16"]

@@ -63,6 +63,7 @@ def test_known_raters(score, strict, split, pairs, ties, failed):
     assert report.mean.n_items == report.overall.n_items == 40
 
 
+@pytest.mark.slow
 def test_a_uniform_rater_of_four_responses():
     n = 6000
     report = evaluate(items(n), FakeRater(one_to_ten))
