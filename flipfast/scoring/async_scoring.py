@@ -112,8 +112,9 @@ class AsyncScorer(ABC):
         contexts: Sequence[str | None] | None,
         caller: str,
     ) -> list[asyncio.Task[ScoredRow]]:
+        check_lengths(instructions=instructions, responses=responses)
         given = [None] * len(instructions) if contexts is None else contexts
-        check_lengths(instructions=instructions, responses=responses, contexts=given)
+        check_lengths(instructions=instructions, contexts=given)
         return [
             asyncio.create_task(self.score_row(*texts, caller=caller))
             for texts in zip(instructions, responses, given, strict=True)
