@@ -9,7 +9,7 @@ from typing import Any
 
 from flipfast.errors import ConfigError
 
-EMBEDDED = "embedded"
+EMBEDDED, SMALL = "embedded", "small"
 _PARSERS = ("robust", "reference")
 _JSON = ("free", "forced")
 _SCORINGS = ("generate", "likelihood")
@@ -21,7 +21,8 @@ class FlipConfig:
     """Everything that determines what a FlipReward computes, and how.
 
     Attributes:
-        model: "embedded" (the small inverter in this package), a local folder, or a hub name.
+        model: "embedded" (the tiny inverter in this package), "small" (SmolLM2-135M-Instruct with
+            an adapter of this package), a local folder, a hub name, or a GGUF file.
         backend: the inverter backend: a module of flipfast.backends, or the address of an
             OpenAI-compatible server ("http://host:8000") that serves `model`. None picks the
             native engine, or transformers for a model the engine does not support.

@@ -249,7 +249,7 @@ class FlipReward:
             self._warned = True
             _log.warning(
                 "%d of %d outputs of %s hold no JSON object, and are scored as they are: it does "
-                "not follow this prompt. Use style='direct', or a model trained for the task",
+                "not follow this prompt. Use style='direct', or the model 'small'",
                 n_prose,
                 len(batch),
                 self.config.model,

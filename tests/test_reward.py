@@ -344,7 +344,7 @@ def test_a_model_that_answers_in_prose_is_told_of_once(make_reward, caplog):
     reward.score(["a"], ["x"])
     (line,) = [record.getMessage() for record in caplog.records]
     assert "3 of 3 outputs of scripted hold no JSON object" in line
-    assert "style='direct'" in line
+    assert "style='direct', or the model 'small'" in line
     caplog.clear()
     silent, _ = make_reward("Name a river.", style="direct")
     assert silent.score(["a"], ["x"]).status == ["ok"]

