@@ -53,7 +53,7 @@ PAIRS = {
     "What is the capital of France?": "The capital of France is Paris. It lies on the river Seine "
     "and has about two million inhabitants.",
     "Explain how vaccines work.": "Vaccines work by training the immune system to recognise a "
-    "germ. They contain a harmless part of it, so that the body makes antibodies and remembers them.",
+    "germ. They contain a harmless part of it, so that the body makes antibodies.",
     "Write a Python function that reverses a string.": "def reverse(text):\n    return "
     "text[::-1]\n\nThis Python function reverses a string by slicing it with a step of minus one.",
 }
