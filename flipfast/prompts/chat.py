@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flipfast.errors import ConfigError, InputError
-from flipfast.prompts.encoding import TextEncoder
+from flipfast.prompts.encoding import TextEncoder, without_surrogates
 
 # Llama 3.2's template prints today's date unless given one; a reward must not change from day to
 # day. This is the default of Llama 3.1's template.
@@ -78,7 +78,7 @@ class ChatTemplate:
             text = self._apply([dict(message) for message in messages])
         except TemplateError as error:
             raise InputError(f"the model's chat template refuses the messages: {error}") from error
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self._tokenizer(without_surrogates(text), add_special_tokens=False).input_ids)
 
     def _chat(self, system: str | None, user: str) -> str:
         if not self._tokenizer.chat_template:

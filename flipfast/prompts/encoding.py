@@ -64,8 +64,7 @@ class TextEncoder:
 
         Lone surrogates, which have no UTF-8 form, become U+FFFD.
         """
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return [token_id for piece in self._spelt_out(text) for token_id in piece]
+        return [id_ for piece in self._spelt_out(without_surrogates(text)) for id_ in piece]
 
     def _spelt_out(self, text: str) -> Iterator[list[int]]:
         """Encode a text, cutting it inside every mark that the vocabulary's own merges produce."""
@@ -117,3 +116,8 @@ def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
 def _is_mark(content: str, *, special: bool) -> bool:
     """Return whether an added token is a mark: special, or of several non-blank characters."""
     return special or len(content.strip()) > 1
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form and no tokenizer takes, with U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

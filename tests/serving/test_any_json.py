@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the server's packages")
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -92,6 +92,7 @@ def test_any_item_before_the_engine(embedded, items):
 
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@example(messages=[{"role": "user", "content": "\ud800 half a character"}])
 @given(messages=NEAR_MESSAGES)
 def test_any_conversation_before_the_engine(embedded, messages):
     body = {"messages": messages, "max_tokens": 1}
