@@ -143,6 +143,7 @@ def python_files() -> list[tuple[Path, PurePosixPath]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_code_keeps_to_its_layers():
     files = python_files()
     assert len(files) > 5

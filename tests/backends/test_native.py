@@ -43,6 +43,7 @@ def edited(folder: Path, target: Path, file: str, **fields: Any) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_is_token_identical_to_generate(
     family: str, model_folder: Any, random_prompts: Any, generate_alone: Any
@@ -73,6 +74,7 @@ def test_greedy_is_token_identical_to_generate_on_cuda(
     assert [result.output_ids for result in results] == expected
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_transformers_backend(
     model_folder: Any, random_prompts: Any
 ) -> None:
@@ -101,6 +103,7 @@ def test_samples_of_a_prompt_run_it_once(model_folder: Any, random_prompts: Any)
     assert results == [inverter.generate([request], sampled)[0] for request in requests]
 
 
+@pytest.mark.slow
 def test_the_repetition_penalty_of_the_folder_is_kept(
     model_folder: Any, random_prompts: Any, generate_alone: Any, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def rows() -> tuple[list[str], list[str]]:
     return [s.instruction for s in samples], [s.response for s in samples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token_ids", [True, False])
 @pytest.mark.parametrize("style", [None, "standalone"])
 def test_rewards_are_the_native_ones(
@@ -82,6 +83,7 @@ def test_rewards_are_the_native_ones(
         assert batch.n_output_tokens == expected.n_output_tokens
 
 
+@pytest.mark.slow
 def test_a_served_name_with_its_tokenizer_elsewhere(native: Inverter) -> None:
     with completions_server(native, "inverter", {"max_model_len": 300}) as server:
         options = {"backend": f"{server.address}/v1/", "tokenizer": FOLDER}
@@ -134,6 +136,7 @@ def test_the_repetition_penalty_of_the_folder_is_sent(native: Inverter, tmp_path
         assert server.bodies[0]["repetition_penalty"] == 1.5
 
 
+@pytest.mark.slow
 def test_no_more_requests_at_a_time_than_the_batch_size(server: CompletionsServer) -> None:
     with load_inverter(server.address, FOLDER, batch_size=3) as inverter:
         together = threading.Barrier(3, timeout=300)  # none is answered before there are three
@@ -166,6 +169,7 @@ def test_a_fault_that_passes_is_tried_again(
         )
 
 
+@pytest.mark.slow
 def test_retry_after_is_heeded(server: CompletionsServer, no_waiting: list[float]) -> None:
     with load_inverter(server.address, FOLDER) as inverter:
         server.fault = lambda body: error(503, "asleep", {"Retry-After": "7"})

@@ -36,6 +36,7 @@ def test_samples_follow_the_softmax(temperature: float) -> None:
     assert statistic < 27.9  # 99.99 % point of chi-square with 6 degrees of freedom
 
 
+@pytest.mark.slow
 def test_steps_of_one_seed_follow_the_softmax() -> None:
     tokens = draws(SamplingParams(1, 1.0), steps=N // 4, seeds=range(7, 11))
     assert chi_square(tokens, LOGITS.double().softmax(-1)) < 27.9

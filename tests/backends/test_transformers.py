@@ -53,6 +53,7 @@ def llama(model_folder: Callable[[str], Path]) -> TransformersInverter:
     return load(str(model_folder("llama")), device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     "family", ["llama", "qwen3", "olmo2", "mistral", "gemma3", "phi3-longrope"]
@@ -108,6 +109,7 @@ def test_one_plain_greedy_path_whatever_the_folder_asks_for(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_output_ends_before_any_of_several_end_tokens(
     edited_folder: Callable[..., Path],
     model_folder: Callable[[str], Path],
@@ -172,6 +174,7 @@ def test_long_prompts_make_small_batches(
     assert len(next(llama._batches(dict.fromkeys(range(50), longest), 10))) == n_rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("kernel"), torch.OutOfMemoryError("memory")])
 def test_a_failing_row_takes_no_other_with_it(
     llama: TransformersInverter,
@@ -196,6 +199,7 @@ def test_a_failing_row_takes_no_other_with_it(
     assert results[:3] + results[4:] == expected[:3] + expected[4:]
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_a_batch_is_enough_for_its_parts(
     llama: TransformersInverter, random_prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_rewards_are_the_native_ones() -> None:
         assert batch.n_output_tokens == expected.n_output_tokens
 
 
+@pytest.mark.slow
 def test_a_shared_llm_is_asked_in_its_own_models_style(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(FOLDER, tmp_path / "m"))
     config = json.loads((folder / "config.json").read_text())
@@ -64,6 +65,7 @@ def test_a_shared_llm_is_asked_in_its_own_models_style(tmp_path: Path) -> None:
         assert reward._parts.template.wants_json is wants_json
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "made"),
     [
@@ -131,6 +133,7 @@ def test_a_refused_request_fails_alone_and_leaves_nothing_behind() -> None:
     assert not llm._waiting
 
 
+@pytest.mark.slow
 def test_what_somebody_elses_call_left_behind_is_nobodys_result() -> None:
     llm = stand_in.LLM(FOLDER)
     inverter = inverter_on(llm)

@@ -86,6 +86,7 @@ def test_a_variant_has_the_last_word(loaded, source):
     assert [config.style for config in loaded[0].configs] == ["standalone", "direct"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_plot(loaded, source, tmp_path, suffix):
     pytest.importorskip("matplotlib")

@@ -35,6 +35,7 @@ def source(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_embedded_reward(source, tmp_path, capsys):
     out = tmp_path / "out.json"
     chosen = ["--attack", "copying/alone", "--attack", "keys/colon", "--attack", "tokens/model"]

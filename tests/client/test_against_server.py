@@ -87,6 +87,7 @@ def test_chats(flip, url):
     assert batch.status == expected.status
 
 
+@pytest.mark.slow
 def test_the_servers_refusals(engine):
     options = ServerOptions(api_key="secret", max_body=2000, max_queue=2)
     with running(create_app(engine, options)) as url:

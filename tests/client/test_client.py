@@ -170,6 +170,7 @@ def test_an_unavailable_server_is_asked_again(client, stub, failure):
     assert len(stub.requests) == 3
 
 
+@pytest.mark.slow
 def test_retry_after_is_kept_to(client, stub):
     stub.script.append(status(503, retry_after="0.3"))
     started = time.monotonic()
@@ -229,6 +230,7 @@ def test_an_answer_that_is_none(client, stub, content):
         client.score(["a"], ["b"])
 
 
+@pytest.mark.slow
 def test_rows_that_are_late_are_errors_and_the_others_have_rewards(stub, monkeypatch):
     monkeypatch.setattr(_protocol, "_MAX_ROWS", 1)
 
@@ -268,6 +270,7 @@ def test_connections_are_used_again(client, stub):
     assert len(stub.ports) == 1
 
 
+@pytest.mark.slow
 def test_many_threads_share_a_client(client, stub):
     results = {}
 

@@ -29,6 +29,7 @@ def random_source(rng, vocabulary):
     return [-1, *source] if rng.random() < 0.5 else source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_proposals_equal_those_of_the_slow_drafter(seed):
     # Three tokens make too few contexts for two of them to meet in the history's tables.
@@ -205,6 +206,7 @@ def test_a_source_as_long_as_a_prompt():
     assert expected[0] == source[29_998:] + expected[0][2:]
 
 
+@pytest.mark.slow
 def test_memory_is_bounded():
     process, before = psutil.Process(), 0
     drafter = Drafter(16)

@@ -111,6 +111,7 @@ def test_no_draft_moves_a_bit(
         assert counters.drafted_tokens > counters.accepted_tokens + 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("free_rows", "batch_dependent_products")
 def test_products_that_depend_on_the_batch_are_noticed(
     folder: Path, place: dict[str, str], prompt_ids: list[list[int]]
@@ -123,6 +124,7 @@ def test_products_that_depend_on_the_batch_are_noticed(
     assert run(load(folder, **place), ids, params, drafts=drafts) != plain
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap_rows")
 def test_a_perfect_inversion_costs_one_pass(folder: Path, prompt_ids: list[list[int]]) -> None:
     params = SamplingParams(max_new_tokens=20)

@@ -216,6 +216,7 @@ def shuffled(cases: list[Case]) -> list[int]:
     return order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "least_hits"),
     [
@@ -253,6 +254,7 @@ def test_bits_survive_preemption(
     assert found == [alone[i] for i in order]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batch_dependent_products")
 def test_products_that_depend_on_the_batch_are_noticed(
     folder: Path, place: dict[str, str], cases: list[Case]

@@ -41,6 +41,7 @@ def test_wide_results_of_narrow_operands(device):
     assert torch.equal(linear(x, weight), out.half())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_a_row_has_the_same_bits_in_every_company(dtype, device):
     x, weight, bias = operands(130, 70, 200, dtype, device)

@@ -100,12 +100,14 @@ def test_programs_take_several_predictions(monkeypatch, device):
     check(predicted[:9], referred, device, "matrix")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "most"), [(3, 35, 16), (9, 2, 64), (3, 2, 70)])
 def test_matrix_equals_counter(n, m, most, device):
     predicted, referred = rows(9, lens(9, n, most), FEW), rows(10, lens(10, m, most), FEW)
     check(predicted, referred, device, "matrix")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "other"), [(1023, 257), (33, 1030), (65, 1), (3, 200)])
 def test_long_rows_beside_short_ones(most, other, device):
     predicted = rows(11, [most, 5, 0, 64], range(200))
@@ -123,6 +125,7 @@ def test_rows_of_many_thousands_are_sorted(device, monkeypatch):
     check(predicted[:2], referred, device, "matrix")
 
 
+@pytest.mark.slow
 def test_all_copies_of_one_id(device):
     check([[5] * 64, [5] * 63, [5] * 300, [5]], [[5] * 63, [5] * 64, [5] * 299, [5] * 290], device)
 

@@ -104,6 +104,7 @@ def test_no_rows_and_no_tokens(device):
             assert rows_of(spans) == [(0, 0, EMPTY)] * n
 
 
+@pytest.mark.slow
 def test_a_row_has_the_same_span_in_every_company(device):
     automaton, ids, lens = on(device, random_automaton(5), *random_rows([9, 0, 20, 14] * 10))
     whole = find_spans(ids, lens, automaton)

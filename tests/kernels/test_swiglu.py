@@ -48,6 +48,7 @@ def test_rounded_to_the_dtype_of_out(device):
     assert torch.equal(gated(x, "silu", out), gated(x, "silu").half())
 
 
+@pytest.mark.slow
 def test_a_row_has_the_same_bits_in_every_company(device):
     x = rows(257, 65, torch.float32, device)
     whole = gated(x, "silu")

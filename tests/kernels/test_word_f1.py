@@ -122,6 +122,7 @@ def test_equals_the_reference(lens, spanned, device):
     assert_same(run(device, ids, lens, spans, rows), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("json", [False, True])
 @pytest.mark.parametrize("spanned", [False, True])
 def test_rows_are_decided_where_the_reference_decides(spanned, json, device):
@@ -144,6 +145,7 @@ def test_known_values(device):
     assert got.scores[1].tolist() == [2 * 0.4 * 0.5 / (0.4 + 0.5), 0.4, 0.5]
 
 
+@pytest.mark.slow
 def test_words_go_on_in_the_next_block(device):
     word = [ID[t] for t in (b" deg", b"-", b"", b"rad", b"ation")]
     rows = [[ID[b"-"]] * n + word for n in (122, 123, 125, 126, 127, 250, 254)]
@@ -179,6 +181,7 @@ def test_every_span_of_a_row(device):
         assert got.counts[at].tolist() == [same, words.total(), 4], part
 
 
+@pytest.mark.slow
 def test_a_row_has_the_same_bits_in_every_company(device):
     ids, lens = make_rows([9, 31, 0, 20, 5], seed=8)
     spans = spans_of(ids, lens, seed=3)

@@ -55,6 +55,7 @@ def test_word_f1_is_the_published_one():
     assert np.array_equal(load_metric("word_f1", None)(*COLUMNS), overlap_f1(*COLUMNS)[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.5, 1, 2])
 def test_f_beta(beta):
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
@@ -71,6 +72,7 @@ def test_f_beta(beta):
         assert got == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_rouge_l():
     scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score is not installed")
     oracle = scorer.RougeScorer(["rougeL"])

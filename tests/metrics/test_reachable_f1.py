@@ -45,6 +45,7 @@ def test_the_last_word_may_still_become_another() -> None:
                     assert word_f1(grown, reference)[0] <= bound_of(reference, "y ")
 
 
+@pytest.mark.slow
 def test_counts_of_any_size_keep_below_it() -> None:
     rng = random.Random(3)
     for _ in range(30_000):
@@ -79,6 +80,7 @@ def test_nothing_to_reach() -> None:
     assert bound_of("x y") == 1.0
 
 
+@pytest.mark.slow
 def test_texts_that_rounding_could_matter_for_are_not_bounded() -> None:
     assert bound_of("x", "y " * 2**20) == 1.0
     assert bound_of("x", "y " * 2**19) < 1e-5

@@ -106,6 +106,7 @@ def test_texts_of_every_kind(kind):
     assert scored.decided[6:] == [scored.texts[6].isascii(), True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_texts(kind, shared_file):
     with gzip.open(shared_file("data/pairs_train.jsonl.gz"), "rt", encoding="utf-8") as lines:
@@ -127,6 +128,7 @@ SLOW = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @SLOW
 @given(st.lists(st.lists(st.sampled_from(HOSTILE)).map("".join), min_size=4, max_size=4))
@@ -134,6 +136,7 @@ def test_hostile_texts(kind, texts):
     scored_texts(kind, texts).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_in_any_order(kind):
     made = tokenizer(kind)

@@ -158,6 +158,7 @@ def test_where_the_value_lies():
     assert places[3:] == [(44, 47, False), (44, 47, False), (44, 47, True)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(outputs | noise, st.data())
 def test_every_cutting_closes_at_the_same_place(text, data):
@@ -189,6 +190,7 @@ def test_nothing_behind_the_closing_matters(text, rest):
     assert extract_instruction(start + rest) == (found, status)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.dictionaries(

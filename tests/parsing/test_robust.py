@@ -287,6 +287,7 @@ def test_any_cut_output_gives_a_status(instruction, length):
     assert extract_instruction(wrap(instruction, "fence", True)[:length])[1] in STATUSES
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(st.lists(PIECES | st.text(max_size=3)).map("".join), st.sampled_from(["robust", "plain"]))
 def test_no_text_raises(text, parser):

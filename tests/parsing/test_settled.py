@@ -75,6 +75,7 @@ def check(
     assert n_settled > 1_000
 
 
+@pytest.mark.slow
 def test_plain_words_stay() -> None:
     check(SettledPlain, lambda text: parse_plain(text, think_open=False), [""], PLAIN)
 

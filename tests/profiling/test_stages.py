@@ -78,6 +78,7 @@ def test_every_operation_has_its_work_counted():
     assert {name for name in names if not name.startswith("_")} - {"linear"} == set(costs.OPS)
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_a_machine():
     rates = measure_rates(torch.device("cpu"), torch.float32)
     assert 1e7 < rates.bytes_a_s < 1e14

@@ -42,6 +42,7 @@ def test_rows_alone_and_the_best_of_them(rewards):
     assert (best.rewards, best.n_pruned) == (alone, 0)  # the bound is one of word F1
 
 
+@pytest.mark.slow
 def test_means_and_failures(rewards):
     shared = {"inverter": rewards["rouge_l"].inverter, "metric": "rouge_l", "on_failure": -1.0}
     reward = FlipReward(samples=3, temperature=1.0, device="cpu", **shared)

@@ -65,6 +65,7 @@ def fake():
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FIELDS)
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

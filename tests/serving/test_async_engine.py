@@ -147,6 +147,7 @@ def test_a_deadline_leaves_what_is_done(engine: Any, monkeypatch: Any) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_callers_take_turns(monkeypatch: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(batch_size=2)
@@ -169,6 +170,7 @@ def test_callers_take_turns(monkeypatch: Any) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_and_keeps_what_it_has(monkeypatch: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(batch_size=1, max_queue=10)
@@ -190,6 +192,7 @@ def test_a_full_queue_refuses_and_keeps_what_it_has(monkeypatch: Any) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_sleep_lets_rows_end_and_wake_goes_on(expected: Any) -> None:
     async def main() -> None:
         engine = AsyncFlipEngine(batch_size=4)
@@ -211,6 +214,7 @@ def test_sleep_lets_rows_end_and_wake_goes_on(expected: Any) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_new_weights_come_between_rows(tmp_path: Path, expected: Any) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -71,6 +71,7 @@ def ask_at_once(url, n, after_first=lambda: None):
     return asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
 
 
+@pytest.mark.slow
 def test_single_rows_of_many_callers_at_a_time(reward, expected):
     with server(reward, max_queue=64) as (_, url):
         answers = ask_at_once(url, 24)

@@ -90,6 +90,7 @@ def test_no_items_and_as_many_as_may_be():
     assert "10000 rows are more than the 4096" in error["message"]
 
 
+@pytest.mark.slow
 def test_rows_that_are_late_are_errors_and_the_others_are_not():
     scorer = FakeScorer()
     items = [TEXTS, {**TEXTS, "response": "wait"}]
@@ -104,6 +105,7 @@ def test_rows_that_are_late_are_errors_and_the_others_are_not():
     assert row["error"] == "not done within 0.1 s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("response", "code", "retry_after"), [("full", 429, "3"), ("crash", 503, "3")]
 )

@@ -99,6 +99,7 @@ def test_all_targets_give_the_same_bits(flip):
         engine.shut_down()
 
 
+@pytest.mark.slow
 def test_a_server_and_one_that_is_late():
     pytest.importorskip("httpx", reason="the client needs httpx")
     with running_stub() as stub:

@@ -130,6 +130,7 @@ def run_single(manager, data):
 TEXTS = [RESPONSE, "the river Seine flows through Paris.", "Bananas!"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("verl")
 def test_verls_reward_loop(flip: FlipReward, tokenizer):
     from verl.trainer.ppo.reward import load_reward_manager

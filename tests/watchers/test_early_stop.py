@@ -94,6 +94,7 @@ def test_a_token_of_unknown_bytes_runs_on_and_a_special_one_has_none() -> None:
         assert stopped(table, output) == output
 
 
+@pytest.mark.slow
 def test_recorded_outputs_give_the_same_rewards(shared_file: Any) -> None:
     made = tokenizer("embedded")
     table = token_bytes(made)

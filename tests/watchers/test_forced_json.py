@@ -90,6 +90,7 @@ def least(made: Any) -> int:
     return int(str(caught.value).split()[-3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", "gpt2", "llama3", "superwords", "spelling"])
 def test_every_output_parses(kind: str) -> None:
     made = made_tokenizer(kind)

@@ -79,6 +79,7 @@ def make_output(rng: random.Random) -> list[int]:
     return output if rng.random() < 0.9 else [*output, *[8] * MAX_NEW][:MAX_NEW]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_failure", [None, 0.0, 0.7])
 def test_the_winner_is_the_same(on_failure: float | None) -> None:
     rng = random.Random(8)

@@ -62,6 +62,7 @@ def answer(q, k, v, cu_seqlens_q, seq_lens, table, scale, window_size, softcap):
     return paged_attention_ref(q, k, v, *index, **options).view(q.shape).to(q.dtype)
 
 
+@pytest.mark.slow
 def test_triton_backend_writes_and_attends():
     shape = replace(SHAPE, dtype=torch.float32, device=HERE)
     backend = load_attention("triton_paged", shape, batch_invariant=True)

@@ -174,6 +174,7 @@ def merged(folder: Path, model: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_update_takes_the_last_adapter_out(tmp_path: Path) -> None:
     trained = adapted(tmp_path, "all products")
     base, adapter = tmp_path / "model", tmp_path / "adapter"
@@ -200,6 +201,7 @@ def test_an_update_takes_the_last_adapter_out(tmp_path: Path) -> None:
         plain.update_weights(state)
 
 
+@pytest.mark.slow
 def test_by_the_reward(tmp_path: Path) -> None:
     """The option, on the embedded model; a backend that has no adapters says so."""
     embedded = str(resources.files("flipfast") / "assets" / "tiny-inverter")

@@ -106,6 +106,7 @@ def test_each_family_has_a_case() -> None:
     assert {name.split("-")[0] for name in CASES} == set(available_families())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_greedy_tokens(
     case: str, tmp_path: Path, prompt: Callable[[int], list[int]]

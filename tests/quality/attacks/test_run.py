@@ -97,6 +97,7 @@ def test_an_attack_may_be_held_against_less_than_the_response():
     assert trial.outcomes[0].honest[0] == 9
 
 
+@pytest.mark.slow
 def test_pairs_do_not_depend_on_other_groups():
     attacks = load_attacks()
     together = run_attacks([Toy(len)], attacks, GROUPS, special_tokens=("<s>",), seed=3)
@@ -119,6 +120,7 @@ def test_no_groups_and_no_attacks():
     assert run_attacks([Toy(len)], [], GROUPS) == []
 
 
+@pytest.mark.slow
 def test_the_embedded_model_gives_the_rewards():
     with FlipReward() as reward:
         rater = load_rater("flip", reward)

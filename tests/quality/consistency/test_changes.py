@@ -69,6 +69,7 @@ def test_flips_and_kendall_tell_the_same(rows):
     assert found.n_pairs - 2 * found.n_flipped == pytest.approx(tau * below)
 
 
+@pytest.mark.slow
 @given(PAIRS)
 def test_a_run_does_not_differ_from_itself(pairs):
     run = Run.of("one", columns(pairs)[0])

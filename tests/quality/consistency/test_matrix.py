@@ -107,6 +107,7 @@ def test_two_groups_with_one_instruction_tie():
     assert (found.wins, found.wins_split) == (0, 0.5)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 6).flatmap(lambda n: st.lists(st.integers(0, 3), min_size=n * n)))
 def test_wins_column_by_column(entries):
     n = int(len(entries) ** 0.5)

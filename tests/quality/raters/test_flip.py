@@ -56,6 +56,7 @@ def test_options_behind_the_name(reward):
     assert rater.name == "flip:metric=char_f1,style=direct"
 
 
+@pytest.mark.slow
 def test_the_seed_counts_where_something_is_sampled(reward):
     greedy = load_rater("flip", reward)
     sampled = load_rater("flip:temperature=1.5,max_new_tokens=24", reward)

@@ -12,6 +12,7 @@ from flipfast.quality.raters import Group, load_rater
 GROUP = Group("Name a river in Spain.", ("The Ebro is a river in Spain.", "Bread needs flour."))
 
 
+@pytest.mark.slow
 def test_scores_are_the_rewards() -> None:
     with FlipReward(temperature=0.7, samples=2, metric="char_f1") as reward:
         likely = FlipReward(scoring="likelihood", inverter=reward.inverter)

@@ -84,6 +84,7 @@ def test_the_logistic_function(x: float) -> None:
     assert math.isclose(_logistic(x) + _logistic(-x), 1)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_transformers() -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         Path(_model_folder(EMBEDDED)), dtype=torch.float32
