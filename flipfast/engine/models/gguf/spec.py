@@ -20,7 +20,22 @@ _ROPE_FACTORS = "rope_freqs.weight"
 
 
 def read_gguf_spec(file: GgufFile) -> DecoderSpec:
-    """The decoder, by way of the configuration that transformers has for its family.
+    """The decoder that a file describes.
+
+    Raises:
+        UnsupportedModelError: an architecture or a setting that is not served.
+        ModelLoadError: a field is missing or makes no sense.
+    """
+    config = read_gguf_config(file)
+    try:
+        spec = read_spec(config)
+    except ModelLoadError as error:
+        raise type(error)(f"{file.path}: {error}") from error
+    return _with_rope_factors(file, spec)
+
+
+def read_gguf_config(file: GgufFile) -> dict[str, Any]:
+    """What transformers' config.json of the same model holds, scaling by rope_freqs aside.
 
     Raises:
         UnsupportedModelError: an architecture or a setting that is not served.
@@ -39,11 +54,7 @@ def read_gguf_spec(file: GgufFile) -> DecoderSpec:
         raise ModelLoadError(f"{file.path}: there is no token_embd.weight of two dimensions")
     config = _common(file, architecture, shapes)
     _FAMILIES[architecture](file, config, shapes)
-    try:
-        spec = read_spec(config)
-    except ModelLoadError as error:
-        raise type(error)(f"{file.path}: {error}") from error
-    return _with_rope_factors(file, spec)
+    return config
 
 
 def _common(

@@ -12,7 +12,7 @@ from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.gguf.reader import GgufFile
 from flipfast.errors import ModelLoadError
 
-_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # in tokenizer.ggml.token_type
 
 _GPT2 = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",)
 _LLAMA3 = (
@@ -86,7 +86,7 @@ def _byte_level(file: GgufFile) -> Tokenizer:
             f"{file.path}: the pre-tokenizer {pre!r} is not known; known are {', '.join(_SPLITS)}"
         )
     tokens = _tokens(file)
-    merges = [tuple(merge.split(" ")) for merge in file.field("tokenizer.ggml.merges", list)]
+    merges = [tuple(merge.split(" ")) for merge in _list(file, "merges", str)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     try:
         model = models.BPE(vocabulary, merges, ignore_merges=pre in _WHOLE_WORDS)
@@ -102,7 +102,7 @@ def _byte_level(file: GgufFile) -> Tokenizer:
 
 def _sentencepiece(file: GgufFile) -> Tokenizer:
     """Byte-pair encoding in which the score of the merged token says which pair goes first."""
-    tokens, scores = _tokens(file), file.field("tokenizer.ggml.scores", list)
+    tokens, scores = _tokens(file), _list(file, "scores", float)
     if len(scores) != len(tokens):
         raise ModelLoadError(
             f"{file.path}: {len(scores)} scores for {len(tokens)} tokens in tokenizer.ggml"
@@ -138,11 +138,15 @@ def _sentencepiece(file: GgufFile) -> Tokenizer:
     return tokenizer
 
 
+def _list(file: GgufFile, name: str, kind: type) -> list[Any]:
+    entries: list[Any] = file.field(f"tokenizer.ggml.{name}", list)
+    if not entries or not isinstance(entries[0], kind):  # the others are of its type
+        raise ModelLoadError(f"{file.path}: tokenizer.ggml.{name} is no list of {kind.__name__}")
+    return entries
+
+
 def _tokens(file: GgufFile) -> list[str]:
-    tokens: list[str] = file.field("tokenizer.ggml.tokens", list)
-    if not tokens or not all(isinstance(token, str) for token in tokens):
-        raise ModelLoadError(f"{file.path}: tokenizer.ggml.tokens is no list of strings")
-    return tokens
+    return _list(file, "tokens", str)
 
 
 def _types(file: GgufFile, tokens: list[str]) -> list[int]:
