@@ -216,9 +216,11 @@ def test_by_the_reward(tmp_path: Path) -> None:
     options = {"dtype": "float32"}  # the model's own style and length stay
     texts = ["Name a river."], ["The Ebro flows to the sea."]
     with FlipReward(adapter=str(tmp_path / "adapter"), **options) as reward:
-        found = reward.score(*texts).inferred
-        assert reward.score(["x"], ["word " * 900]).status[0].endswith("response_cut")
+        adapted = reward.score(*texts)
+        inferred = list(adapted.inferred)
     with FlipReward(str(tmp_path / "whole"), **options) as reward:
-        assert reward.score(*texts).inferred == found
+        whole = reward.score(*texts)
+        assert list(whole.inferred) == inferred != [""]
+    assert whole.n_prompt_tokens == adapted.n_prompt_tokens
     with pytest.raises(ConfigError, match="transformers backend has no option 'adapter'"):
         FlipReward(adapter=str(tmp_path / "adapter"), backend="transformers")

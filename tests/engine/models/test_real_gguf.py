@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from flipfast.backends import InversionRequest, SamplingParams, load_inverter
 from flipfast.engine.models.gguf.reader import open_gguf
@@ -77,6 +78,39 @@ def test_token_ids_are_those_of_llama_cpp(
     theirs = llama_cpp_ids(model, texts, tmp_path)
     triples = zip(texts, ours, theirs, strict=True)
     assert [text for text, one, other in triples if one != other] == []
+
+
+def rewritten(source: Path, out: Path, **changed: Any) -> Path:
+    """A copy of a GGUF file with other fields in tokenizer.ggml."""
+    reader = GGUFReader(source)
+    writer = GGUFWriter(out, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            value = changed.get(name.removeprefix("tokenizer.ggml."), field.contents())
+            kinds = field.types
+            sub_type = kinds[-1] if kinds[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(name, value, kinds[0], sub_type=sub_type)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
+def test_other_pre_tokenizers(pre: str, shared_file: Callable[[str], Path], tmp_path: Path) -> None:
+    test_token_ids_are_those_of_llama_cpp(
+        rewritten(smollm2(), tmp_path / "model.gguf", pre=pre), shared_file, tmp_path
+    )
+
+
+@pytest.mark.slow
+def test_a_space_before_the_text(shared_file: Callable[[str], Path], tmp_path: Path) -> None:
+    model = rewritten(gemma3(tmp_path), tmp_path / "model.gguf", add_space_prefix=True)
+    test_token_ids_are_those_of_llama_cpp(model, shared_file, tmp_path)
 
 
 @pytest.mark.slow
