@@ -1,75 +1,154 @@
-"""What docs/quality.md tells of a model, anew: `make quality`, or `python -m bench.quality`.
+"""What docs/quality.md tells of real models, anew: `make quality`, or `python -m bench.quality`.
 
 Runs the package's own commands on preferences and on groups of real responses, one after the
-other, and keeps what each of them prints, its JSON and its plot.
+other, for the model "small" and for SmolLM2-135M-Instruct as it is, keeps what each of them
+writes, and makes `report.md` of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.facts import ROOT
+from bench.quality_report import report
+from flipfast.config import SMALL
+from flipfast.scoring.assembly import GET_SMALL, small_base
 
 DATA = ROOT.parent / "shared" / "data"
 PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_groups.jsonl.gz"
-JUDGES = "--rater pointwise --rater pairwise --rater listwise --rater p_true"
-METRICS = "--rater flip:metric=f_beta:2 --rater flip:metric=token_f1 --rater flip:metric=char_f1"
-COMMANDS = {
-    "eval": f"eval PREFERENCES --rater flip --rater likelihood {JUDGES}",
-    "metrics": f"eval PREFERENCES --rater flip {METRICS} "
-    "--rater flip:metric=rouge_l --rater flip:metric=bleu",
-    "consistency": "consistency GROUPS --limit 12",
-    "attack": "attack GROUPS --limit 4 --climb 40 --rater flip --rater likelihood --rater p_true",
-    "guards": "agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
-    "--variant copy_guard=discount",
+WIN_RATES = ROOT / "bench" / "alpaca_eval_win_rates.json"
+BASE = "SmolLM2-135M-Instruct"
+
+# Nearly all verdicts that a model of this size writes come within 64 tokens.
+_STYLES = [f"flip:style={style},max_new_tokens=128" for style in ("standalone", "conversation")]
+_RATERS = ["flip:style=direct", *_STYLES, "likelihood", "p_true"]
+_RATERS += [f"{judge}:max_new_tokens=64" for judge in ("pointwise", "pairwise", "listwise")]
+_METRICS = ["word_f1", "f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu"]
+
+
+def _raters(names: Sequence[str]) -> str:
+    return " ".join(f"--rater {name}" for name in names)
+
+
+# Parts by name: whether the model as it is runs them too, and the arguments of Python.
+PARTS: dict[str, tuple[bool, str]] = {
+    "real": (
+        True,
+        f"-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz --win-rates {WIN_RATES}",
+    ),
+    "eval": (True, f"-m flipfast eval PREFERENCES {_raters(_RATERS)} KEPT"),
+    "groups": (True, f"-m flipfast eval ITEMS {_raters(_RATERS)} KEPT"),
+    "forced": (True, "-m flipfast eval PREFERENCES --rater flip:style=standalone,json=forced KEPT"),
+    "metrics": (
+        False,
+        f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} KEPT",
+    ),
+    "attack": (
+        False,
+        "-m flipfast attack GROUPS --limit 8 --climb 20 --rater flip --rater likelihood "
+        "--rater p_true KEPT",
+    ),
+    "consistency": (False, "-m flipfast consistency GROUPS --limit 12 KEPT"),
+    "guards": (
+        False,
+        "-m flipfast agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
+        "--variant copy_guard=discount KEPT",
+    ),
+    "drafts": (True, "-m bench.quality_drafts GROUPS"),
 }
 
 
+def items(groups: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Iterator[dict]:
+    """Preferences between responses of different models, made of groups.
+
+    The best response of a group is that of the model with the highest win rate.
+
+    Args:
+        groups: with `instruction`, `responses` and `models`.
+        rates: win rates of models by name; responses of others are not used.
+
+    Yields:
+        Two rows a group: in the subset "relevance", the best response against the one to another
+        group's instruction that is closest to it in length; in "strength", the best response
+        against that of the model with the lowest win rate.
+    """
+    ranked = []
+    for group in groups:
+        pairs = zip(group["models"], group["responses"], strict=True)
+        known = sorted((rates[model], text) for model, text in pairs if model in rates)
+        ranked.append([text for _, text in known])
+    for number, (group, texts) in enumerate(zip(groups, ranked, strict=True)):
+        best, worst = texts[-1], texts[0]
+        others = [text for i, group in enumerate(ranked) if i != number for text in group]
+        closest = min(others, key=lambda text: (abs(len(text) - len(best)), text))
+        for subset, rejected in (("relevance", closest), ("strength", worst)):
+            row = {"prompt": group["instruction"], "chosen": best, "rejected": rejected}
+            yield {"id": f"{subset}-{number}", "subset": subset, **row}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run them; 1 where one failed."""
-    options, model_options = _parse(argv)
+    """Run the parts; 1 where one failed."""
+    options = _options(argv)
+    base = small_base()
+    if base is None:
+        sys.exit(f"{BASE} is not here: {GET_SMALL}")
     options.out.mkdir(parents=True, exist_ok=True)
-    groups = options.groups
-    if groups.suffix == ".gz":
-        groups = options.out / groups.stem
-        groups.write_bytes(gzip.decompress(options.groups.read_bytes()))
-    files = {"PREFERENCES": str(options.preferences), "GROUPS": str(groups)}
+    files = _files(options)
     failed = []
-    for name in options.only or COMMANDS:
-        kept = ["--plot", f"{options.out / name}.png", "--json-out", f"{options.out / name}.json"]
-        command = [*(files.get(word, word) for word in COMMANDS[name].split()), *kept]
-        print(f"{name}: flipfast {' '.join(command)}", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "flipfast", *command, *model_options],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        print(done.stdout, flush=True)
-        (options.out / f"{name}.txt").write_text(done.stdout, "utf-8")
-        if done.returncode:
-            failed.append(name)
+    for name in options.only or PARTS:
+        also_as_it_is, arguments = PARTS[name]
+        for model, path in [(SMALL, SMALL), *([(BASE, base)] if also_as_it_is else [])]:
+            stem = options.out / f"{name}-{model}"
+            kept = f"--plot {stem}.png --json-out {stem}.json"
+            words = arguments.replace("KEPT", kept).split()
+            command = [*(files.get(word, word) for word in words), "--model", path]
+            print(f"{name}, {model}: python {' '.join(command)}", flush=True)
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False
+            )
+            Path(f"{stem}.txt").write_text(done.stdout, "utf-8")
+            print(f"{done.stdout}{time.perf_counter() - started:.0f} s\n", flush=True)
+            if done.returncode:
+                failed.append(f"{name}, {model}")
+    (options.out / "report.md").write_text(report(options.out, (SMALL, BASE)), "utf-8")
     if failed:
-        print(f"failed: {', '.join(failed)}")
+        print(f"failed: {'; '.join(failed)}")
     return int(bool(failed))
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.quality",
-        epilog="Further options, such as --model, go to every command.",
-    )
+def _files(options: argparse.Namespace) -> dict[str, str]:
+    """Write what the commands read, and return where it is by its name in `PARTS`."""
+    groups, preferences = options.out / "groups.jsonl", options.out / "items.jsonl"
+    text = gzip.decompress(options.groups.read_bytes()).decode()
+    groups.write_text(text, "utf-8")
+    rates = json.loads(WIN_RATES.read_text("utf-8"))["win_rates"]
+    rows = items([json.loads(line) for line in text.splitlines()], rates)
+    preferences.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return {
+        "PREFERENCES": str(options.preferences),
+        "GROUPS": str(groups),
+        "GROUPS.gz": str(options.groups),
+        "ITEMS": str(preferences),
+    }
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.quality")
     parser.add_argument("--out", type=Path, required=True, help="folder for what they write")
-    parser.add_argument("--only", nargs="+", choices=COMMANDS, help="only these")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="only these")
     for name, usual in (("preferences", PREFERENCES), ("groups", GROUPS)):
-        needed = {"required": not usual.exists(), "default": usual, "help": str(usual)}
+        needed = {"required": not usual.exists(), "default": usual, "help": f"{usual.name}"}
         parser.add_argument(f"--{name}", type=Path, **needed)
-    return parser.parse_known_args(argv)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,10 +20,9 @@ from flipfast.scoring.best_of import best_of
 from flipfast.scoring.defences import defended
 from flipfast.scoring.generation import GenerationScorer
 from flipfast.scoring.likelihood import LikelihoodScorer
+from flipfast.scoring.prose_warning import ProseWarning
 from flipfast.scoring.samples import Row, read_row
 from flipfast.watchers.pruning import Race
-
-_log = logging.getLogger(__name__)
 
 __all__ = ["BestOf", "FlipReward", "ScoreBatch"]
 
@@ -63,7 +61,7 @@ class FlipReward:
         generates = self.config.scoring == "generate"
         self._generation = GenerationScorer(parts, self.config)
         self._likelihood = None if generates else LikelihoodScorer(parts, self.config)
-        self._warned = False
+        self._prose = ProseWarning(self.config.model)
         self._make_row = defended((self._likelihood or self._generation).row, self.config)
 
     def __call__(
@@ -239,18 +237,5 @@ class FlipReward:
 
             counts = run(rows, on_done)
         batch = batch_of(rows, counts, self.config, time.perf_counter() - started)
-        self._warn_of_prose(batch)
+        self._prose.check(batch.status)
         return batch
-
-    def _warn_of_prose(self, batch: ScoreBatch) -> None:
-        """Log, once, that the model does not answer with the object that the prompt asks for."""
-        n_prose = sum(status.startswith("prose") for status in batch.status)
-        if 2 * n_prose > len(batch) and not self._warned:
-            self._warned = True
-            _log.warning(
-                "%d of %d outputs of %s hold no JSON object, and are scored as they are: it does "
-                "not follow this prompt. Use style='direct', or the model 'small'",
-                n_prose,
-                len(batch),
-                self.config.model,
-            )

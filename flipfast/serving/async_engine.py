@@ -13,10 +13,12 @@ from flipfast.backends import Inversion, Inverter, SamplingParams
 from flipfast.config import FlipConfig, resolve
 from flipfast.errors import FlipfastError
 from flipfast.scores import ScoredRow, failed
+from flipfast.scoring.prose_warning import ProseWarning
 from flipfast.scoring.streaming import RewardLoop, Ticket
 from flipfast.serving.engine_thread import EngineThread
 from flipfast.serving.scorer import Completion, EngineStatus, ServedScorer
 
+_BATCH = 32  # rows that are looked at together for the warning of prose
 _AHEAD = 2  # the engine holds this many times the rows that can run, so it never runs dry
 
 
@@ -51,6 +53,8 @@ class AsyncFlipEngine(ServedScorer):
         self._thread = EngineThread(self._loop, max_queue=max_queue, max_open=max_open)
         self._asleep = False
         self._rewards = self._failed = 0
+        self._prose = ProseWarning(self.config.model)
+        self._statuses: list[str] = []
 
     @property
     def inverter(self) -> Inverter:
@@ -144,12 +148,19 @@ class AsyncFlipEngine(ServedScorer):
             def count(row: ScoredRow) -> None:
                 self._rewards += 1
                 self._failed += failed(row["status"])
+                self._look_at(row["status"])
                 on_done(row)
 
             return add(count)
 
         row: ScoredRow = await self._thread.do(begin, caller)
         return row
+
+    def _look_at(self, status: str) -> None:
+        self._statuses.append(status)
+        if len(self._statuses) == _BATCH:
+            self._prose.check(self._statuses)
+            self._statuses.clear()
 
     def _native(self, method: str) -> Callable[..., object]:
         found: Callable[..., object] | None = getattr(self.inverter, method, None)

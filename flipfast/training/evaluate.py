@@ -1,8 +1,8 @@
 """Evaluates an inverter on what it has not seen.
 
-`python -m flipfast.training.evaluate --model FOLDER [--pairs PAIRS.jsonl.gz]` prints JSON: for the
-embedded model the closed world's held-out part and held-out real pairs, for "small" the AlpacaEval
-instructions that were kept from it.
+`python -m flipfast.training.evaluate --model MODEL` prints JSON: the closed world's held-out part,
+held-out real pairs (`--pairs PAIRS.jsonl.gz`), and groups of real responses (`--real-groups
+GROUPS.jsonl.gz`) with what is known of the models that wrote them (`--win-rates FILE.json`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import argparse
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flipfast.config import EMBEDDED, SMALL
+from flipfast.config import EMBEDDED
 from flipfast.errors import FlipfastError
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
 from flipfast.scores import ScoreBatch
 from flipfast.training.data import RealText
-from flipfast.training.small import is_held_out
 from flipfast.training.world import World
+
+_OPENING = 15  # words of a response that the baseline takes as the inferred instruction
 
 
 def evaluate_world(reward: FlipReward, n_groups: int, seed: int = 0) -> dict[str, Any]:
@@ -66,39 +68,77 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
     return _against_openings(reward, Random(seed).sample(held_out, min(n_pairs, len(held_out))))
 
 
-def evaluate_alpaca(
-    reward: FlipReward, pairs: Path, n_each: int = 2, seed: int = 0
+def evaluate_groups(
+    reward: FlipReward, groups: Path, win_rates: Mapping[str, float] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Score responses to the AlpacaEval instructions that were kept from "small".
+    """Score real responses against their own and against every other group's instruction.
 
     Args:
         reward: with any model.
-        pairs: gzipped JSON lines with `instruction`, `response` and `source`.
-        n_each: responses per instruction.
-        seed: of their choice.
+        groups: gzipped JSON lines with `instruction`, `responses` and, for win rates, `models`.
+        win_rates: of models, by their names; responses of others are left out of `win_rate`.
+        seed: of the choice among eight.
 
     Returns:
-        As `evaluate_real`.
+        `responses`, their number, and for the reward and for the same baseline as `evaluate_real`:
+        `matched_f1`, `shuffled_f1`, the `auc` between them, `best_of_8`: how often a response
+        wins by its instruction's reward against seven responses to other instructions, ties split,
+        and `win_rate`: of the model whose response has the highest reward of its group, ties
+        averaged, as a mean over groups. The win rate of all responses is in `any_response`.
     """
-    responses: dict[str, set[str]] = defaultdict(set)
-    with gzip.open(pairs, "rt", encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["source"] == "alpaca_eval" and is_held_out(row["instruction"]):
-                responses[row["instruction"]].add(row["response"])
-    rng = Random(seed)
-    chosen = [
-        (instruction, response)
-        for instruction, given in sorted(responses.items())
-        for response in rng.sample(sorted(given), min(n_each, len(given)))
-    ]
-    return _against_openings(reward, chosen)
+    with gzip.open(groups, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    instructions = [row["instruction"] for row in rows]
+    own = np.repeat(np.arange(len(rows)), [len(row["responses"]) for row in rows])
+    responses = [response for row in rows for response in row["responses"]]
+    inferred = _score(reward, [instructions[i] for i in own], responses).inferred
+    openings = [" ".join(response.split()[:_OPENING]) for response in responses]
+    rates = np.array(
+        [
+            (win_rates or {}).get(model, np.nan)
+            for row in rows
+            for model in row.get("models", [None] * len(row["responses"]))
+        ]
+    )
+    figures: dict[str, Any] = {"responses": len(responses)}
+    for name, texts in (("reward", inferred), ("first_15_words", openings)):
+        f1 = np.stack([overlap_f1(texts, [i] * len(texts))[:, 0] for i in instructions], axis=1)
+        figures[name] = _among_all(f1, own, seed)
+        if win_rates:
+            figures[name]["win_rate"] = _of_the_best(f1[np.arange(len(own)), own], rates, own)
+    if win_rates:
+        figures["any_response"] = {"win_rate": _of_the_best(np.zeros(len(own)), rates, own)}
+    return figures
+
+
+def _among_all(f1: NDArray[np.float64], own: NDArray[np.intp], seed: int) -> dict[str, float]:
+    """Compare each row's F1 with its own instruction, of those in columns, with the others."""
+    is_own = own[:, None] == np.arange(f1.shape[1])
+    rng, won = np.random.default_rng(seed), 0.0
+    for row, group in enumerate(own):
+        others = rng.choice(np.flatnonzero(own != group), size=7, replace=False)
+        rivals = f1[others, group]
+        won += (rivals <= f1[row, group]).all() / (1 + (rivals == f1[row, group]).sum())
+    return _figures(f1[is_own], f1[~is_own]) | {"best_of_8": won / len(own)}
+
+
+def _of_the_best(
+    rewards: NDArray[np.float64], rates: NDArray[np.float64], own: NDArray[np.intp]
+) -> float:
+    means = []
+    for group in range(own.max() + 1):
+        inside = (own == group) & ~np.isnan(rates)
+        if inside.any():
+            is_best = rewards[inside] == rewards[inside].max()
+            means.append(rates[inside][is_best].mean())
+    return float(np.mean(means))
 
 
 def _against_openings(reward: FlipReward, chosen: Sequence[tuple[str, str]]) -> dict[str, Any]:
     instructions = [instruction for instruction, _ in chosen]
     responses = [response for _, response in chosen]
     inferred = _score(reward, instructions, responses).inferred
-    openings = [" ".join(response.split()[:15]) for response in responses]
+    openings = [" ".join(response.split()[:_OPENING]) for response in responses]
     return {
         "pairs": len(chosen),
         "reward": _separation(inferred, instructions),
@@ -121,34 +161,41 @@ def _separation(inferred: Sequence[str], instructions: Sequence[str]) -> dict[st
         next((o for o in (*instructions[i + 1 :], *instructions[:i]) if o != own), own)
         for i, own in enumerate(instructions)
     ]
-    matched = overlap_f1(inferred, instructions)[:, 0]
-    shuffled = overlap_f1(inferred, others)[:, 0]
-    above = (matched[:, None] > shuffled).mean() + 0.5 * (matched[:, None] == shuffled).mean()
+    return _figures(overlap_f1(inferred, instructions)[:, 0], overlap_f1(inferred, others)[:, 0])
+
+
+def _figures(matched: NDArray[np.float64], shuffled: NDArray[np.float64]) -> dict[str, float]:
+    ordered = np.sort(shuffled)
+    below, not_above = (np.searchsorted(ordered, matched, side=side) for side in ("left", "right"))
     return {
         "matched_f1": float(matched.mean()),
         "shuffled_f1": float(shuffled.mean()),
-        "auc": float(above),
+        "auc": float((below + not_above).mean() / 2 / len(ordered)),
     }
 
 
 def main() -> None:
     """Read the command line and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m flipfast.training.evaluate")
-    parser.add_argument("--model", default=EMBEDDED, help="model folder")
+    parser.add_argument("--model", default=EMBEDDED, help='"embedded", "small", a file or folder')
+    parser.add_argument("--adapter", help="folder with a LoRA adapter of the model")
     parser.add_argument("--pairs", type=Path, help="real pairs, gzipped JSON lines")
-    parser.add_argument("--groups", type=int, default=200, help="groups of the closed world")
+    parser.add_argument("--real-groups", type=Path, help="real groups, gzipped JSON lines")
+    parser.add_argument(
+        "--groups", type=int, default=200, help="groups of the closed world; 0: none"
+    )
     parser.add_argument("--n-pairs", type=int, default=400, help="real pairs to draw")
     parser.add_argument("--device")
     arguments = parser.parse_args()
-    reward = FlipReward(arguments.model, device=arguments.device)
-    if arguments.model == SMALL:
-        if arguments.pairs is None:
-            parser.error("--model small needs --pairs")
-        figures = {"alpaca_eval": evaluate_alpaca(reward, arguments.pairs)}
-    else:
-        figures = {"world": evaluate_world(reward, arguments.groups)}
-        if arguments.pairs:
-            figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
+    reward = FlipReward(arguments.model, device=arguments.device, adapter=arguments.adapter)
+    figures = {}
+    if arguments.groups:
+        figures["world"] = evaluate_world(reward, arguments.groups)
+    if arguments.pairs:
+        figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
+    if arguments.real_groups:
+        rates = arguments.win_rates and json.loads(arguments.win_rates.read_text())["win_rates"]
+        figures["groups"] = evaluate_groups(reward, arguments.real_groups, rates)
     print(json.dumps(figures, indent=2))
 
 

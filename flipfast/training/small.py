@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import math
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -28,7 +26,6 @@ from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
 
 MAX_RESPONSE_TOKENS = 128
-_HELD_OUT_ONE_IN = 8
 # Shares of what is drawn. Real requests to an assistant are what a user will score.
 _SOURCES = {
     "alpaca_eval": 0.5,
@@ -40,12 +37,22 @@ _MAX_TARGET_TOKENS = 96
 _TOKENS, _WIDTHS, _POOL = 4096, (128, 192, 288), 512
 _RANK, _ALPHA = 16, 32
 _LR, _WARMUP_STEPS = 5e-4, 30
+_DECAY = 0.25  # the share of the steps over which the learning rate falls to zero
 _SAVE_EVERY_S, _LOG_EVERY = 600, 10
 
 
-def is_held_out(instruction: str) -> bool:
-    """Whether an instruction, with all its responses, is kept for evaluation."""
-    return zlib.crc32(instruction.encode()) % _HELD_OUT_ONE_IN == 0
+def held_out_instructions(*files: Path) -> frozenset[str]:
+    """Instructions that are kept for evaluation, with all their responses.
+
+    Args:
+        files: gzipped JSON lines with an `instruction` or a `prompt`.
+    """
+    kept = set()
+    for file in files:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                kept.add((row.get("instruction") or row["prompt"]).strip())
+    return frozenset(kept)
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,16 @@ class Recipe:
         base: the GGUF file.
         out: the adapter folder to write; a run that was interrupted goes on from there.
         pairs: gzipped JSON lines with `instruction`, `response` and `source`.
-        steps: of about 4,096 tokens each; the learning rate follows a cosine over them.
+        held_out: see `held_out_instructions`.
+        steps: of about 4,096 tokens each. The learning rate is constant until the last quarter, so
+            that a run can be given more steps before it gets there.
         seed: of the adapter, the samples and their order.
     """
 
     base: Path
     out: Path
     pairs: Path
+    held_out: tuple[Path, ...]
     steps: int
     seed: int
 
@@ -72,11 +82,11 @@ class Examples:
 
     Args:
         tokenizer: the base's.
-        pairs: see Recipe.
+        recipe: names the pairs, and those to leave out.
         rng: the source of every choice.
     """
 
-    def __init__(self, tokenizer: Any, pairs: Path, rng: Random) -> None:
+    def __init__(self, tokenizer: Any, recipe: Recipe, rng: Random) -> None:
         self.rng = rng
         self._tokenizer = tokenizer
         self._renderer = PromptRenderer(
@@ -87,10 +97,11 @@ class Examples:
             max_response_tokens=MAX_RESPONSE_TOKENS,
         )
         self._rows: dict[str, dict[str, list[str]]] = {source: {} for source in _SOURCES}
-        with gzip.open(pairs, "rt", encoding="utf-8") as lines:
+        held_out = held_out_instructions(*recipe.held_out)
+        with gzip.open(recipe.pairs, "rt", encoding="utf-8") as lines:
             for row in map(json.loads, lines):
-                instruction, response = row["instruction"], row["response"]
-                usable = instruction.strip() and response.strip() and not is_held_out(instruction)
+                instruction, response = row["instruction"].strip(), row["response"]
+                usable = instruction and response.strip() and instruction not in held_out
                 if usable and row["source"] in self._rows:
                     self._rows[row["source"]].setdefault(instruction, []).append(response)
         self._instructions = {source: list(rows) for source, rows in self._rows.items()}
@@ -118,7 +129,7 @@ class Examples:
             source = self.rng.choices([*_SOURCES], [*_SOURCES.values()])[0]
             instruction = self.rng.choice(self._instructions[source])
             response = self.rng.choice(self._rows[source][instruction])
-            target = self._tokenizer.encode(instruction.strip(), add_special_tokens=False)
+            target = self._tokenizer.encode(instruction, add_special_tokens=False)
             if len(target) > _MAX_TARGET_TOKENS:
                 continue
             prompt = list(self._renderer.render(response).token_ids)
@@ -137,7 +148,7 @@ def train(recipe: Recipe) -> None:
     file = open_gguf(recipe.base)
     tokenizer = read_gguf_tokenizer(file)
     model = _with_adapter(_base_model(file, tokenizer), recipe)
-    examples = Examples(tokenizer, recipe.pairs, Random(recipe.seed))
+    examples = Examples(tokenizer, recipe, Random(recipe.seed))
     Trainer(recipe, model, examples).run()
 
 
@@ -200,20 +211,21 @@ class Trainer:
         self._state.with_suffix(".new").replace(self._state)
 
     def _take_step(self, ids: torch.Tensor, targets: torch.Tensor) -> float:
-        progress = self._step / self._recipe.steps
-        scale = min(1.0, (self._step + 1) / _WARMUP_STEPS)
+        left = 1 - self._step / self._recipe.steps
         for group in self._optimizer.param_groups:
-            group["lr"] = _LR * scale * max(0.5 * (1 + math.cos(math.pi * progress)), 0.02)
+            group["lr"] = _LR * min(1.0, (self._step + 1) / _WARMUP_STEPS, left / _DECAY)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
             counted = targets != -100
             logits = F.linear(hidden[counted], self._head)
-        loss = F.cross_entropy(logits.float(), targets[counted])
-        loss.backward()
+        losses = F.cross_entropy(logits.float(), targets[counted], reduction="none")
+        # A reward is a row's: without weights, long instructions would count for most.
+        weights = counted.sum(dim=1, keepdim=True).rsqrt().expand_as(targets)[counted]
+        ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return loss.item()
+        return losses.mean().item()
 
     def _log(self, **row: float) -> None:
         line = json.dumps(row)
@@ -236,7 +248,7 @@ def _base_model(file: Any, tokenizer: Any) -> Any:
     lacking, unknown = model.load_state_dict(weights, strict=False)
     assert (lacking, unknown) == (["lm_head.weight"], []), (lacking, unknown)
     model.tie_weights()
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation("eager")  # torch's fused one is slow backwards on a CPU
     return model.bfloat16()
 
 
@@ -265,9 +277,13 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="the GGUF file")
     parser.add_argument("--out", type=Path, required=True, help="adapter folder to write")
     parser.add_argument("--pairs", type=Path, required=True, help="gzipped JSON lines")
+    parser.add_argument(
+        "--held-out", type=Path, nargs="*", default=(), help="gzipped JSON lines to keep out"
+    )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    train(Recipe(**vars(parser.parse_args())))
+    arguments = vars(parser.parse_args())
+    train(Recipe(**{**arguments, "held_out": tuple(arguments["held_out"])}))
 
 
 if __name__ == "__main__":

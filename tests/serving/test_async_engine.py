@@ -58,6 +58,20 @@ def test_rows_batches_and_streams_have_the_bits_of_a_batch(engine: Any, expected
     run(main())
 
 
+def test_prose_is_looked_for_in_every_32_rows(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(engine, "_statuses", [])
+    monkeypatch.setattr(engine._prose, "check", lambda statuses: seen.append([*statuses]))
+    rows = [("Name a river.", f"The Ebro is river {n}.") for n in range(40)]
+
+    async def main() -> None:
+        await asyncio.gather(*(engine.score_row(*row) for row in rows))
+
+    run(main())
+    assert [len(statuses) for statuses in seen] == [32]
+    assert "ok" in seen[0]
+
+
 def test_several_event_loops_share_it(engine: Any, expected: Any) -> None:
     found: dict[int, Any] = {}
 

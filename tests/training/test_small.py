@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from flipfast.backends import load_inverter
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
 from flipfast.training import small
-from flipfast.training.evaluate import evaluate_alpaca
+from flipfast.training.evaluate import evaluate_groups
 from tests.engine.models.gguf_files import write_gguf
 from tests.engine.models.paged import SHAPE, random_model
 
@@ -37,6 +38,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     words = " ".join(rng.choices(WORDS, k=6))
                     row = {"instruction": f"Do {source} {i}", "response": f"{words} {i}"}
                     file.write(json.dumps({**row, "source": source}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("groups") / "groups.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        for i in range(10):
+            responses = [f"On {WORDS[i % 8]} {i}", "On the rest"]
+            row = {"instruction": f"Do alpaca_eval {i}", "responses": responses}
+            file.write(json.dumps(row) + "\n")
+        file.write(json.dumps({"prompt": "Do gsm8k 3", "responses": ["Not this"]}) + "\n")
     return path
 
 
@@ -70,11 +83,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(small, name, value)
 
 
-def test_what_a_batch_holds(base: Path, pairs: Path, quick: None) -> None:
+def recipe(base: Path, out: Path, pairs: Path, held_out: Path) -> small.Recipe:
+    return small.Recipe(base, out, pairs, (held_out,), steps=6, seed=0)
+
+
+def test_what_a_batch_holds(base: Path, pairs: Path, held_out: Path, quick: None) -> None:
     tokenizer = read_gguf_tokenizer(open_gguf(base))
-    examples = small.Examples(tokenizer, pairs, Random(0))
+    examples = small.Examples(tokenizer, recipe(base, base, pairs, held_out), Random(0))
     seen = set()
-    for _ in range(20):
+    for _ in range(40):
         ids, targets = examples.draw()
         assert ids.shape == targets.shape
         assert ids.shape[1] in small._WIDTHS
@@ -88,15 +105,21 @@ def test_what_a_batch_holds(base: Path, pairs: Path, quick: None) -> None:
             first = int(counted.nonzero()[0])
             assert tokenizer.decode(row[: first + 1]).endswith("<assistant>")
             assert torch.equal(wanted[counted], row[first + 1 :][: counted.sum()])
-    assert seen
-    assert not any(map(small.is_held_out, seen))
+    kept_out = {"Do gsm8k 3", *(f"Do alpaca_eval {i}" for i in range(10))}
+    assert not seen & kept_out
+    assert {f"Do alpaca_eval {i}" for i in range(10, 40)} <= seen
 
 
 @pytest.mark.slow
 def test_a_run_learns_and_goes_on_where_it_was(
-    base: Path, pairs: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    base: Path,
+    pairs: Path,
+    held_out: Path,
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = small.Recipe(base, tmp_path / "whole", pairs, 6, 0)
+    whole = recipe(base, tmp_path / "whole", pairs, held_out)
     small.train(whole)
     log = [json.loads(line) for line in (whole.out / "training_log.jsonl").open()]
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
@@ -111,29 +134,68 @@ def test_a_run_learns_and_goes_on_where_it_was(
         return take(self, *batch)
 
     monkeypatch.setattr(small.Trainer, "_take_step", interrupted)
-    recipe = small.Recipe(base, parts, pairs, 6, 0)
+    in_parts = recipe(base, parts, pairs, held_out)
     with pytest.raises(KeyboardInterrupt):
-        small.train(recipe)
-    small.train(recipe)
+        small.train(in_parts)
+    small.train(in_parts)
     steps = [json.loads(line)["step"] for line in (parts / "training_log.jsonl").open()]
     assert steps == [1, 2, 3, 4, 5, 6]
     inverter = load_inverter("native", str(base), adapter=str(parts))
     inverter.close()
 
 
-def test_the_evaluation_is_on_what_was_kept_back(pairs: Path) -> None:
+def test_the_evaluation_compares_with_all_instructions(tmp_path: Path) -> None:
+    path = tmp_path / "groups.jsonl.gz"
+    rows = [
+        {"instruction": f"about {word}", "responses": [f"{word} {' '.join('bcdefghi')}"] * 2}
+        for word in WORDS
+    ]
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
     class Reward:
+        def __init__(self, right: int) -> None:
+            self.right = right
+
         def score(self, instructions: list[str], responses: list[str]) -> Any:
-            assert all(map(small.is_held_out, instructions))
-            assert all("alpaca_eval" in instruction for instruction in instructions)
+            inferred = [
+                text if i < self.right else "about nothing" for i, text in enumerate(instructions)
+            ]
+            return SimpleNamespace(inferred=inferred, errors=[None] * len(instructions))
 
-            class Batch:
-                inferred = instructions
-                errors = [None] * len(instructions)
+    found = evaluate_groups(Reward(16), path)  # type: ignore[arg-type]
+    assert found["responses"] == 16
+    assert found["reward"] == {"matched_f1": 1, "shuffled_f1": 0.5, "auc": 1, "best_of_8": 1}
+    opening = found["first_15_words"]  # one of nine words, and one of the instruction's two
+    assert opening["matched_f1"] == pytest.approx(2 / 11)
+    assert (opening["shuffled_f1"], opening["auc"], opening["best_of_8"]) == (0, 1, 1)
+    # Where half of it says the same for all: no better than chance there.
+    half = evaluate_groups(Reward(8), path)["reward"]  # type: ignore[arg-type]
+    assert half["matched_f1"] == 0.75
+    assert half["auc"] == 0.75
+    assert half["best_of_8"] == 0.5 + 1 / 16
 
-            return Batch()
 
-    found = evaluate_alpaca(Reward(), pairs)  # type: ignore[arg-type]
-    assert found["pairs"] > 0
-    assert found["reward"]["matched_f1"] == 1.0
-    assert found["first_15_words"]["matched_f1"] < 0.5
+def test_the_win_rate_of_what_the_reward_picks(tmp_path: Path) -> None:
+    path = tmp_path / "groups.jsonl.gz"
+    rows = [
+        {
+            "instruction": f"about {word}",
+            "responses": [f"{word} about", f"{word} b", "c", "d"],
+            "models": ["good", "fair", "bad", "unknown"],
+        }
+        for word in WORDS
+    ]
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    class Echo:
+        def score(self, instructions: list[str], responses: list[str]) -> Any:
+            inferred = ["about" if "c" in text else text.split()[-1] for text in responses]
+            return SimpleNamespace(inferred=inferred, errors=[None] * len(inferred))
+
+    rates = {"good": 60.0, "fair": 30.0, "bad": 0.0}
+    found = evaluate_groups(Echo(), path, rates)  # type: ignore[arg-type]
+    assert found["first_15_words"]["win_rate"] == 60.0
+    assert found["reward"]["win_rate"] == 30.0  # "good" and "bad" tie
+    assert found["any_response"]["win_rate"] == 30.0
