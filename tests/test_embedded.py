@@ -146,7 +146,7 @@ def test_forced_outputs_are_objects(
 
 
 def test_the_demo_shows_a_table() -> None:
-    command = [sys.executable, "-m", "flipfast", "demo"]
+    command = [sys.executable, "-m", "flipfast", "demo", "--model", "embedded"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best") >= 4

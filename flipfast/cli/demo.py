@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flipfast.config import EMBEDDED
 from flipfast.errors import InputError
 from flipfast.reward import FlipReward
 from flipfast.rows import InputRow, read_row, score_rows
+from flipfast.scoring.assembly import GET_SMALL, best_at_hand
 
 _SHOWN_CHARACTERS = 160
 
@@ -24,13 +26,13 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
 
     Args:
         groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
-        options: of FlipConfig.
+        options: of FlipConfig; without a model, that of `best_at_hand`.
 
     Raises:
         InputError: the file cannot be read or has a malformed row.
     """
     console = Console(highlight=False)
-    reward = FlipReward(**options)
+    reward = FlipReward(**{"model": best_at_hand(), **options})
     rows = read_groups(groups, reward.config.target)
     n_responses = sum(len(row.responses) for row in rows)
     started = time.perf_counter()
@@ -43,6 +45,8 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
         f"{n_responses} rewards in {seconds:.2f} s: {n_responses / seconds:.1f} rewards/s, "
         f"model {reward.config.model}"
     )
+    if reward.config.model == EMBEDDED:
+        console.print(f"A model that reads better: {GET_SMALL}", markup=False)
 
 
 def read_groups(path: str | None, target: str) -> list[InputRow]:

@@ -14,6 +14,7 @@ from flipfast.metrics.registry import TOKEN_F1, WORD_F1, load_metric
 from flipfast.quality.explain import MarkedText, explain, visible
 from flipfast.reward import FlipReward
 from flipfast.scores import EXTRA_KEYS, failed
+from flipfast.scoring.assembly import best_at_hand
 
 # The marks of wdiff, which are clear without colors too.
 _MISSING = ("[-", "-]", "red underline")
@@ -37,13 +38,13 @@ def show_explanation(
         inferred: an inferred instruction, so that no model is run, or None.
         context: what came before the response, or None.
         html: an HTML page to write too; None for none.
-        options: of FlipConfig.
+        options: of FlipConfig; without a model, that of `best_at_hand`.
 
     Raises:
         ConfigError: not exactly one of response and inferred is given, or an option is invalid.
         InputError: the page cannot be written.
     """
-    config = FlipConfig().with_options(options)
+    config = FlipConfig().with_options({"model": best_at_hand(), **options})
     if response is not None and inferred is None:
         inferred, facts = _inverted(config, instruction, response, context)
         told = {**facts, "response": response}

@@ -13,7 +13,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     def option(name: str, help_text: str, **how: Any) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help_text, **how)
 
-    option("model", "embedded (default), a local folder, a hub name or a GGUF file")
+    option(
+        "model",
+        "embedded (default; demo and explain take small if its base is installed), small, a local "
+        "folder, a hub name or a GGUF file",
+    )
     option("adapter", "LoRA adapter in PEFT's format: folder or hub name")
     option("style", "prompt style; default: the one that the model was trained for", choices=STYLES)
     option("target", "infer the instruction or the system prompt", choices=TARGETS)

@@ -128,6 +128,11 @@ def small_base() -> str | None:
     return str(paths[0]) if paths and paths[0].is_file() else None
 
 
+def best_at_hand() -> str:
+    """The model to show something with: "small" if its base is installed, else "embedded"."""
+    return SMALL if small_base() is not None else EMBEDDED
+
+
 def _adapter(config: FlipConfig) -> str | None:
     own = str(_ASSETS / "small-inverter") if config.model == SMALL else None
     return config.adapter or own

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +24,7 @@ from flipfast.config import EMBEDDED
 from flipfast.errors import FlipfastError
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
-from flipfast.scores import ScoreBatch
+from flipfast.scores import CUT, ScoreBatch
 from flipfast.training.data import RealText
 from flipfast.training.world import World
 
@@ -69,7 +70,12 @@ def evaluate_real(reward: FlipReward, pairs: Path, n_pairs: int, seed: int = 0) 
 
 
 def evaluate_groups(
-    reward: FlipReward, groups: Path, win_rates: Mapping[str, float] | None = None, seed: int = 0
+    reward: FlipReward,
+    groups: Path,
+    win_rates: Mapping[str, float] | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score real responses against their own and against every other group's instruction.
 
@@ -77,21 +83,23 @@ def evaluate_groups(
         reward: with any model.
         groups: gzipped JSON lines with `instruction`, `responses` and, for win rates, `models`.
         win_rates: of models, by their names; responses of others are left out of `win_rate`.
+        limit: only the first groups; None for all.
         seed: of the choice among eight.
 
     Returns:
-        `responses`, their number, and for the reward and for the same baseline as `evaluate_real`:
-        `matched_f1`, `shuffled_f1`, the `auc` between them, `best_of_8`: how often a response
-        wins by its instruction's reward against seven responses to other instructions, ties split,
-        and `win_rate`: of the model whose response has the highest reward of its group, ties
-        averaged, as a mean over groups. The win rate of all responses is in `any_response`.
+        `responses`, their number; `statuses`, counted; and for the reward and for the same
+        baseline as `evaluate_real`: `matched_f1`, `shuffled_f1`, the `auc` between them,
+        `best_of_8`: how often a response wins by its instruction's reward against seven responses
+        to other instructions, ties split, and `win_rate`: of the model whose response has the
+        highest reward of its group, ties averaged, as a mean over groups. The win rate of all
+        responses is in `any_response`.
     """
     with gzip.open(groups, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in islice(lines, limit)]
     instructions = [row["instruction"] for row in rows]
     own = np.repeat(np.arange(len(rows)), [len(row["responses"]) for row in rows])
     responses = [response for row in rows for response in row["responses"]]
-    inferred = _score(reward, [instructions[i] for i in own], responses).inferred
+    batch = _score(reward, [instructions[i] for i in own], responses)
     openings = [" ".join(response.split()[:_OPENING]) for response in responses]
     rates = np.array(
         [
@@ -100,8 +108,9 @@ def evaluate_groups(
             for model in row.get("models", [None] * len(row["responses"]))
         ]
     )
-    figures: dict[str, Any] = {"responses": len(responses)}
-    for name, texts in (("reward", inferred), ("first_15_words", openings)):
+    statuses = Counter(status.removesuffix(CUT) for status in batch.status)
+    figures: dict[str, Any] = {"responses": len(responses), "statuses": dict(statuses)}
+    for name, texts in (("reward", batch.inferred), ("first_15_words", openings)):
         f1 = np.stack([overlap_f1(texts, [i] * len(texts))[:, 0] for i in instructions], axis=1)
         figures[name] = _among_all(f1, own, seed)
         if win_rates:
@@ -185,9 +194,13 @@ def main() -> None:
         "--groups", type=int, default=200, help="groups of the closed world; 0: none"
     )
     parser.add_argument("--n-pairs", type=int, default=400, help="real pairs to draw")
-    parser.add_argument("--device")
+    for option in ("style", "json", "device"):
+        parser.add_argument(f"--{option}", help="as for FlipReward")
+    parser.add_argument("--max-new-tokens", type=int)
     arguments = parser.parse_args()
-    reward = FlipReward(arguments.model, device=arguments.device, adapter=arguments.adapter)
+    options = ("adapter", "style", "json", "device", "max_new_tokens")
+    given = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    reward = FlipReward(arguments.model, **given)
     figures = {}
     if arguments.groups:
         figures["world"] = evaluate_world(reward, arguments.groups)
@@ -195,7 +208,9 @@ def main() -> None:
         figures["real"] = evaluate_real(reward, arguments.pairs, arguments.n_pairs)
     if arguments.real_groups:
         rates = arguments.win_rates and json.loads(arguments.win_rates.read_text())["win_rates"]
-        figures["groups"] = evaluate_groups(reward, arguments.real_groups, rates)
+        figures["groups"] = evaluate_groups(
+            reward, arguments.real_groups, rates, limit=arguments.limit
+        )
     print(json.dumps(figures, indent=2))
 
 

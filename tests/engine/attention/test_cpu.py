@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import psutil
 import pytest
 import torch
 from torch.nn import functional
@@ -322,3 +323,13 @@ def test_wrong_arguments_are_named():
         attend(query=torch.zeros(1, 2, 8))
     with pytest.raises(ValueError, match="out must be"):
         attend(result=torch.zeros(2, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pages_take_memory_as_they_are_written(dtype):
+    before = psutil.Process().memory_info().rss
+    keys, values = Backend(shape(dtype=dtype)).allocate(20_000)
+    n_bytes = keys.nbytes + values.nbytes
+    assert psutil.Process().memory_info().rss - before < n_bytes / 10
+    assert keys.data_ptr() % 64 == values.data_ptr() % 64 == 0
+    assert not keys[::5000].any() and not values[::5000].any()
