@@ -332,4 +332,5 @@ def test_pages_take_memory_as_they_are_written(dtype):
     n_bytes = keys.nbytes + values.nbytes
     assert psutil.Process().memory_info().rss - before < n_bytes / 10
     assert keys.data_ptr() % 64 == values.data_ptr() % 64 == 0
-    assert not keys[::5000].any() and not values[::5000].any()
+    assert not keys[::5000].any()
+    assert not values[::5000].any()
