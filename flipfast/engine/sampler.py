@@ -27,6 +27,7 @@ class Draws:
         temperature, top_p: (n, 1) float32.
         top_k: (n, 1) int64, 0 for all tokens.
         uniform: (n, 1) float64, in [0, 1).
+        cuts: whether top_p or top_k cut anything off in one of the rows.
     """
 
     places: list[int]
@@ -35,6 +36,7 @@ class Draws:
     top_p: torch.Tensor
     top_k: torch.Tensor
     uniform: torch.Tensor
+    cuts: bool
 
     def within(self, start: int, end: int) -> Draws | None:
         """The draws of rows start to end (exclusive), numbered from start; None without any."""
@@ -48,6 +50,7 @@ class Draws:
                 self.top_p[few],
                 self.top_k[few],
                 self.uniform[few],
+                self.cuts,
             )
             if places
             else None
@@ -88,6 +91,7 @@ def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | No
         top_p=column([p.top_p for p in params], torch.float32),
         top_k=column([p.top_k for p in params], torch.int64),
         uniform=column(numbers, torch.float64),
+        cuts=any(p.top_p < 1 or p.top_k for p in params),
     )
 
 
@@ -141,7 +145,8 @@ def _draw(logits: torch.Tensor, draws: Draws, rows: torch.Tensor) -> torch.Tenso
     # With the best score at 0, its distance to the next stays exact at any temperature.
     scores = logits - logits.amax(-1, keepdim=True)
     scores = scores / draws.temperature[rows]
-    scores = _keep_top(scores, draws.top_k[rows], draws.top_p[rows])
+    if draws.cuts:  # it sorts, which takes longer than a small model's whole pass
+        scores = _keep_top(scores, draws.top_k[rows], draws.top_p[rows])
     cumulative = scores.double().softmax(-1).cumsum(-1)
     # right=True skips tokens of probability 0; the clamp is for rows of NaN.
     threshold = draws.uniform[rows] * cumulative[:, -1:]

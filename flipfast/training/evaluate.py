@@ -190,6 +190,8 @@ def main() -> None:
     parser.add_argument("--adapter", help="folder with a LoRA adapter of the model")
     parser.add_argument("--pairs", type=Path, help="real pairs, gzipped JSON lines")
     parser.add_argument("--real-groups", type=Path, help="real groups, gzipped JSON lines")
+    parser.add_argument("--limit", type=int, help="only the first real groups")
+    parser.add_argument("--win-rates", type=Path, help="JSON with `win_rates` of models by name")
     parser.add_argument(
         "--groups", type=int, default=200, help="groups of the closed world; 0: none"
     )

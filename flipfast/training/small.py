@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,14 +26,17 @@ from flipfast.engine.models.gguf.spec import read_gguf_config
 from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
+from flipfast.training.own_pairs import SOURCE as OWN
 
 MAX_RESPONSE_TOKENS = 128
 # Shares of what is drawn. Real requests to an assistant are what a user will score.
+# There are few of them, and they are soon learnt by heart: the model's own are as many again.
 _SOURCES = {
-    "alpaca_eval": 0.5,
-    "gpteacher_roleplay": 0.2,
-    "gpteacher_codegen": 0.15,
-    "gsm8k": 0.15,
+    "alpaca_eval": 0.35,
+    OWN: 0.35,
+    "gpteacher_roleplay": 0.15,
+    "gpteacher_codegen": 0.08,
+    "gsm8k": 0.07,
 }
 # The share of responses of which only the first sentence is shown: users score short ones, too.
 _FIRST_SENTENCE = 0.12
@@ -66,7 +70,7 @@ class Recipe:
     Attributes:
         base: the GGUF file.
         out: the adapter folder to write; a run that was interrupted goes on from there.
-        pairs: gzipped JSON lines with `instruction`, `response` and `source`.
+        pairs: gzipped JSON lines with `instruction`, `response` and `source`, one of _SOURCES.
         held_out: see `held_out_instructions`.
         steps: of about 4,096 tokens each. The learning rate is constant until the last quarter, so
             that a run can be given more steps before it gets there.
@@ -75,7 +79,7 @@ class Recipe:
 
     base: Path
     out: Path
-    pairs: Path
+    pairs: tuple[Path, ...]
     held_out: tuple[Path, ...]
     steps: int
     seed: int
@@ -102,14 +106,19 @@ class Examples:
         )
         self._rows: dict[str, dict[str, list[str]]] = {source: {} for source in _SOURCES}
         held_out = held_out_instructions(*recipe.held_out)
-        with gzip.open(recipe.pairs, "rt", encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                instruction, response = row["instruction"].strip(), row["response"]
-                usable = instruction and response.strip() and instruction not in held_out
-                if usable and row["source"] in self._rows:
-                    self._rows[row["source"]].setdefault(instruction, []).append(response)
-        self._instructions = {source: list(rows) for source, rows in self._rows.items()}
+        for path in recipe.pairs:
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                self._read(map(json.loads, lines), held_out)
+        self._instructions = {source: list(rows) for source, rows in self._rows.items() if rows}
+        self._shares = [_SOURCES[source] for source in self._instructions]
         self._pool: list[tuple[list[int], int]] = []
+
+    def _read(self, rows: Iterable[dict[str, str]], held_out: frozenset[str]) -> None:
+        for row in rows:
+            instruction, response = row["instruction"].strip(), row["response"]
+            usable = instruction and response.strip() and instruction not in held_out
+            if usable and row["source"] in self._rows:
+                self._rows[row["source"]].setdefault(instruction, []).append(response)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids (rows, width), and targets of the same shape, -100 where none is counted."""
@@ -130,7 +139,7 @@ class Examples:
     def _example(self) -> tuple[list[int], int]:
         """Token ids of one example that fits, and how many of them are the prompt."""
         while True:
-            source = self.rng.choices([*_SOURCES], [*_SOURCES.values()])[0]
+            source = self.rng.choices([*self._instructions], self._shares)[0]
             instruction = self.rng.choice(self._instructions[source])
             response = self.rng.choice(self._rows[source][instruction])
             if self.rng.random() < _FIRST_SENTENCE and (
@@ -284,14 +293,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flipfast.training.small", description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="the GGUF file")
     parser.add_argument("--out", type=Path, required=True, help="adapter folder to write")
-    parser.add_argument("--pairs", type=Path, required=True, help="gzipped JSON lines")
+    parser.add_argument(
+        "--pairs", type=Path, nargs="+", required=True, help="gzipped JSON lines, see own_pairs"
+    )
     parser.add_argument(
         "--held-out", type=Path, nargs="*", default=(), help="gzipped JSON lines to keep out"
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = vars(parser.parse_args())
-    train(Recipe(**{**arguments, "held_out": tuple(arguments["held_out"])}))
+    files = {name: tuple(arguments.pop(name)) for name in ("pairs", "held_out")}
+    train(Recipe(**arguments, **files))
 
 
 if __name__ == "__main__":

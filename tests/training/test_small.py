@@ -17,7 +17,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from flipfast.backends import load_inverter
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
-from flipfast.training import small
+from flipfast.engine.sampling import SamplingParams
+from flipfast.training import own_pairs, small
 from flipfast.training.evaluate import evaluate_groups
 from tests.engine.models.gguf_files import write_gguf
 from tests.engine.models.paged import SHAPE, random_model
@@ -84,7 +85,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(base: Path, out: Path, pairs: Path, held_out: Path) -> small.Recipe:
-    return small.Recipe(base, out, pairs, (held_out,), steps=6, seed=0)
+    return small.Recipe(base, out, (pairs,), (held_out,), steps=6, seed=0)
 
 
 def test_what_a_batch_holds(base: Path, pairs: Path, held_out: Path, quick: None) -> None:
@@ -107,7 +108,7 @@ def test_what_a_batch_holds(base: Path, pairs: Path, held_out: Path, quick: None
             assert torch.equal(wanted[counted], row[first + 1 :][: counted.sum()])
     kept_out = {"Do gsm8k 3", *(f"Do alpaca_eval {i}" for i in range(10))}
     assert not seen & kept_out
-    assert {f"Do alpaca_eval {i}" for i in range(10, 40)} <= seen
+    assert len(seen & {f"Do alpaca_eval {i}" for i in range(10, 40)}) > 20
 
 
 @pytest.mark.slow
@@ -142,6 +143,46 @@ def test_a_run_learns_and_goes_on_where_it_was(
     assert steps == [1, 2, 3, 4, 5, 6]
     inverter = load_inverter("native", str(base), adapter=str(parts))
     inverter.close()
+
+
+def test_the_first_sentence_of_a_response() -> None:
+    def first(text: str) -> str | None:
+        found = small._SENTENCE.match(text)
+        return found and found.group()
+
+    assert first("The Ebro flows to the sea. It is long.") == "The Ebro flows to the sea."
+    assert first("Hi. There is no bread today!\nNo.") == "Hi. There is no bread today!"
+    assert first("It costs 3.50 a loaf. Really") == "It costs 3.50 a loaf."
+    assert first("no end") is None
+
+
+def test_pairs_that_the_base_writes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    author = own_pairs.Author(base, seed=1)
+    asked: list[list[str]] = []
+    written = [
+        ("Name a river.", True),
+        ("one two", True),
+        ("cut off", False),
+        ("no text here", True),
+    ]
+
+    def run(prompts: list[str], sampling: Any) -> list[tuple[str, bool]]:
+        asked.append(prompts)
+        if sampling is own_pairs._INSTRUCTION:
+            return written
+        return [("" if "no text" in text else "A text.", False) for text in prompts]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(author, "_run", run)
+        pairs = list(author.write(2))
+    assert pairs == [{"instruction": "Name a river.", "response": "A text.", "source": "own"}] * 2
+    assert asked[0] == ["<user>"] * own_pairs._BATCH
+    assert asked[1] == [f"<user>{text}\n<assistant>" for text in ("Name a river.", "no text here")]
+    # And with the model: its samples depend on the seed alone.
+    short = SamplingParams(max_new_tokens=4, temperature=1.0)
+    first = author._run(["<user>a", "<user>b"], short)
+    assert own_pairs.Author(base, seed=1)._run(["<user>a", "<user>b"], short) == first
+    assert author._run(["<user>a", "<user>b"], short) != first
 
 
 def batch(inferred: list[str]) -> Any:

@@ -1,0 +1,101 @@
+"""`python -m flipfast.training.own_pairs`: pairs that an instruct model writes by itself.
+
+After the header of a user's turn alone, an instruct model writes an instruction; answered by the
+same model, it is a pair (Magpie, Xu et al. 2024, arXiv 2406.08464). The responses of a small model
+are poor, but they are about their instruction, and that is what an inverter learns from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flipfast.engine.engine import Engine
+from flipfast.engine.loading import load_engine
+from flipfast.engine.models.checkpoint import read_model
+from flipfast.engine.models.gguf.reader import open_gguf
+from flipfast.engine.models.gguf.tokenizer import read_gguf_end_ids, read_gguf_tokenizer
+from flipfast.engine.options import EngineOptions
+from flipfast.engine.sampling import SamplingParams
+from flipfast.engine.sequence import Sequence
+
+SOURCE = "own"
+_BATCH = 128
+_INSTRUCTION = SamplingParams(max_new_tokens=64, temperature=0.9)
+_RESPONSE = SamplingParams(max_new_tokens=112, temperature=0.6)
+_FEWEST_WORDS = 3
+_MARK = "\x00"
+
+
+class Author:
+    """Writes pairs.
+
+    Args:
+        base: a GGUF file of an instruct model.
+        seed: of all samples.
+    """
+
+    def __init__(self, base: Path, seed: int) -> None:
+        file = open_gguf(base)
+        self._tokenizer: Any = read_gguf_tokenizer(file)
+        ends = read_gguf_end_ids(file)
+        self._engine: Engine = load_engine(
+            *read_model(str(base)), EngineOptions(), end_ids=ends
+        ).engine
+        self._seed = seed
+        start, end = self._chat(_MARK).split(_MARK)
+        self._start, self._between = start, end
+
+    def write(self, n: int) -> Iterator[dict[str, str]]:
+        """Yield n pairs; outputs that do not end as instructions are dropped."""
+        while n > 0:
+            instructions = [
+                text
+                for text, ended in self._run([self._start] * _BATCH, _INSTRUCTION)
+                if ended and len(text.split()) >= _FEWEST_WORDS
+            ]
+            prompts = [self._start + text + self._between for text in instructions]
+            answers = self._run(prompts, _RESPONSE)
+            for instruction, (response, _) in zip(instructions, answers, strict=True):
+                if response and n > 0:
+                    n -= 1
+                    yield {"instruction": instruction, "response": response, "source": SOURCE}
+
+    def _run(self, prompts: list[str], sampling: SamplingParams) -> list[tuple[str, bool]]:
+        """Return the output for each prompt, and whether it came to an end."""
+        encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in prompts]
+        sequences = [Sequence(ids, sampling, seed=self._seed + i) for i, ids in enumerate(encoded)]
+        self._seed += len(prompts)
+        self._engine.generate(sequences)
+        texts = [self._tokenizer.decode(s.output_ids, skip_special_tokens=True) for s in sequences]
+        ended = [sequence.finish_reason == "stop" for sequence in sequences]
+        return list(zip(map(str.strip, texts), ended, strict=True))
+
+    def _chat(self, text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        )
+
+
+def main() -> None:
+    """Read the command line and write the pairs."""
+    parser = argparse.ArgumentParser(prog="python -m flipfast.training.own_pairs")
+    parser.add_argument("--base", type=Path, required=True, help="the GGUF file")
+    parser.add_argument("--out", type=Path, required=True, help="gzipped JSON lines to write")
+    parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with gzip.open(arguments.out, "wt", encoding="utf-8") as out:
+        for pair in Author(arguments.base, arguments.seed).write(arguments.n):
+            out.write(json.dumps(pair) + "\n")
+
+
+if __name__ == "__main__":
+    main()
