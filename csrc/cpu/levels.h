@@ -5,11 +5,14 @@
 
 namespace flipfast::cpu {
 
-// AMX is used for bfloat16 tiles alone; everything else is AVX-512.
+// AMX is used for bfloat16 tiles alone, VNNI for quantised weights; everything else is AVX-512.
 namespace amx {
 extern const ProductKernel kProduct;
 extern const AttendKernel kAttend;
 }  // namespace amx
+namespace vnni {
+extern const QuantKernel kQuantized;
+}
 namespace avx512 {
 extern const Kernels kTable;
 }
