@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include <cstring>
+
 #include "cpu/float16.h"
 #include "cpu/quant_panels.h"
 
@@ -164,7 +166,7 @@ Format of(const char* name, Kind kind, int numbers, size_t bytes) {
 }
 
 // In the order of Kind.
-const Format kFormats[] = {
+const Formats kAll = {
     of<PanelQ4_0>("Q4_0", Kind::kQ4_0, kQuantBlock, 18),
     of<PanelQ4_1>("Q4_1", Kind::kQ4_1, kQuantBlock, 20),
     of<PanelQ8_0>("Q8_0", Kind::kQ8_0, kQuantBlock, 34),
@@ -174,13 +176,8 @@ const Format kFormats[] = {
 
 }  // namespace
 
-const Format& format(Kind kind) { return kFormats[static_cast<int>(kind)]; }
+const Formats& formats() { return kAll; }
 
-const Format* find_format(const char* name) {
-  for (const Format& f : kFormats) {
-    if (std::strcmp(f.name, name) == 0) return &f;
-  }
-  return nullptr;
-}
+const Format& format(Kind kind) { return kAll[static_cast<int>(kind)]; }
 
 }  // namespace flipfast::cpu

@@ -19,9 +19,10 @@ struct Format {
   void (*get)(const void* panel, int column, float* out);
 };
 
-const Format& format(Kind kind);
+constexpr int kFormats = 5;
+typedef Format Formats[kFormats];
 
-// The format of that name, or null.
-const Format* find_format(const char* name);
+const Formats& formats();
+const Format& format(Kind kind);
 
 }  // namespace flipfast::cpu
