@@ -62,7 +62,7 @@ struct QuantArgs {
   ptrdiff_t x_stride;
   int rows;
   int k;      // of whole blocks
-  int8_t* q;  // (rows, k); matrix tiles read 16 rows at a time
+  int8_t* q;  // (rows, k), and room for 15 more rows, which matrix tiles read
   ptrdiff_t q_stride;
   RowBlock* row_blocks;  // (rows, k / 32)
   Kind kind;

@@ -52,9 +52,10 @@ bool has_vnni() { return has_avx512() && all(cpuid(7, 0).ecx, 1u << 11); }
 #if defined(FLIPFAST_HAVE_AMX)
 // Linux requires processes to request permission for the tile registers.
 bool has_amx() {
-  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
+  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24, kInt8 = 1u << 25;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return has_vnni() && all(cpuid(7, 0).edx, kBfloat16 | kTiles) && all(saved_states(), 0x60000) &&
+  return has_vnni() && all(cpuid(7, 0).edx, kBfloat16 | kTiles | kInt8) &&
+         all(saved_states(), 0x60000) &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
@@ -76,7 +77,7 @@ const Kernels& amx_table() {
                                 {avx512::kTable.product[0], amx::kProduct},
                                 {avx512::kTable.attend[0], amx::kAttend},
                                 avx512::kTable.rows,
-                                vnni::kQuantized};
+                                amx::kQuantized};
   return table;
 }
 #endif

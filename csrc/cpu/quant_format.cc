@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include <cstring>
-
 #include "cpu/float16.h"
 #include "cpu/quant_panels.h"
 

@@ -7,7 +7,7 @@
 
 #include "cpu/quant_dot.h"
 #include "cpu/quant_rows.h"
-#include "cpu/quant_unpack.h"
+#include "cpu/quant_sums.h"
 #include "cpu/tile.h"
 
 namespace flipfast::cpu::FLIPFAST_LEVEL {
@@ -20,8 +20,6 @@ constexpr int kQuantRows = 4;
 #else
 constexpr int kQuantRows = 2;
 #endif
-
-constexpr int kUnpacked = kSuper;  // blocks that are unpacked at once: 10 KB
 
 // What kinds differ in once they are unpacked. kOffset has been added to weights without a sign.
 struct Nibbles8 {
@@ -52,48 +50,10 @@ struct QuantTile {
   ptrdiff_t q_stride;
   const RowBlock* row_blocks;
   ptrdiff_t row_blocks_stride;
-  float* y;
-  ptrdiff_t y_stride;
-  int columns;        // of the panel that y has
-  const float* init;  // a panel of what sums start from, or null for 0
-  bool first;         // whether the sums start here; else they continue from y
+  Outputs outputs;
 };
 
 typedef void (*QuantTileFunction)(const QuantTile&);
-
-FLIPFAST_INLINE int valid(const QuantTile& t, int c) {
-  return most(0, least(kWidth, t.columns - c));
-}
-
-template <int R>
-FLIPFAST_INLINE void start(const QuantTile& t, int c, Vec (&acc)[R][2]) {
-  FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-    FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      const int at = c + v * kWidth;
-      if (t.first) {
-        acc[r][v] = t.init == nullptr ? Vec{} : load(t.init + at);
-      } else {
-        const float* const y = t.y + r * t.y_stride + at;
-        acc[r][v] = t.columns == kPanel ? load(y) : load_first(y, valid(t, at));
-      }
-    }
-  }
-}
-
-template <int R>
-FLIPFAST_INLINE void finish(const QuantTile& t, int c, const Vec (&acc)[R][2]) {
-  FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-    FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      const int at = c + v * kWidth;
-      float* const y = t.y + r * t.y_stride + at;
-      if (t.columns == kPanel) {
-        store(y, acc[r][v]);
-      } else {
-        store_first(y, acc[r][v], valid(t, at));
-      }
-    }
-  }
-}
 
 FLIPFAST_INLINE Words splat_group(const int8_t* q) {
   uint32_t word;
@@ -119,11 +79,10 @@ FLIPFAST_INLINE void dots(const Unpacked& block, int c, const int8_t* q, ptrdiff
   }
 }
 
-// As float32, exactly: less than 2**24 in size.
+// Without the surplus that weights without a sign have.
 template <class Form, Values V>
-FLIPFAST_INLINE Vec numbers(const Dot<V>& dot, int32_t sum) {
-  const Ints total = Form::kOffset == 0 ? dot.total() : dot.total() - Form::kOffset * sum;
-  return __builtin_convertvector(total, Vec);
+FLIPFAST_INLINE Ints exact(const Dot<V>& dot, int32_t sum) {
+  return Form::kOffset == 0 ? dot.total() : dot.total() - Form::kOffset * sum;
 }
 
 template <class Form, int R>
@@ -139,7 +98,7 @@ FLIPFAST_INLINE void add_block(const QuantTile& t, int i, int c, Vec (&acc)[R][2
     const RowBlock& row = row_blocks[r * t.row_blocks_stride];
     const int32_t sum = Form::kHalves ? row.half_sums[0] : row.half_sums[0] + row.half_sums[1];
     FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      sums[r][v] = numbers<Form>(first[r][v], sum) * load(block.scale + c + v * kWidth);
+      sums[r][v] = scaled(exact<Form>(first[r][v], sum), block, c + v * kWidth);
     }
   }
   if constexpr (Form::kHalves) {
@@ -148,18 +107,16 @@ FLIPFAST_INLINE void add_block(const QuantTile& t, int i, int c, Vec (&acc)[R][2
     FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
       const int32_t sum = row_blocks[r * t.row_blocks_stride].half_sums[1];
       FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-        const Vec scale = load(block.extra + c + v * kWidth);
-        sums[r][v] = fused(numbers<Form>(second[r][v], sum), scale, sums[r][v]);
+        const Ints dots = exact<Form>(second[r][v], sum);
+        sums[r][v] = add_second_half(sums[r][v], dots, block, c + v * kWidth);
       }
     }
   }
   FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
     const RowBlock& row = row_blocks[r * t.row_blocks_stride];
     FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      acc[r][v] = fused(sums[r][v], splat(row.scale), acc[r][v]);
-      if constexpr (Form::kMin) {
-        acc[r][v] = fused(load(block.extra + c + v * kWidth), splat(row.sum), acc[r][v]);
-      }
+      const int at = c + v * kWidth;
+      acc[r][v] = add_scaled<Form::kMin>(acc[r][v], sums[r][v], row, block, at);
     }
   }
 }
@@ -169,9 +126,17 @@ void quant_tile(const QuantTile& shared) {
   const QuantTile t = shared;  // a copy, so that stores to y cannot change it
   for (int c = 0; c < kPanel; c += 2 * kWidth) {
     Vec acc[R][2];
-    start(t, c, acc);
+    FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
+      FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
+        acc[r][v] = t.outputs.start(r, c + v * kWidth);
+      }
+    }
     for (int i = 0; i < t.n_blocks; ++i) add_block<Form>(t, i, c, acc);
-    finish(t, c, acc);
+    FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
+      FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
+        t.outputs.finish(r, c + v * kWidth, acc[r][v]);
+      }
+    }
   }
 }
 
@@ -191,7 +156,6 @@ void run_panels(const QuantArgs& args, int panel_begin, int panel_end, int row_b
   const Panel* from = static_cast<const Panel*>(args.weight) +
                       static_cast<ptrdiff_t>(panel_begin) * (blocks / kPanelBlocks);
   for (int panel = panel_begin; panel < panel_end; ++panel) {
-    const int column = panel * kPanel;
     for (int begin = 0; begin < blocks; begin += kUnpacked) {
       const int n_blocks = least(kUnpacked, blocks - begin);
       for (int i = 0; i < n_blocks; i += kPanelBlocks) unpack<Form::kSigned>(*from++, unpacked + i);
@@ -205,11 +169,7 @@ void run_panels(const QuantArgs& args, int panel_begin, int panel_end, int row_b
         t.q_stride = args.q_stride;
         t.row_blocks = args.row_blocks + static_cast<ptrdiff_t>(row) * blocks + begin;
         t.row_blocks_stride = blocks;
-        t.y = args.y + row * args.y_stride + column;
-        t.y_stride = args.y_stride;
-        t.columns = least(kPanel, args.n - column);
-        t.init = args.bias == nullptr ? nullptr : args.bias + column;
-        t.first = begin == 0;
+        t.outputs = outputs(args, panel, row, begin == 0);
         run_quant_tile<Form>(rows, t, typename Count<kQuantRows>::Type{});
       }
     }

@@ -17,6 +17,8 @@ struct Unpacked {
   float extra[kPanel];
 };
 
+constexpr int kUnpacked = kSuper;  // blocks that are unpacked at once: 10 KB
+
 typedef uint8_t Bytes __attribute__((vector_size(kWidth * 4)));
 typedef uint8_t FewBytes __attribute__((vector_size(kWidth)));
 typedef int8_t FewSigned __attribute__((vector_size(kWidth)));

@@ -116,13 +116,12 @@ void QuantizedLinear::forward(const float* x, ptrdiff_t x_stride, size_t n_rows,
 
 void QuantizedLinear::forward_rows(QuantArgs args) const {
   const size_t rows = static_cast<size_t>(args.rows);
-  const size_t padded = static_cast<size_t>(divide_up(args.rows, kMatrixRows) * kMatrixRows);
   const size_t row_blocks = rows * static_cast<size_t>(n_in_ / kQuantBlock);
   args.k = n_in_;
   args.q_stride = padded_bytes(n_in_);
   args.bias = static_cast<const float*>(bias_.get());
   args.n = n_out_;
-  const size_t q_bytes = padded * static_cast<size_t>(args.q_stride);
+  const size_t q_bytes = (rows + kMatrixRows - 1) * static_cast<size_t>(args.q_stride);
   char* const room =
       static_cast<char*>(scratch(Room::kCall, q_bytes + row_blocks * sizeof(RowBlock)));
   args.q = reinterpret_cast<int8_t*>(room);
