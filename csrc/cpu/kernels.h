@@ -61,10 +61,9 @@ struct QuantArgs {
   const float* x;  // (rows, k)
   ptrdiff_t x_stride;
   int rows;
-  int k;      // of whole blocks
-  int8_t* q;  // (rows, k), and room for 15 more rows, which matrix tiles read
-  ptrdiff_t q_stride;
-  RowBlock* row_blocks;  // (rows, k / 32)
+  int k;                 // of whole blocks
+  int8_t* q;             // (k / 32, rows, 32), and room for 15 more rows, which matrix tiles read
+  RowBlock* row_blocks;  // (k / 32, rows)
   Kind kind;
   const void* weight;
   const float* bias;  // readable up to the last panel's end, or null

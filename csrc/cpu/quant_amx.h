@@ -18,13 +18,12 @@ typedef int32_t Dots[kBlockRows][kPanel];
 
 // The dot products of kParts parts of a block's k, for 32 columns and 16 or (kTwo) 32 rows.
 template <int kParts, bool kTwo>
-FLIPFAST_INLINE void multiply_block(const int8_t* q, ptrdiff_t q_stride, const Unpacked& block,
-                                    Dots* out) {
+FLIPFAST_INLINE void multiply_block(const int8_t* q, const Unpacked& block, Dots* out) {
   constexpr int kRow = kPanel * 4;
   FLIPFAST_UNROLL for (int part = 0; part < kParts; ++part) {
     const int8_t* const left = q + part * kQuantBlock / kParts;
     const Group* const right = block.weights + part * kGroups / kParts;
-    _tile_loadd(4, left, q_stride);
+    _tile_loadd(4, left, kQuantBlock);
     _tile_loadd(6, right, kRow);
     _tile_loadd(7, right[0] + kTileRows, kRow);
     _tile_zero(0);
@@ -34,7 +33,7 @@ FLIPFAST_INLINE void multiply_block(const int8_t* q, ptrdiff_t q_stride, const U
     _tile_stored(0, out[part][0], kRow);
     _tile_stored(1, out[part][0] + kTileRows, kRow);
     if (kTwo) {
-      _tile_loadd(5, left + kTileRows * q_stride, q_stride);
+      _tile_loadd(5, left + kTileRows * kQuantBlock, kQuantBlock);
       _tile_zero(2);
       _tile_zero(3);
       _tile_dpbssd(2, 5, 6);
@@ -51,56 +50,58 @@ FLIPFAST_INLINE Ints load_dots(const int32_t* p) {
   return v;
 }
 
-template <bool kMin, bool kHalves>
-FLIPFAST_INLINE void add_blocks(const Dots* dots, const Unpacked* blocks, int n_blocks,
-                                const RowBlock* row_blocks, int row, const Outputs& to) {
+// Adds kBlocks blocks to the sums of `rows` rows; row_blocks are `stride` apart from block to
+// block.
+template <int kBlocks, bool kMin, bool kHalves>
+FLIPFAST_INLINE void add_blocks(const Dots* dots, const Unpacked* blocks,
+                                const RowBlock* row_blocks, ptrdiff_t stride, int rows,
+                                const Outputs& to) {
   constexpr int kParts = kHalves ? 2 : 1;
-  each_column([&](int c) {
-    Vec acc = to.start(row, c);
-    for (int i = 0; i < n_blocks; ++i) {
-      Vec sums = scaled(load_dots(dots[i * kParts][row] + c), blocks[i], c);
-      if (kHalves) {
-        sums = add_second_half(sums, load_dots(dots[i * kParts + 1][row] + c), blocks[i], c);
-      }
-      acc = add_scaled<kMin>(acc, sums, row_blocks[i], blocks[i], c);
+  for (int c = 0; c < kPanel; c += kWidth) {
+    Vec scale[kBlocks], extra[kBlocks];
+    FLIPFAST_UNROLL for (int i = 0; i < kBlocks; ++i) {
+      scale[i] = load(blocks[i].scale + c);
+      extra[i] = load(blocks[i].extra + c);
     }
-    to.finish(row, c, acc);
-  });
-}
-
-// Rows, at most 32, from `row` on times the unpacked blocks, which start at `begin`.
-template <bool kMin, bool kHalves>
-FLIPFAST_INLINE void run_rows(const QuantArgs& args, int panel, int row, int rows, int begin,
-                              const Unpacked* blocks, int n_blocks) {
-  constexpr int kParts = kHalves ? 2 : 1;
-  constexpr int kAtOnce = kDotTiles / kParts;
-  alignas(64) Dots dots[kDotTiles];
-  const int row_stride = args.k / kQuantBlock;
-  for (int i = 0; i < n_blocks; i += kAtOnce) {
-    const int n = least(kAtOnce, n_blocks - i);
-    const int8_t* const q = args.q + row * args.q_stride + (begin + i) * kQuantBlock;
-    fence();
-    for (int j = 0; j < n; ++j) {
-      if (rows > kTileRows) {
-        multiply_block<kParts, true>(q + j * kQuantBlock, args.q_stride, blocks[i + j],
-                                     dots + j * kParts);
-      } else {
-        multiply_block<kParts, false>(q + j * kQuantBlock, args.q_stride, blocks[i + j],
-                                      dots + j * kParts);
+    for (int row = 0; row < rows; ++row) {
+      Vec acc = to.start(row, c);
+      FLIPFAST_UNROLL for (int i = 0; i < kBlocks; ++i) {
+        Vec sums = scaled(load_dots(dots[i * kParts][row] + c), scale[i]);
+        if (kHalves) {
+          sums = add_second_half(sums, load_dots(dots[i * kParts + 1][row] + c), extra[i]);
+        }
+        acc = add_scaled<kMin>(acc, sums, row_blocks[i * stride + row], extra[i]);
       }
-    }
-    fence();
-    const Outputs to = outputs(args, panel, row, begin + i == 0);
-    const RowBlock* row_blocks =
-        args.row_blocks + static_cast<ptrdiff_t>(row) * row_stride + begin + i;
-    for (int r = 0; r < rows; ++r, row_blocks += row_stride) {
-      add_blocks<kMin, kHalves>(dots, blocks + i, n, row_blocks, r, to);
+      to.finish(row, c, acc);
     }
   }
 }
 
+// Rows, at most 32, from `row` on times unpacked blocks from `block` on, kBlocks of them.
+template <int kBlocks, bool kMin, bool kHalves>
+FLIPFAST_INLINE void run_rows(const QuantArgs& args, int panel, int row, int rows, int block,
+                              const Unpacked* blocks) {
+  constexpr int kParts = kHalves ? 2 : 1;
+  alignas(64) Dots dots[kBlocks * kParts];
+  const ptrdiff_t stride = args.rows;
+  const ptrdiff_t first = block * stride + row;
+  fence();
+  for (int i = 0; i < kBlocks; ++i) {
+    const int8_t* const q = args.q + (first + i * stride) * kQuantBlock;
+    if (rows > kTileRows) {
+      multiply_block<kParts, true>(q, blocks[i], dots + i * kParts);
+    } else {
+      multiply_block<kParts, false>(q, blocks[i], dots + i * kParts);
+    }
+  }
+  fence();
+  add_blocks<kBlocks, kMin, kHalves>(dots, blocks, args.row_blocks + first, stride, rows,
+                                     outputs(args, panel, row, block == 0));
+}
+
 template <class Panel, bool kMin, bool kHalves>
 void run_panels(const QuantArgs& args, int panel_begin, int panel_end, int row_begin, int row_end) {
+  constexpr int kAtOnce = kDotTiles / (kHalves ? 2 : 1);
   const Tiles tiles(kQuantBlock / (kHalves ? 2 : 1));
   Unpacked unpacked[kUnpacked];
   const int blocks = args.k / kQuantBlock;
@@ -112,7 +113,13 @@ void run_panels(const QuantArgs& args, int panel_begin, int panel_end, int row_b
       for (int i = 0; i < n_blocks; i += Panel::kBlocks) unpack<true>(*from++, unpacked + i);
       for (int row = row_begin; row < row_end; row += kBlockRows) {
         const int rows = least(kBlockRows, row_end - row);
-        run_rows<kMin, kHalves>(args, panel, row, rows, begin, unpacked, n_blocks);
+        int i = 0;
+        for (; i + kAtOnce <= n_blocks; i += kAtOnce) {
+          run_rows<kAtOnce, kMin, kHalves>(args, panel, row, rows, begin + i, unpacked + i);
+        }
+        for (; i < n_blocks; ++i) {
+          run_rows<1, kMin, kHalves>(args, panel, row, rows, begin + i, unpacked + i);
+        }
       }
     }
   }

@@ -47,9 +47,8 @@ struct QuantTile {
   const Unpacked* blocks;
   int n_blocks;
   const int8_t* q;  // first row, first block
-  ptrdiff_t q_stride;
   const RowBlock* row_blocks;
-  ptrdiff_t row_blocks_stride;
+  ptrdiff_t rows;  // from one block to the next
   Outputs outputs;
 };
 
@@ -63,8 +62,8 @@ FLIPFAST_INLINE Words splat_group(const int8_t* q) {
 
 // The dot products of groups [begin, end), for two vectors of columns from c on.
 template <int R, Values V>
-FLIPFAST_INLINE void dots(const Unpacked& block, int c, const int8_t* q, ptrdiff_t q_stride,
-                          int begin, int end, Dot<V> (&out)[R][2]) {
+FLIPFAST_INLINE void dots(const Unpacked& block, int c, const int8_t* q, int begin, int end,
+                          Dot<V> (&out)[R][2]) {
   FLIPFAST_UNROLL for (int g = begin; g < end; g += 2) {
     Words first[2], second[2];
     FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
@@ -72,8 +71,8 @@ FLIPFAST_INLINE void dots(const Unpacked& block, int c, const int8_t* q, ptrdiff
       second[v] = load_group(block.weights[g + 1] + c + v * kWidth);
     }
     FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-      const Words q0 = splat_group(q + r * q_stride + g * 4);
-      const Words q1 = splat_group(q + r * q_stride + g * 4 + 4);
+      const Words q0 = splat_group(q + r * kQuantBlock + g * 4);
+      const Words q1 = splat_group(q + r * kQuantBlock + g * 4 + 4);
       FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) out[r][v].add(first[v], q0, second[v], q1);
     }
   }
@@ -88,35 +87,35 @@ FLIPFAST_INLINE Ints exact(const Dot<V>& dot, int32_t sum) {
 template <class Form, int R>
 FLIPFAST_INLINE void add_block(const QuantTile& t, int i, int c, Vec (&acc)[R][2]) {
   const Unpacked& block = t.blocks[i];
-  const int8_t* const q = t.q + i * kQuantBlock;
-  const RowBlock* const row_blocks = t.row_blocks + i;
+  const int8_t* const q = t.q + i * t.rows * kQuantBlock;
+  const RowBlock* const row_blocks = t.row_blocks + i * t.rows;
   constexpr int kFirst = Form::kHalves ? kGroups / 2 : kGroups;
   Vec sums[R][2];
   Dot<Form::kValues> first[R][2];
-  dots(block, c, q, t.q_stride, 0, kFirst, first);
+  dots(block, c, q, 0, kFirst, first);
   FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-    const RowBlock& row = row_blocks[r * t.row_blocks_stride];
+    const RowBlock& row = row_blocks[r];
     const int32_t sum = Form::kHalves ? row.half_sums[0] : row.half_sums[0] + row.half_sums[1];
     FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      sums[r][v] = scaled(exact<Form>(first[r][v], sum), block, c + v * kWidth);
+      sums[r][v] = scaled(exact<Form>(first[r][v], sum), load(block.scale + c + v * kWidth));
     }
   }
   if constexpr (Form::kHalves) {
     Dot<Form::kValues> second[R][2];
-    dots(block, c, q, t.q_stride, kFirst, kGroups, second);
+    dots(block, c, q, kFirst, kGroups, second);
     FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-      const int32_t sum = row_blocks[r * t.row_blocks_stride].half_sums[1];
+      const int32_t sum = row_blocks[r].half_sums[1];
       FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-        const Ints dots = exact<Form>(second[r][v], sum);
-        sums[r][v] = add_second_half(sums[r][v], dots, block, c + v * kWidth);
+        const Ints part = exact<Form>(second[r][v], sum);
+        sums[r][v] = add_second_half(sums[r][v], part, load(block.extra + c + v * kWidth));
       }
     }
   }
   FLIPFAST_UNROLL for (int r = 0; r < R; ++r) {
-    const RowBlock& row = row_blocks[r * t.row_blocks_stride];
+    const RowBlock& row = row_blocks[r];
     FLIPFAST_UNROLL for (int v = 0; v < 2; ++v) {
-      const int at = c + v * kWidth;
-      acc[r][v] = add_scaled<Form::kMin>(acc[r][v], sums[r][v], row, block, at);
+      const Vec extra = load(block.extra + c + v * kWidth);
+      acc[r][v] = add_scaled<Form::kMin>(acc[r][v], sums[r][v], row, extra);
     }
   }
 }
@@ -165,10 +164,10 @@ void run_panels(const QuantArgs& args, int panel_begin, int panel_end, int row_b
         QuantTile t;
         t.blocks = unpacked;
         t.n_blocks = n_blocks;
-        t.q = args.q + row * args.q_stride + begin * kQuantBlock;
-        t.q_stride = args.q_stride;
-        t.row_blocks = args.row_blocks + static_cast<ptrdiff_t>(row) * blocks + begin;
-        t.row_blocks_stride = blocks;
+        const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * args.rows + row;
+        t.q = args.q + first * kQuantBlock;
+        t.row_blocks = args.row_blocks + first;
+        t.rows = args.rows;
         t.outputs = outputs(args, panel, row, begin == 0);
         run_quant_tile<Form>(rows, t, typename Count<kQuantRows>::Type{});
       }

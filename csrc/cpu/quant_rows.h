@@ -85,10 +85,9 @@ void quantize(const QuantArgs& args, int begin, int end) {
   const int blocks = args.k / kQuantBlock;
   for (int row = begin; row < end; ++row) {
     const float* const x = args.x + row * args.x_stride;
-    int8_t* const q = args.q + row * args.q_stride;
-    RowBlock* const out = args.row_blocks + static_cast<ptrdiff_t>(row) * blocks;
     for (int i = 0; i < blocks; ++i) {
-      out[i] = quantize_block(x + i * kQuantBlock, q + i * kQuantBlock);
+      const ptrdiff_t to = static_cast<ptrdiff_t>(i) * args.rows + row;
+      args.row_blocks[to] = quantize_block(x + i * kQuantBlock, args.q + to * kQuantBlock);
     }
   }
 }

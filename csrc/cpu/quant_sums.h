@@ -10,20 +10,19 @@
 namespace flipfast::cpu::FLIPFAST_LEVEL {
 namespace {
 
-// Of columns c to c + kWidth. Dot products are less than 2**24 in size: float32 has them exactly.
-FLIPFAST_INLINE Vec scaled(Ints dots, const Unpacked& block, int c) {
-  return __builtin_convertvector(dots, Vec) * load(block.scale + c);
+// Dot products are less than 2**24 in size: float32 has them exactly.
+FLIPFAST_INLINE Vec scaled(Ints dots, Vec scale) {
+  return __builtin_convertvector(dots, Vec) * scale;
 }
 
-FLIPFAST_INLINE Vec add_second_half(Vec sums, Ints dots, const Unpacked& block, int c) {
-  return fused(__builtin_convertvector(dots, Vec), load(block.extra + c), sums);
+FLIPFAST_INLINE Vec add_second_half(Vec sums, Ints dots, Vec extra) {
+  return fused(__builtin_convertvector(dots, Vec), extra, sums);
 }
 
 template <bool kMin>
-FLIPFAST_INLINE Vec add_scaled(Vec acc, Vec sums, const RowBlock& row, const Unpacked& block,
-                               int c) {
+FLIPFAST_INLINE Vec add_scaled(Vec acc, Vec sums, const RowBlock& row, Vec extra) {
   const Vec with_block = fused(sums, splat(row.scale), acc);
-  return kMin ? fused(load(block.extra + c), splat(row.sum), with_block) : with_block;
+  return kMin ? fused(extra, splat(row.sum), with_block) : with_block;
 }
 
 // A panel's part of the rows of y.

@@ -44,15 +44,31 @@ FLIPFAST_INLINE Vec widen_halves(const uint16_t* p) {
 }
 
 FLIPFAST_INLINE Vec widen_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+#else
   FewBytes v;
   __builtin_memcpy(&v, p, sizeof(v));
   return __builtin_convertvector(__builtin_convertvector(v, Ints), Vec);
+#endif
 }
 
 FLIPFAST_INLINE Vec widen_bytes(const int8_t* p) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+#else
   FewSigned v;
   __builtin_memcpy(&v, p, sizeof(v));
   return __builtin_convertvector(__builtin_convertvector(v, Ints), Vec);
+#endif
 }
 
 // Calls body(c) for the first column of each vector of a panel.

@@ -27,10 +27,6 @@ void for_each(size_t n, size_t work, const Task& task) {
   }
 }
 
-// Bytes from one quantised row to the next: an odd number of cache lines, so that rows do not all
-// fall into the same lines of the cache.
-ptrdiff_t padded_bytes(int k) { return static_cast<ptrdiff_t>(divide_up(k, 64) | 1) * 64; }
-
 std::string span(int first_row, int n_rows) {
   return std::to_string(first_row) + " to " + std::to_string(first_row + n_rows - 1);
 }
@@ -118,10 +114,9 @@ void QuantizedLinear::forward_rows(QuantArgs args) const {
   const size_t rows = static_cast<size_t>(args.rows);
   const size_t row_blocks = rows * static_cast<size_t>(n_in_ / kQuantBlock);
   args.k = n_in_;
-  args.q_stride = padded_bytes(n_in_);
   args.bias = static_cast<const float*>(bias_.get());
   args.n = n_out_;
-  const size_t q_bytes = (rows + kMatrixRows - 1) * static_cast<size_t>(args.q_stride);
+  const size_t q_bytes = rows * static_cast<size_t>(n_in_) + (kMatrixRows - 1) * kQuantBlock;
   char* const room =
       static_cast<char*>(scratch(Room::kCall, q_bytes + row_blocks * sizeof(RowBlock)));
   args.q = reinterpret_cast<int8_t*>(room);
