@@ -1,8 +1,8 @@
 // Rows of numbers to bytes: each block of 32 with a scale of its own.
 //
 // scale = max |x| / 127 and q = x * (127 / max |x|), ties to even, in -127 to 127. A block below
-// 2**-120, whose factor would overflow, is 0. One with an infinity or a NaN has NaN for a scale,
-// and zeros, so that its row's results are NaN and no other row's.
+// 2**-119, whose scale would be no normal number, is 0. One with an infinity or a NaN has NaN for a
+// scale, and zeros, so that its row's results are NaN and no other row's.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -47,7 +47,7 @@ FLIPFAST_INLINE void narrow(int8_t* out, Ints v) {
 }
 
 FLIPFAST_INLINE RowBlock quantize_block(const float* x, int8_t* q) {
-  constexpr int32_t kInfinity = 0x7f800000, kLeast = 0x03800000;  // as float32: 2**-120
+  constexpr int32_t kInfinity = 0x7f800000, kLeast = 0x04000000;  // as float32: 2**-119
   Vec values[kBlockVectors];
   Ints sizes = {};  // the bits of |x|, which are in the order of the numbers, NaN last
   FLIPFAST_UNROLL for (int i = 0; i < kBlockVectors; ++i) {

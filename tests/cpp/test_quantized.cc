@@ -123,7 +123,7 @@ std::vector<double> quantized(const float* x, int n) {
   for (int begin = 0; begin < n; begin += kBlock) {
     float most = 0;
     for (int k = 0; k < kBlock; ++k) most = std::max(most, std::fabs(x[begin + k]));
-    if (most < 0x1p-120f) continue;
+    if (most < 0x1p-119f) continue;
     for (int k = 0; k < kBlock; ++k) {
       const float q = std::nearbyint(x[begin + k] * (127.0f / most));
       out[begin + k] = static_cast<double>(q) * (most / 127.0f);
