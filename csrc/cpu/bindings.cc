@@ -11,6 +11,7 @@
 #include "cpu/levels.h"
 #include "cpu/linear.h"
 #include "cpu/pool.h"
+#include "cpu/quantized.h"
 #include "cpu/row_calls.h"
 
 namespace py = pybind11;
@@ -56,12 +57,24 @@ Storage storage_named(const std::string& name) {
 
 Storage storage_of(bool bfloat16) { return bfloat16 ? Storage::kBfloat16 : Storage::kFloat32; }
 
-std::unique_ptr<PackedLinear> make_linear(int n_out, int n_in, const std::string& storage,
-                                          const std::string& compute, bool has_bias) {
+void check_rows(const char* what, int first_row, int n_rows, int n_out) {
+  if (first_row < 0 || n_rows < 0 || first_row > n_out - n_rows) {
+    throw std::out_of_range("rows " + std::to_string(first_row) + " and " +
+                            std::to_string(n_rows - 1) + " more are not within the " + what +
+                            std::to_string(n_out));
+  }
+}
+
+void check_shape(int n_out, int n_in) {
   if (n_out < 1 || n_in < 1) {
     throw std::invalid_argument("a weight of shape (" + std::to_string(n_out) + ", " +
                                 std::to_string(n_in) + ") has nothing to multiply");
   }
+}
+
+std::unique_ptr<PackedLinear> make_linear(int n_out, int n_in, const std::string& storage,
+                                          const std::string& compute, bool has_bias) {
+  check_shape(n_out, n_in);
   const Storage stored = storage_named(storage);
   const Compute computed =
       storage_named(compute) == Storage::kFloat32 ? Compute::kFloat32 : Compute::kBfloat16;
@@ -73,25 +86,19 @@ std::unique_ptr<PackedLinear> make_linear(int n_out, int n_in, const std::string
 
 void load_rows(PackedLinear& linear, Address rows, const std::string& dtype, ptrdiff_t stride,
                int first_row, int n_rows) {
-  if (first_row < 0 || n_rows < 0 || first_row > linear.n_out() - n_rows) {
-    throw std::out_of_range("rows " + std::to_string(first_row) + " and " +
-                            std::to_string(n_rows - 1) + " more are not within the weight's " +
-                            std::to_string(linear.n_out()));
-  }
+  check_rows("weight's ", first_row, n_rows, linear.n_out());
   linear.load_rows(at<void>(rows), storage_named(dtype), stride, first_row, n_rows);
 }
 
-void load_bias(PackedLinear& linear, Address bias, int first_row, int n_rows) {
+template <class Product>
+void load_bias(Product& linear, Address bias, int first_row, int n_rows) {
   if (!linear.has_bias()) throw std::invalid_argument("this product was made without a bias");
-  if (first_row < 0 || n_rows < 0 || first_row > linear.n_out() - n_rows) {
-    throw std::out_of_range("rows " + std::to_string(first_row) + " and " +
-                            std::to_string(n_rows - 1) + " more are not within the bias of " +
-                            std::to_string(linear.n_out()));
-  }
+  check_rows("bias of ", first_row, n_rows, linear.n_out());
   linear.load_bias(at<float>(bias), first_row, n_rows);
 }
 
-void forward(const PackedLinear& linear, Address x, ptrdiff_t x_stride, size_t n_rows, Address y,
+template <class Product>
+void forward(const Product& linear, Address x, ptrdiff_t x_stride, size_t n_rows, Address y,
              ptrdiff_t y_stride) {
   linear.forward(at<float>(x), x_stride, n_rows, at<float>(y), y_stride);
 }
@@ -104,6 +111,38 @@ void check_range(const char* what, const int64_t* values, int n, int64_t limit) 
                                   " is not within 0 to " + std::to_string(limit - 1));
     }
   }
+}
+
+std::unique_ptr<QuantizedLinear> make_quantized(int n_out, int n_in, bool has_bias) {
+  check_shape(n_out, n_in);
+  return std::make_unique<QuantizedLinear>(n_out, n_in, has_bias);
+}
+
+py::dict quantized_kinds() {
+  py::dict kinds;
+  for (const Format& f : formats()) kinds[f.name] = py::make_tuple(f.numbers, f.bytes);
+  return kinds;
+}
+
+const Format& format_named(const std::string& name) {
+  std::string names;
+  for (const Format& f : formats()) {
+    if (name == f.name) return f;
+    names += (names.empty() ? "" : ", ") + std::string(f.name);
+  }
+  throw std::invalid_argument("no product with weights of kind " + name + ", only " + names);
+}
+
+void load_blocks(QuantizedLinear& linear, const std::string& kind, Address rows,
+                 ptrdiff_t row_bytes, int first_row, int n_rows) {
+  check_rows("weight's ", first_row, n_rows, linear.n_out());
+  linear.load_rows(at<uint8_t>(rows), row_bytes, format_named(kind), first_row, n_rows);
+}
+
+void quantized_rows(const QuantizedLinear& linear, Address ids, int n, float scale, Address out,
+                    ptrdiff_t out_stride) {
+  check_range("row", at<int64_t>(ids), n, linear.n_out());
+  linear.embed(at<int64_t>(ids), n, scale, at<float>(out), out_stride);
 }
 
 void rms_norm(Address x, ptrdiff_t x_stride, Address residual, ptrdiff_t residual_stride,
@@ -233,9 +272,19 @@ PYBIND11_MODULE(_cpu, m) {
                                                                             : "bfloat16";
                              })
       .def("load_rows", &load_rows, Unlocked())
-      .def("load_bias", &load_bias, Unlocked())
+      .def("load_bias", &load_bias<PackedLinear>, Unlocked())
       .def("widen", &PackedLinear::widen, Unlocked())
-      .def("forward", &forward, Unlocked());
+      .def("forward", &forward<PackedLinear>, Unlocked());
+
+  m.def("quantized_kinds", &quantized_kinds, "Numbers and bytes of a block, by the kind's name.");
+  py::class_<QuantizedLinear>(m, "QuantizedLinear", "y = x @ weight.T + bias; blocks of GGUF's.")
+      .def(py::init(&make_quantized), py::arg("n_out"), py::arg("n_in"),
+           py::arg("has_bias") = false)
+      .def_property_readonly("nbytes", &QuantizedLinear::nbytes)
+      .def("load_rows", &load_blocks, Unlocked())
+      .def("load_bias", &load_bias<QuantizedLinear>, Unlocked())
+      .def("forward", &forward<QuantizedLinear>, Unlocked())
+      .def("embed", &quantized_rows, Unlocked());
 
   m.def("rms_norm", &rms_norm, Unlocked());
   m.def("add", &add, Unlocked());

@@ -44,6 +44,39 @@ struct ProductKernel {
   void (*run)(const ProductArgs&, int panel_begin, int panel_end, int block_begin, int block_end);
 };
 
+// Kinds of quantised weights, by the names that GGUF gives them; quant_panels.h has the layouts.
+enum class Kind { kQ4_0, kQ4_1, kQ8_0, kQ4_K, kQ6_K };
+
+constexpr int kQuantBlock = 32;  // numbers of a row that share a scale
+
+// Of a row's numbers x in a block, q = x / scale rounded to bytes: what else a product needs.
+struct RowBlock {
+  float scale;
+  float sum;  // scale times the sum of q
+  int32_t half_sums[2];
+};
+
+// y = x @ weight.T + bias with weights of one kind, x quantised block by block.
+struct QuantArgs {
+  const float* x;  // (rows, k)
+  ptrdiff_t x_stride;
+  int rows;
+  int k;                 // of whole blocks
+  int8_t* q;             // (k / 32, rows, 32), and room for 15 more rows, which matrix tiles read
+  RowBlock* row_blocks;  // (k / 32, rows)
+  Kind kind;
+  const void* weight;
+  const float* bias;  // readable up to the last panel's end, or null
+  int n;
+  float* y;  // (rows, n)
+  ptrdiff_t y_stride;
+};
+
+struct QuantKernel {
+  void (*quantize)(const QuantArgs&, int row_begin, int row_end);  // x to q and row_blocks
+  void (*run)(const QuantArgs&, int panel_begin, int panel_end, int row_begin, int row_end);
+};
+
 // Attention of one sequence's queries, all of one KV head, over the pages of its KV cache.
 //
 // float32 pages: keys [depth][32 tokens], values [32 tokens][depth]. bfloat16 pages hold words like
@@ -167,6 +200,7 @@ struct Kernels {
   ProductKernel product[2];  // by Compute
   AttendKernel attend[2];    // by Storage of the cache
   RowKernels rows;
+  QuantKernel quant;
 };
 
 }  // namespace flipfast::cpu

@@ -36,23 +36,38 @@ unsigned saved_states() {
 }
 
 bool has_avx2() {
-  const bool fma = all(cpuid(1, 0).ecx, 1u << 12);
-  return fma && all(cpuid(7, 0).ebx, 1u << 5) && all(saved_states(), 0x6);
+  constexpr unsigned kFma = 1u << 12, kF16c = 1u << 29;
+  return all(cpuid(1, 0).ecx, kFma | kF16c) && all(cpuid(7, 0).ebx, 1u << 5) &&
+         all(saved_states(), 0x6);
 }
 
 bool has_avx512() {
   constexpr unsigned kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;
   return has_avx2() && all(cpuid(7, 0).ebx, kF | kDq | kBw | kVl) && all(saved_states(), 0xe6);
 }
+
+bool has_vnni() { return has_avx512() && all(cpuid(7, 0).ecx, 1u << 11); }
 #endif
 
 #if defined(FLIPFAST_HAVE_AMX)
 // Linux requires processes to request permission for the tile registers.
 bool has_amx() {
-  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
+  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24, kInt8 = 1u << 25;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return has_avx512() && all(cpuid(7, 0).edx, kBfloat16 | kTiles) && all(saved_states(), 0x60000) &&
+  return has_vnni() && all(cpuid(7, 0).edx, kBfloat16 | kTiles | kInt8) &&
+         all(saved_states(), 0x60000) &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
+#if defined(FLIPFAST_HAVE_X86)
+const Kernels& vnni_table() {
+  static const Kernels table = {"avx512_vnni",
+                                {avx512::kTable.product[0], avx512::kTable.product[1]},
+                                {avx512::kTable.attend[0], avx512::kTable.attend[1]},
+                                avx512::kTable.rows,
+                                vnni::kQuantized};
+  return table;
 }
 #endif
 
@@ -61,13 +76,14 @@ const Kernels& amx_table() {
   static const Kernels table = {"amx",
                                 {avx512::kTable.product[0], amx::kProduct},
                                 {avx512::kTable.attend[0], amx::kAttend},
-                                avx512::kTable.rows};
+                                avx512::kTable.rows,
+                                amx::kQuantized};
   return table;
 }
 #endif
 
 struct Found {
-  const Kernels* list[5] = {};
+  const Kernels* list[6] = {};
 
   Found() {
     const Kernels** next = list;
@@ -75,6 +91,7 @@ struct Found {
     if (has_amx()) *next++ = &amx_table();
 #endif
 #if defined(FLIPFAST_HAVE_X86)
+    if (has_vnni()) *next++ = &vnni_table();
     if (has_avx512()) *next++ = &avx512::kTable;
     if (has_avx2()) *next++ = &avx2::kTable;
 #endif

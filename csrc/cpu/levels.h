@@ -5,11 +5,16 @@
 
 namespace flipfast::cpu {
 
-// AMX is used for bfloat16 tiles alone; everything else is AVX-512.
+// AMX is used for tiles of bfloat16 and of bytes, VNNI for quantised weights; everything else is
+// AVX-512.
 namespace amx {
 extern const ProductKernel kProduct;
 extern const AttendKernel kAttend;
+extern const QuantKernel kQuantized;
 }  // namespace amx
+namespace vnni {
+extern const QuantKernel kQuantized;
+}
 namespace avx512 {
 extern const Kernels kTable;
 }

@@ -1,14 +1,8 @@
 #include "cpu/linear.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "cpu/bfloat16.h"
 #include "cpu/levels.h"
@@ -19,20 +13,6 @@ namespace {
 
 constexpr int kRowsATask = 336;            // a task's packed rows stay in the L2 cache
 constexpr size_t kWorthThreads = 1 << 15;  // least work (elements, products) for multithreading
-
-Memory zeros(size_t bytes) {
-  constexpr size_t kHugePage = size_t{1} << 21;
-  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
-  const size_t whole = (bytes + alignment - 1) / alignment * alignment;
-  Memory memory(std::aligned_alloc(alignment, whole));
-  if (memory == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-  // Fewer TLB misses when a weight is streamed; only advice.
-  if (alignment == kHugePage) madvise(memory.get(), whole, MADV_HUGEPAGE);
-#endif
-  std::memset(memory.get(), 0, whole);
-  return memory;
-}
 
 void put(float* panel, int k, int column, float value) { panel[k * kPanel + column] = value; }
 void put(uint16_t* panel, int k, int column, uint16_t value) {
@@ -75,8 +55,6 @@ void load_panels(const From* rows, ptrdiff_t stride, int first, int n_rows, int 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
-
-void Free::operator()(void* p) const { std::free(p); }
 
 PackedLinear::PackedLinear(int n_out, int n_in, Storage storage, Compute compute, bool has_bias)
     : kernels_(current()), n_out_(n_out), n_in_(n_in), storage_(storage), compute_(compute) {

@@ -3,16 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "cpu/kernels.h"
+#include "cpu/memory.h"
 
 namespace flipfast::cpu {
-
-struct Free {
-  void operator()(void* p) const;
-};
-using Memory = std::unique_ptr<void, Free>;
 
 class PackedLinear {
  public:

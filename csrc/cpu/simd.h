@@ -103,6 +103,30 @@ FLIPFAST_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
+// a * b + c, rounded once on every CPU.
+FLIPFAST_INLINE Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__FMA__) || defined(FLIPFAST_NEON)
+  return fma(a, b, c);
+#else
+  // float64 holds the product exactly. A sum rounded to odd there is rounded to float32 as the
+  // exact sum would be (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008).
+  Vec result;
+  for (int i = 0; i < kWidth; ++i) {
+    const double product = static_cast<double>(a[i]) * b[i];
+    double sum = product + c[i];
+    const double part = sum - product;
+    const double error = (product - (sum - part)) + (c[i] - part);
+    int64_t word;
+    __builtin_memcpy(&word, &sum, sizeof(word));
+    const bool inexact = error > 0 || error < 0;  // infinities have a NaN here
+    if (inexact && word % 2 == 0) word += (error > 0) == (sum > 0) ? 1 : -1;
+    __builtin_memcpy(&sum, &word, sizeof(sum));
+    result[i] = static_cast<float>(sum);
+  }
+  return result;
+#endif
+}
+
 // The larger one; b where either is NaN, as on x86.
 FLIPFAST_INLINE Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)

@@ -16,10 +16,11 @@ constexpr int kStep = 32;  // k per tile
 constexpr ptrdiff_t kTileBytes = kTileRows * 64;
 constexpr ptrdiff_t kStepBytes = 2 * kTileBytes;  // one step of a block's packed rows
 
-// Configures the thread's tile registers for the lifetime of this object.
+// Configures the thread's tile registers for the lifetime of this object: 0 to 3 for sums, 4 and 5
+// for rows of k_bytes, 6 and 7 for what they are multiplied with.
 class Tiles {
  public:
-  Tiles() {
+  explicit Tiles(int k_bytes = 64) {
     struct {
       uint8_t palette, start_row, unused[14];
       uint16_t row_bytes[16];
@@ -28,8 +29,8 @@ class Tiles {
     static_assert(sizeof(config) == 64, "the processor reads 64 bytes");
     config.palette = 1;
     for (int i = 0; i < 8; ++i) {
-      config.row_bytes[i] = 64;
-      config.rows[i] = kTileRows;
+      config.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? k_bytes : 64);
+      config.rows[i] = static_cast<uint8_t>(i < 6 ? kTileRows : k_bytes / 4);
     }
     _tile_loadconfig(&config);
   }

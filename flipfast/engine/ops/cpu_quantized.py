@@ -1,0 +1,140 @@
+"""Matrix products on the CPU with quantised weights, in the blocks that GGUF files have."""
+
+from __future__ import annotations
+
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+
+import flipfast._cpu as _cpu
+from flipfast.engine.ops.base import Linear
+from flipfast.engine.ops.cpu_tensors import address_of, n_rows, require_rows
+
+# Numbers and bytes of a block, by GGUF's name of the kind.
+KINDS = _cpu.quantized_kinds()
+
+# What rows of floats may be quantised to: the kinds for which gguf has a rule of its own.
+FLOAT_KINDS = ("Q8_0", "Q4_0", "Q4_1")
+
+
+class QuantizedCpuLinear(Linear):
+    """A product of quantised weights with rows quantised to bytes, 32 numbers at a time.
+
+    The sums of a block are exact, and those over the blocks float32 in their order: a row has the
+    same bits in every batch and, unlike those of `CpuLinear`, with every instruction set. A row
+    with an infinity or a NaN gives NaN.
+
+    Args:
+        n_out, n_in: shape of the weight; n_in is a multiple of 32.
+        bias: whether there is one.
+        kind: what rows of floats are quantised to, of `FLOAT_KINDS`.
+
+    Raises:
+        ValueError: another n_in or kind.
+    """
+
+    def __init__(self, n_out: int, n_in: int, *, bias: bool, kind: str = "Q8_0") -> None:
+        if kind not in FLOAT_KINDS:
+            raise ValueError(
+                f"floats can be quantised to {', '.join(FLOAT_KINDS)}, not to {kind!r}"
+            )
+        self.n_out = n_out
+        self.n_in = n_in
+        self._kind = kind
+        self._packed = _cpu.QuantizedLinear(n_out, n_in, bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight loaded so far and of the bias, including padding."""
+        return self._packed.nbytes
+
+    @torch.no_grad()
+    def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
+        """Quantise weight, (n, n_in), any float dtype, any device, as rows from first_row on.
+
+        The blocks are those of `gguf.quants.quantize`.
+
+        Raises:
+            ValueError: another shape, not a float dtype, or a number that is not finite; or as for
+                `load_blocks`.
+            IndexError: rows outside the weight.
+        """
+        if weight.ndim != 2 or weight.shape[1] != self.n_in or not weight.is_floating_point():
+            raise ValueError(
+                f"rows must be (n, {self.n_in}) of a float dtype, not {tuple(weight.shape)} "
+                f"{weight.dtype}"
+            )
+        weight = weight.cpu().float()
+        broken = weight[~weight.isfinite()]
+        if len(broken):
+            raise ValueError(f"a weight of {broken[0].item()} cannot be quantised")
+        blocks = quantize(weight.contiguous().numpy(), GGMLQuantizationType[self._kind])
+        self.load_blocks(torch.from_numpy(blocks), self._kind, first_row)
+
+    def load_blocks(self, blocks: torch.Tensor, kind: str, first_row: int) -> None:
+        """Set the rows from first_row on to blocks as a GGUF file has them.
+
+        Rows of several kinds may lie side by side. Those of one call share panels of 32 outputs, so
+        that a weight is best loaded in few calls; loading over rows needs the same ones again.
+
+        Args:
+            blocks: (n, bytes of a row) uint8.
+            kind: GGUF's name of the blocks, of `KINDS`.
+            first_row: of the weight.
+
+        Raises:
+            ValueError: another shape or kind, an n_in that is not of whole blocks, or rows that
+                overlap others loaded before.
+            IndexError: rows outside the weight.
+        """
+        numbers, size = KINDS.get(kind, (1, 0))
+        if blocks.dtype is not torch.uint8 or blocks.ndim != 2 or not blocks.is_cpu:
+            raise ValueError(
+                f"blocks must be (n, bytes of a row) uint8 on the CPU, not {tuple(blocks.shape)} "
+                f"{blocks.dtype} on {blocks.device}"
+            )
+        if kind in KINDS and blocks.shape[1] * numbers != self.n_in * size:
+            raise ValueError(
+                f"a row of {self.n_in} numbers as {kind} has {self.n_in / numbers * size:g} bytes, "
+                f"not {blocks.shape[1]}"
+            )
+        blocks = blocks.contiguous()
+        self._packed.load_rows(
+            kind, blocks.data_ptr(), blocks.stride(0), first_row, blocks.shape[0]
+        )
+
+    @torch.no_grad()
+    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
+        """Set the bias of the rows from first_row on to bias, (n,), any float dtype, any device.
+
+        Raises:
+            ValueError: another shape, not a float dtype, or a product without a bias.
+            IndexError: rows outside the bias.
+        """
+        if bias.ndim != 1 or not bias.is_floating_point():
+            raise ValueError(
+                f"a bias must be (n,) of a float dtype, not {tuple(bias.shape)} {bias.dtype}"
+            )
+        bias = bias.cpu().float().contiguous()
+        self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
+
+    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+        n = n_rows("x", x, self.n_in)
+        require_rows("out", out, self.n_out, n)
+        self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))
+        return out
+
+    def embed(self, ids: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
+        """Write rows `ids`, (n,) int64, of the weight, times scale, to `out` and return it.
+
+        The rows are those of `gguf.quants.dequantize`, bit for bit.
+
+        Raises:
+            ValueError: another shape, or a row that the weight does not have.
+        """
+        n = ids.shape[0]
+        address = address_of("ids", ids, n, torch.int64)
+        require_rows("out", out, self.n_in, n)
+        self._packed.embed(address, n, scale, out.data_ptr(), out.stride(0))
+        return out
