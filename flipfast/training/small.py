@@ -30,12 +30,12 @@ from flipfast.training.own_pairs import SOURCE as OWN
 
 MAX_RESPONSE_TOKENS = 128
 # Shares of what is drawn. Real requests to an assistant are what a user will score.
-# There are few of them, and they are soon learnt by heart: the model's own are as many again.
+# There are few of them, and they are soon learnt by heart: the model's own add variety.
 _SOURCES = {
-    "alpaca_eval": 0.35,
-    OWN: 0.35,
-    "gpteacher_roleplay": 0.15,
-    "gpteacher_codegen": 0.08,
+    "alpaca_eval": 0.4,
+    OWN: 0.25,
+    "gpteacher_roleplay": 0.18,
+    "gpteacher_codegen": 0.1,
     "gsm8k": 0.07,
 }
 # The share of responses of which only the first sentence is shown: users score short ones, too.
@@ -45,7 +45,7 @@ _MAX_TARGET_TOKENS = 96
 _TOKENS, _WIDTHS, _POOL = 4096, (128, 192, 288), 512
 _RANK, _ALPHA = 16, 32
 _LR, _WARMUP_STEPS = 5e-4, 30
-_DECAY = 0.25  # the share of the steps over which the learning rate falls to zero
+_DECAY = 0.5  # the share of the steps over which the learning rate falls to zero
 _SAVE_EVERY_S, _LOG_EVERY = 600, 10
 
 
@@ -72,7 +72,7 @@ class Recipe:
         out: the adapter folder to write; a run that was interrupted goes on from there.
         pairs: gzipped JSON lines with `instruction`, `response` and `source`, one of _SOURCES.
         held_out: see `held_out_instructions`.
-        steps: of about 4,096 tokens each. The learning rate is constant until the last quarter, so
+        steps: of about 4,096 tokens each. The learning rate is constant until half of them are taken, so
             that a run can be given more steps before it gets there.
         seed: of the adapter, the samples and their order.
     """
