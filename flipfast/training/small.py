@@ -72,7 +72,7 @@ class Recipe:
         out: the adapter folder to write; a run that was interrupted goes on from there.
         pairs: gzipped JSON lines with `instruction`, `response` and `source`, one of _SOURCES.
         held_out: see `held_out_instructions`.
-        steps: of about 4,096 tokens each. The learning rate is constant until half of them are taken, so
+        steps: of about 4,096 tokens each. The learning rate is constant until half are taken, so
             that a run can be given more steps before it gets there.
         seed: of the adapter, the samples and their order.
     """
@@ -301,9 +301,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = vars(parser.parse_args())
-    files = {name: tuple(arguments.pop(name)) for name in ("pairs", "held_out")}
-    train(Recipe(**arguments, **files))
+    arguments = parser.parse_args()
+    arguments.pairs, arguments.held_out = tuple(arguments.pairs), tuple(arguments.held_out)
+    train(Recipe(**vars(arguments)))
 
 
 if __name__ == "__main__":
