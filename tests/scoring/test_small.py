@@ -56,14 +56,6 @@ def test_commands_that_show_something_do_without_the_base(
     assert main(["explain", "Name a river.", "The Ebro flows to the sea."]) == 0
 
 
-@pytest.mark.slow
-def test_a_river(capsys: Any) -> None:
-    smollm2()  # or a skip
-    assert main(["explain", "Name a river.", "The Ebro flows to the sea."]) == 0
-    _, _, inferred = capsys.readouterr().out.partition("inferred instruction")
-    assert "river" in inferred.lower()
-
-
 PAIRS = {
     "Name three rivers in Spain.": "Three rivers in Spain are the Ebro, the Tagus and the "
     "Guadalquivir. The Ebro flows to the Mediterranean Sea, the other two to the Atlantic.",
