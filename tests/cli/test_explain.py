@@ -31,6 +31,11 @@ def scripted(make_tokenizer, monkeypatch):  # noqa: F811
     monkeypatch.setattr("flipfast.cli.explain.FlipReward", build)
 
 
+@pytest.fixture(autouse=True)
+def embedded(monkeypatch):
+    monkeypatch.setattr("flipfast.cli.explain.best_at_hand", lambda: "embedded")
+
+
 def test_marks_and_figures_without_a_model(no_model, capsys, tmp_path):
     page = tmp_path / "page.html"
     assert main(["explain", TRUE, "--inferred", INFERRED, "--html", str(page)]) == 0
