@@ -27,7 +27,7 @@ PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_gro
 WIN_RATES = ROOT / "bench" / "alpaca_eval_win_rates.json"
 BASE = "SmolLM2-135M-Instruct"
 
-# Nearly all verdicts that a model of this size writes come within 64 tokens.
+# Judges of this size write no verdict, however long they go on; styles repeat themselves.
 _STYLES = [f"flip:style={style},max_new_tokens=128" for style in ("standalone", "conversation")]
 _RATERS = ["flip:style=direct", *_STYLES, "likelihood", "p_true"]
 _RATERS += [f"{judge}:max_new_tokens=64" for judge in ("pointwise", "pairwise", "listwise")]
@@ -84,21 +84,22 @@ def items(groups: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> It
         rates: win rates of models by name; responses of others are not used.
 
     Yields:
-        Two rows a group: in the subset "relevance", the best response against the one to another
-        group's instruction that is closest to it in length; in "strength", the best response
-        against that of the model with the lowest win rate.
+        Two rows for each group with two such models: in the subset "relevance", the best response
+        against the one to another group's instruction that is closest to it in length; in
+        "strength", the best response against that of the model with the lowest win rate.
     """
     ranked = []
     for group in groups:
         pairs = zip(group["models"], group["responses"], strict=True)
         known = sorted((rates[model], text) for model, text in pairs if model in rates)
-        ranked.append([text for _, text in known])
-    for number, (group, texts) in enumerate(zip(groups, ranked, strict=True)):
+        if len(known) > 1:
+            ranked.append((group["instruction"], [text for _, text in known]))
+    for number, (instruction, texts) in enumerate(ranked):
         best, worst = texts[-1], texts[0]
-        others = [text for i, group in enumerate(ranked) if i != number for text in group]
+        others = [text for i, (_, more) in enumerate(ranked) if i != number for text in more]
         closest = min(others, key=lambda text: (abs(len(text) - len(best)), text))
         for subset, rejected in (("relevance", closest), ("strength", worst)):
-            row = {"prompt": group["instruction"], "chosen": best, "rejected": rejected}
+            row = {"prompt": instruction, "chosen": best, "rejected": rejected}
             yield {"id": f"{subset}-{number}", "subset": subset, **row}
 
 

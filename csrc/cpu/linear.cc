@@ -6,13 +6,10 @@
 
 #include "cpu/bfloat16.h"
 #include "cpu/levels.h"
-#include "cpu/pool.h"
+#include "cpu/row_parts.h"
 
 namespace flipfast::cpu {
 namespace {
-
-constexpr int kRowsATask = 336;            // a task's packed rows stay in the L2 cache
-constexpr size_t kWorthThreads = 1 << 15;  // least work (elements, products) for multithreading
 
 void put(float* panel, int k, int column, float value) { panel[k * kPanel + column] = value; }
 void put(uint16_t* panel, int k, int column, uint16_t value) {
@@ -51,8 +48,6 @@ void load_panels(const From* rows, ptrdiff_t stride, int first, int n_rows, int 
                weight + static_cast<ptrdiff_t>(panel) * k_padded * kPanel);
   });
 }
-
-int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
 
@@ -119,19 +114,8 @@ void PackedLinear::widen() {
 
 void PackedLinear::forward(const float* x, ptrdiff_t x_stride, size_t n_rows, float* y,
                            ptrdiff_t y_stride) const {
-  // Panels alone give a few threads enough to share; many threads also need several row parts.
-  const size_t at_once = static_cast<size_t>(kRowsATask * std::max(1, threads() / 4));
-  const size_t parts = (n_rows + at_once - 1) / at_once;
-  for (size_t part = 0; part < parts; ++part) {
-    const size_t begin = n_rows * part / parts;
-    ProductArgs args = {};
-    args.x = x + static_cast<ptrdiff_t>(begin) * x_stride;
-    args.x_stride = x_stride;
-    args.rows = static_cast<int>(n_rows * (part + 1) / parts - begin);
-    args.y = y + static_cast<ptrdiff_t>(begin) * y_stride;
-    args.y_stride = y_stride;
-    forward_rows(args);
-  }
+  in_row_parts<ProductArgs>(x, x_stride, n_rows, y, y_stride,
+                            [this](const ProductArgs& args) { forward_rows(args); });
 }
 
 void PackedLinear::forward_rows(ProductArgs args) const {
@@ -146,31 +130,22 @@ void PackedLinear::forward_rows(ProductArgs args) const {
 
   const int blocks = kernel.blocks(args.rows);
   const size_t numbers = static_cast<size_t>(args.rows) * static_cast<size_t>(n_in_);
-  const auto pack = [&](size_t block) { kernel.pack(args, static_cast<int>(block)); };
-  if (numbers < kWorthThreads) {
-    for (int block = 0; block < blocks; ++block) pack(static_cast<size_t>(block));
-  } else {
-    parallel_for(static_cast<size_t>(blocks), pack);
-  }
+  for_each(static_cast<size_t>(blocks), numbers,
+           [&](size_t block) { kernel.pack(args, static_cast<int>(block)); });
 
   // Four panels per task: with few rows as many as are read side by side, with many rows as many as
   // can be reused from the cache.
   const int row_parts = divide_up(args.rows, kRowsATask);
   const int panels_a_task = std::min(4, divide_up(panels(), threads()));
   const int strips = divide_up(panels(), panels_a_task);
-  const auto run = [&](size_t task) {
+  const size_t tasks = static_cast<size_t>(strips) * static_cast<size_t>(row_parts);
+  for_each(tasks, numbers * static_cast<size_t>(n_out_), [&](size_t task) {
     const int strip = static_cast<int>(task) % strips;
     const int part = static_cast<int>(task) / strips;
     const int begin = strip * panels_a_task;
     kernel.run(args, begin, std::min(begin + panels_a_task, panels()), blocks * part / row_parts,
                blocks * (part + 1) / row_parts);
-  };
-  const size_t tasks = static_cast<size_t>(strips) * static_cast<size_t>(row_parts);
-  if (numbers * static_cast<size_t>(n_out_) < kWorthThreads) {
-    for (size_t task = 0; task < tasks; ++task) run(task);
-  } else {
-    parallel_for(tasks, run);
-  }
+  });
 }
 
 }  // namespace flipfast::cpu

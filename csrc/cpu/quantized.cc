@@ -6,26 +6,12 @@
 #include <string>
 
 #include "cpu/levels.h"
-#include "cpu/pool.h"
+#include "cpu/row_parts.h"
 
 namespace flipfast::cpu {
 namespace {
 
-constexpr int kRowsATask = 336;            // a task's quantised rows stay in the L2 cache
-constexpr int kMatrixRows = 16;            // rows that matrix tiles read at a time
-constexpr size_t kWorthThreads = 1 << 15;  // least work (elements, products) for multithreading
-
-int divide_up(int a, int b) { return (a + b - 1) / b; }
-
-// Runs task(i) for every i below n, on several threads if that is worth while.
-template <class Task>
-void for_each(size_t n, size_t work, const Task& task) {
-  if (work < kWorthThreads) {
-    for (size_t i = 0; i < n; ++i) task(i);
-  } else {
-    parallel_for(n, task);
-  }
-}
+constexpr int kMatrixRows = 16;  // rows that matrix tiles read at a time
 
 std::string span(int first_row, int n_rows) {
   return std::to_string(first_row) + " to " + std::to_string(first_row + n_rows - 1);
@@ -95,19 +81,8 @@ void QuantizedLinear::load_bias(const float* bias, int first_row, int n_rows) {
 
 void QuantizedLinear::forward(const float* x, ptrdiff_t x_stride, size_t n_rows, float* y,
                               ptrdiff_t y_stride) const {
-  // Panels alone give a few threads enough to share; many threads also need several row parts.
-  const size_t at_once = static_cast<size_t>(kRowsATask * std::max(1, threads() / 4));
-  const size_t parts = (n_rows + at_once - 1) / at_once;
-  for (size_t part = 0; part < parts; ++part) {
-    const size_t begin = n_rows * part / parts;
-    QuantArgs args = {};
-    args.x = x + static_cast<ptrdiff_t>(begin) * x_stride;
-    args.x_stride = x_stride;
-    args.rows = static_cast<int>(n_rows * (part + 1) / parts - begin);
-    args.y = y + static_cast<ptrdiff_t>(begin) * y_stride;
-    args.y_stride = y_stride;
-    forward_rows(args);
-  }
+  in_row_parts<QuantArgs>(x, x_stride, n_rows, y, y_stride,
+                          [this](const QuantArgs& args) { forward_rows(args); });
 }
 
 void QuantizedLinear::forward_rows(QuantArgs args) const {

@@ -140,6 +140,8 @@ def _of_the_best(
         if inside.any():
             is_best = rewards[inside] == rewards[inside].max()
             means.append(rates[inside][is_best].mean())
+    if not means:
+        raise FlipfastError("the file of win rates has none of the models that wrote the responses")
     return float(np.mean(means))
 
 

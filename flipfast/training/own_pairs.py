@@ -12,16 +12,8 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from flipfast.engine.engine import Engine
-from flipfast.engine.loading import load_engine
-from flipfast.engine.models.checkpoint import read_model
-from flipfast.engine.models.gguf.reader import open_gguf
-from flipfast.engine.models.gguf.tokenizer import read_gguf_end_ids, read_gguf_tokenizer
-from flipfast.engine.options import EngineOptions
-from flipfast.engine.sampling import SamplingParams
-from flipfast.engine.sequence import Sequence
+from flipfast.backends import InversionRequest, SamplingParams, load_inverter
 
 SOURCE = "own"
 _BATCH = 128
@@ -35,20 +27,14 @@ class Author:
     """Writes pairs.
 
     Args:
-        base: a GGUF file of an instruct model.
+        base: an instruct model, a GGUF file or a folder.
         seed: of all samples.
     """
 
     def __init__(self, base: Path, seed: int) -> None:
-        file = open_gguf(base)
-        self._tokenizer: Any = read_gguf_tokenizer(file)
-        ends = read_gguf_end_ids(file)
-        self._engine: Engine = load_engine(
-            *read_model(str(base)), EngineOptions(), end_ids=ends
-        ).engine
+        self._inverter = load_inverter("native", str(base))
         self._seed = seed
-        start, end = self._chat(_MARK).split(_MARK)
-        self._start, self._between = start, end
+        self._start, self._between = self._chat(_MARK).split(_MARK)
 
     def write(self, n: int) -> Iterator[dict[str, str]]:
         """Yield n pairs; outputs that do not end as instructions are dropped."""
@@ -67,27 +53,22 @@ class Author:
 
     def _run(self, prompts: list[str], sampling: SamplingParams) -> list[tuple[str, bool]]:
         """Return the output for each prompt, and whether it came to an end."""
-        encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in prompts]
-        sequences = [Sequence(ids, sampling, seed=self._seed + i) for i, ids in enumerate(encoded)]
+        encoded = [self._inverter.tokenizer.encode(p, add_special_tokens=False) for p in prompts]
+        requests = [InversionRequest(ids, self._seed + i) for i, ids in enumerate(encoded)]
         self._seed += len(prompts)
-        self._engine.generate(sequences)
-        texts = [self._tokenizer.decode(s.output_ids, skip_special_tokens=True) for s in sequences]
-        ended = [sequence.finish_reason == "stop" for sequence in sequences]
-        return list(zip(map(str.strip, texts), ended, strict=True))
+        outputs = self._inverter.generate(requests, sampling)
+        return [((out.text or "").strip(), out.finish_reason == "stop") for out in outputs]
 
     def _chat(self, text: str) -> str:
         messages = [{"role": "user", "content": text}]
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        )
+        apply = self._inverter.tokenizer.apply_chat_template
+        return str(apply(messages, tokenize=False, add_generation_prompt=True))
 
 
 def main() -> None:
     """Read the command line and write the pairs."""
     parser = argparse.ArgumentParser(prog="python -m flipfast.training.own_pairs")
-    parser.add_argument("--base", type=Path, required=True, help="the GGUF file")
+    parser.add_argument("--base", type=Path, required=True, help="a GGUF file or a folder")
     parser.add_argument("--out", type=Path, required=True, help="gzipped JSON lines to write")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)

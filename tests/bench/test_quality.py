@@ -29,7 +29,8 @@ def groups() -> list[dict[str, Any]]:
 
 
 def test_pairs_of_real_responses(tmp_path: Path) -> None:
-    rows = list(quality.items(groups(), RATES))
+    unranked = {"instruction": "Do 5", "models": ["weak", "new"], "responses": ["a", "b"]}
+    rows = list(quality.items([*groups(), unranked], RATES))
     assert [row["subset"] for row in rows] == ["relevance", "strength"] * 4
     for i in range(4):
         near, weak = rows[2 * i : 2 * i + 2]

@@ -1,10 +1,9 @@
 // Products of float32 and bfloat16 weights at every level of instructions, against float64.
-#include <limits>
 
 #include "check.h"
 #include "cpu/linear.h"
 #include "cpu/pool.h"
-#include "numbers.h"
+#include "products.h"
 
 namespace flipfast::test {
 namespace {
@@ -14,7 +13,6 @@ using cpu::PackedLinear;
 using cpu::Storage;
 
 constexpr int kMostRows = 70;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct Shape {
   int n_out, n_in;
@@ -34,23 +32,6 @@ constexpr Kind kKinds[] = {
     {Storage::kBfloat16, Compute::kFloat32, "bfloat16 weights"},
     {Storage::kBfloat16, Compute::kBfloat16, "bfloat16"},
 };
-
-// Rows of n_out + 1 numbers, the last of which nothing may write to.
-std::vector<float> run(const PackedLinear& linear, const float* x, int rows) {
-  const size_t stride = static_cast<size_t>(linear.n_out()) + 1;
-  std::vector<float> y(rows * stride, kNan);
-  linear.forward(x, linear.n_in(), rows, y.data(), stride);
-  for (int r = 0; r < rows; ++r) CHECK(std::isnan(y[(r + 1) * stride - 1]));
-  return y;
-}
-
-bool same_rows(const std::vector<float>& y, const float* expected, int rows, int n_out) {
-  for (int r = 0; r < rows; ++r) {
-    const size_t start = static_cast<size_t>(r) * (n_out + 1);
-    if (!same_bits(&y[start], expected + start, n_out)) return false;
-  }
-  return true;
-}
 
 void check_values(const Shape& shape, const std::vector<float>& x, const std::vector<float>& weight,
                   const std::vector<float>& bias, const std::vector<float>& y) {

@@ -5,7 +5,7 @@
 #include "check.h"
 #include "cpu/pool.h"
 #include "cpu/quantized.h"
-#include "numbers.h"
+#include "products.h"
 
 namespace flipfast::test {
 namespace {
@@ -81,23 +81,6 @@ QuantizedLinear load(const Shape& shape, const Format& format, const std::vector
   linear.load_rows(bytes.data(), row_bytes, format, 0, shape.n_out);
   linear.load_bias(bias.data(), 0, shape.n_out);
   return linear;
-}
-
-// Rows of n_out + 1 numbers, the last of which nothing may write to.
-std::vector<float> run(const QuantizedLinear& linear, const float* x, int rows) {
-  const size_t stride = static_cast<size_t>(linear.n_out()) + 1;
-  std::vector<float> y(rows * stride, kNan);
-  linear.forward(x, linear.n_in(), rows, y.data(), stride);
-  for (int r = 0; r < rows; ++r) CHECK(std::isnan(y[(r + 1) * stride - 1]));
-  return y;
-}
-
-bool same_rows(const std::vector<float>& y, const float* expected, int rows, int n_out) {
-  for (int r = 0; r < rows; ++r) {
-    const size_t start = static_cast<size_t>(r) * (n_out + 1);
-    if (!same_bits(&y[start], expected + start, n_out)) return false;
-  }
-  return true;
 }
 
 std::vector<float> alone(const QuantizedLinear& linear, const std::vector<float>& x) {

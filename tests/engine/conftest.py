@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+import flipfast._cpu as _cpu
 from flipfast.engine.ops.cpu_linear import CpuLinear
 from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.step_costs import Prices, StepCosts
+
+
+@pytest.fixture(params=_cpu.isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each level of instructions that this CPU has."""
+    before = _cpu.isa()
+    _cpu.set_isa(request.param)
+    yield str(request.param)
+    _cpu.set_isa(before)
 
 
 @pytest.fixture(params=[False, True], ids=["in step", "overlapped"])

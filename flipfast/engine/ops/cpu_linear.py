@@ -11,7 +11,50 @@ from flipfast.engine.ops.cpu_tensors import n_rows, require_rows
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
-class CpuLinear(Linear):
+class PackedCpuLinear(Linear):
+    """What products with a packed weight share.
+
+    Args:
+        n_out, n_in: shape of the weight.
+        packed: the weight and the bias in C++.
+    """
+
+    def __init__(
+        self, n_out: int, n_in: int, packed: _cpu.PackedLinear | _cpu.QuantizedLinear
+    ) -> None:
+        self.n_out = n_out
+        self.n_in = n_in
+        self._packed = packed
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight loaded so far and of the bias, including padding."""
+        return self._packed.nbytes
+
+    @torch.no_grad()
+    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
+        """Set the bias of the rows from first_row on to bias, (n,), any float dtype, any device.
+
+        Raises:
+            ValueError: another shape, not a float dtype, or a product without a bias.
+            IndexError: rows outside the bias.
+        """
+        if bias.ndim != 1 or not bias.is_floating_point():
+            raise ValueError(
+                f"a bias must be (n,) of a float dtype, not {tuple(bias.shape)} {bias.dtype}"
+            )
+        bias = bias.cpu().float().contiguous()
+        self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
+
+    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+        n = n_rows("x", x, self.n_in)
+        require_rows("out", out, self.n_out, n)
+        self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))
+        return out
+
+
+class CpuLinear(PackedCpuLinear):
     """A product with the weight packed in panels of 32 outputs.
 
     Args:
@@ -24,15 +67,10 @@ class CpuLinear(Linear):
     def __init__(
         self, n_out: int, n_in: int, *, bias: bool, storage: torch.dtype, compute: torch.dtype
     ) -> None:
-        self.n_out = n_out
-        self.n_in = n_in
         self._exact = compute is torch.float32
-        self._packed = _cpu.PackedLinear(n_out, n_in, DTYPES[storage], DTYPES[compute], bias)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of weight and bias, including padding."""
-        return self._packed.nbytes
+        self._packed: _cpu.PackedLinear
+        packed = _cpu.PackedLinear(n_out, n_in, DTYPES[storage], DTYPES[compute], bias)
+        super().__init__(n_out, n_in, packed)
 
     @torch.no_grad()
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
@@ -64,28 +102,6 @@ class CpuLinear(Linear):
             first_row,
             weight.shape[0],
         )
-
-    @torch.no_grad()
-    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
-        """Set the bias of the rows from first_row on to bias, (n,), any float dtype, any device.
-
-        Raises:
-            ValueError: another shape, not a float dtype, or a product without a bias.
-            IndexError: rows outside the bias.
-        """
-        if bias.ndim != 1 or not bias.is_floating_point():
-            raise ValueError(
-                f"a bias must be (n,) of a float dtype, not {tuple(bias.shape)} {bias.dtype}"
-            )
-        bias = bias.cpu().float().contiguous()
-        self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
-
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
-        n = n_rows("x", x, self.n_in)
-        require_rows("out", out, self.n_out, n)
-        self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))
-        return out
 
 
 def _fits_bfloat16(weight: torch.Tensor) -> bool:

@@ -7,8 +7,8 @@ from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
 import flipfast._cpu as _cpu
-from flipfast.engine.ops.base import Linear
-from flipfast.engine.ops.cpu_tensors import address_of, n_rows, require_rows
+from flipfast.engine.ops.cpu_linear import PackedCpuLinear
+from flipfast.engine.ops.cpu_tensors import address_of, require_rows
 
 # Numbers and bytes of a block, by GGUF's name of the kind.
 KINDS = _cpu.quantized_kinds()
@@ -17,7 +17,7 @@ KINDS = _cpu.quantized_kinds()
 FLOAT_KINDS = ("Q8_0", "Q4_0", "Q4_1")
 
 
-class QuantizedCpuLinear(Linear):
+class QuantizedCpuLinear(PackedCpuLinear):
     """A product of quantised weights with rows quantised to bytes, 32 numbers at a time.
 
     The sums of a block are exact, and those over the blocks float32 in their order: a row has the
@@ -38,15 +38,9 @@ class QuantizedCpuLinear(Linear):
             raise ValueError(
                 f"floats can be quantised to {', '.join(FLOAT_KINDS)}, not to {kind!r}"
             )
-        self.n_out = n_out
-        self.n_in = n_in
         self._kind = kind
-        self._packed = _cpu.QuantizedLinear(n_out, n_in, bias)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weight loaded so far and of the bias, including padding."""
-        return self._packed.nbytes
+        self._packed: _cpu.QuantizedLinear
+        super().__init__(n_out, n_in, _cpu.QuantizedLinear(n_out, n_in, bias))
 
     @torch.no_grad()
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
@@ -102,28 +96,6 @@ class QuantizedCpuLinear(Linear):
         self._packed.load_rows(
             kind, blocks.data_ptr(), blocks.stride(0), first_row, blocks.shape[0]
         )
-
-    @torch.no_grad()
-    def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
-        """Set the bias of the rows from first_row on to bias, (n,), any float dtype, any device.
-
-        Raises:
-            ValueError: another shape, not a float dtype, or a product without a bias.
-            IndexError: rows outside the bias.
-        """
-        if bias.ndim != 1 or not bias.is_floating_point():
-            raise ValueError(
-                f"a bias must be (n,) of a float dtype, not {tuple(bias.shape)} {bias.dtype}"
-            )
-        bias = bias.cpu().float().contiguous()
-        self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
-
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
-        n = n_rows("x", x, self.n_in)
-        require_rows("out", out, self.n_out, n)
-        self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))
-        return out
 
     def embed(self, ids: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
         """Write rows `ids`, (n,) int64, of the weight, times scale, to `out` and return it.

@@ -12,18 +12,11 @@ from flipfast.engine.ops.base import RopeTable
 from flipfast.engine.ops.cpu import CpuOps, best_weight_dtype, instruction_set
 from flipfast.engine.ops.cpu_linear import CpuLinear
 from flipfast.errors import ConfigError
+from tests.engine.ops.products import numbers, run
 
 F32, BF16 = torch.float32, torch.bfloat16
 SHAPES = [(1, 1), (5, 3), (17, 33), (33, 31), (32, 64), (96, 300), (131, 257), (200, 1030)]
 ROWS = [0, 1, 2, 3, 7, 13, 15, 29, 130]
-
-
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
 
 
 @pytest.fixture
@@ -33,22 +26,12 @@ def ops():
     _cpu.set_threads(torch.get_num_threads())
 
 
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def product(weight, bias=None, storage=F32, compute=F32):
     linear = CpuLinear(*weight.shape, bias=bias is not None, storage=storage, compute=compute)
     linear.load_rows(weight, 0)
     if bias is not None:
         linear.load_bias(bias, 0)
     return linear
-
-
-def run(linear, x):
-    out = torch.full((len(x), linear.n_out), float("nan"))
-    assert linear(x, out) is out
-    return out
 
 
 def assert_close(result, expected, x, weight, terms):

@@ -9,18 +9,11 @@ from gguf import GGMLQuantizationType
 import flipfast._cpu as _cpu
 from flipfast.engine.ops.cpu import CpuOps
 from flipfast.engine.ops.cpu_quantized import KINDS, QuantizedCpuLinear
+from tests.engine.ops.products import numbers, run
 
 SHAPES = [(1, 256), (33, 512), (100, 768), (64, 2048)]
 ROWS = [0, 1, 2, 5, 7, 13, 17, 40]
 SCALES = {"Q4_0": (0,), "Q4_1": (0, 2), "Q8_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
-
-
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +21,6 @@ def threads():
     CpuOps(torch.float32, threads=2)
     yield
     _cpu.set_threads(torch.get_num_threads())
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def random_blocks(kind, n_out, n_in, seed=0):
@@ -56,12 +45,6 @@ def product(blocks, kind, n_in, bias=None):
     if bias is not None:
         linear.load_bias(bias, 0)
     return linear
-
-
-def run(linear, x):
-    out = torch.full((len(x), linear.n_out), float("nan"))
-    assert linear(x, out) is out
-    return out
 
 
 def quantized_rows(x):
