@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
 
-import numpy as np
 import torch
 
 import flipfast._cpu as _cpu
@@ -18,7 +18,6 @@ from flipfast.errors import ConfigError
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _LARGEST_HEAD = 512
-_LINE = 64  # bytes of a cache line
 _NO_WINDOW = 2**31 - 1
 
 
@@ -187,11 +186,11 @@ def _vector(name: str, x: torch.Tensor, n: int, dtype: torch.dtype) -> int:
 
 
 def _zeros(*shape: int) -> torch.Tensor:
-    """Float32 zeros, aligned; the system gives memory as it is written to.
+    """Float32 zeros from the system itself, which gives memory as it is written to.
 
-    torch.zeros would write to all of it, and so take seconds and all of the memory at once.
+    torch.zeros would write to all of it, and so take seconds and all of the memory at once; so
+    would calloc where it finds room in what has been freed.
     """
     n = math.prod(shape)
-    memory = np.zeros(n + _LINE // 4, np.float32)
-    first = -memory.ctypes.data % _LINE // 4
-    return torch.from_numpy(memory[first : first + n]).view(shape)
+    memory = mmap.mmap(-1, 4 * n, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=torch.float32, count=n).view(shape)
