@@ -118,7 +118,7 @@ def test_greedy_outputs_are_those_of_transformers(model: Path) -> None:
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
         model.parent, gguf_file=model.name, dtype=torch.float32
     )
-    inverter = load_inverter("native", str(model), dtype="float32")
+    inverter = load_inverter("native", str(model), dtype="float32", weights="float")
     prompts = ["The capital of France is", "A poem about rivers.\n\n1.", "def fib(n):\n    if n"]
     requests = [InversionRequest(tuple(inverter.tokenizer.encode(p)), seed=0) for p in prompts]
     outputs = inverter.generate(requests, SamplingParams(max_new_tokens=16))
