@@ -87,6 +87,7 @@ def load(
     if isinstance(checkpoint, GgufCheckpoint):
         tokenizer: PreTrainedTokenizerBase = read_gguf_tokenizer(checkpoint.file)
         ends, repetition_penalty = read_gguf_end_ids(checkpoint.file), 1.0
+        checkpoint = GgufCheckpoint(checkpoint.file.without_lists())
     else:
         folder = fetch(model, revision, TOKENIZER_FILES)
         generation = read_generation_config(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ class GgufFile:
     path: Path
     fields: dict[str, Any]
     tensors: tuple[GgufTensor, ...]
+
+    def without_lists(self) -> GgufFile:
+        """The same without what is long: the lists that only the tokenizer is made from."""
+        kept = {name: value for name, value in self.fields.items() if not isinstance(value, list)}
+        return replace(self, fields=kept)
 
     def field(self, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """A field of the metadata.
