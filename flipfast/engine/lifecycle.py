@@ -42,6 +42,7 @@ class LoadedModel:
         self._why_not: str | None = None  # why it cannot be used now
         self._asleep = self._dropped = False
         self._as_on_disk = True  # whether the weights are the checkpoint's
+        _empty_cache()  # of what reading them took
 
     @property
     def token_device(self) -> torch.device | None:
@@ -166,6 +167,7 @@ class LoadedModel:
     def _load(self, tensors: Iterable[tuple[str, torch.Tensor | Blocks]], name: str) -> None:
         self._why_not = f"the weights of {name} came in only in part: update them again"
         self._live().decoder.load(tensors, name)
+        _empty_cache()
 
 
 def _empty_cache() -> None:
