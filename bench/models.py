@@ -56,6 +56,11 @@ class RandomCheckpoint:
     shapes: dict[str, torch.Size]  # of the tensors, by their names
     device: str
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """None: these are floats."""
+        return {}
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and tensors, the same ones every time."""
         torch.manual_seed(0)

@@ -56,6 +56,9 @@ class FlipConfig:
         thinking: leave the model's thinking on, if its chat template has a switch for it.
         device: "cpu", "cuda", "cuda:1"; None picks CUDA if available.
         dtype: "float32", "bfloat16" or "float16"; None picks the fastest on the device.
+        weights: what the native engine multiplies with on a CPU: "float" for floats of the dtype,
+            "int8" or "int4" for blocks of 32 numbers of 8 or 4 bits, to which it quantises the
+            weights at load. None takes a GGUF file's own types, and floats for other models.
         batch_size: rows run together; None picks what suits the device.
         deterministic: make the native engine's rewards bitwise independent of the batch; False
             may be faster.
@@ -119,6 +122,7 @@ class FlipConfig:
     thinking: bool = False
     device: str | None = None
     dtype: str | None = None
+    weights: str | None = None
     batch_size: int | None = None
     deterministic: bool = True
     attention: str | None = None

@@ -103,7 +103,10 @@ def _load(
     takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values())
     unknown = [name for name in options if name not in parameters and not takes_any]
     if unknown:
-        raise ConfigError(f"the {backend} backend has no option {unknown[0]!r}: leave it out")
+        raise ConfigError(
+            f"the {backend} backend has no option {unknown[0]!r}, here "
+            f"{options[unknown[0]]!r}: leave it out"
+        )
     known = {name: value for name, value in native.items() if name in parameters}
     inverter: Inverter = module.load(model, **options, **known)
     return inverter

@@ -44,6 +44,7 @@ def load(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    weights: str | None = None,
     batch_size: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -60,6 +61,7 @@ def load(
         device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes the
             fastest on the device.
+        weights: "float", "int8" or "int4"; see EngineOptions.
         batch_size: maximum number of sequences running at a time.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.
@@ -74,6 +76,7 @@ def load(
     options = EngineOptions(
         device=device,
         dtype=dtype,
+        weights=weights,
         deterministic=deterministic,
         attention=attention,
         memory=memory,
@@ -84,6 +87,7 @@ def load(
     if isinstance(checkpoint, GgufCheckpoint):
         tokenizer: PreTrainedTokenizerBase = read_gguf_tokenizer(checkpoint.file)
         ends, repetition_penalty = read_gguf_end_ids(checkpoint.file), 1.0
+        checkpoint = GgufCheckpoint(checkpoint.file.without_lists())
     else:
         folder = fetch(model, revision, TOKENIZER_FILES)
         generation = read_generation_config(folder)

@@ -60,6 +60,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     option("thinking", "let the model think before it answers", action="store_true")
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
+    option(
+        "weights",
+        "native engine on a CPU: floats, or quantised at load; default: as a GGUF file has them",
+        choices=("float", "int8", "int4"),
+    )
     option("batch-size", "maximum rows that run together", type=int)
     option("backend", "native, transformers, vllm or a server's address; default: native if it can")
     option(

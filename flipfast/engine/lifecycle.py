@@ -19,6 +19,7 @@ from flipfast.engine.models.lora import (
     is_adapter_state,
     read_adapter,
 )
+from flipfast.engine.ops.blocks import Blocks
 from flipfast.errors import FlipfastError
 
 
@@ -109,8 +110,9 @@ class LoadedModel:
         if self._asleep:
             self.require_usable()
         checkpoint, as_on_disk = self._checkpoint, True
+        tensors: Iterable[tuple[str, torch.Tensor | Blocks]]
         if isinstance(source, Mapping) and not is_adapter_state(source):
-            tensors, name = iter(source.items()), "the new state dict"
+            tensors, name = source.items(), "the new state dict"
             as_on_disk = False
         else:
             if isinstance(source, Mapping):
@@ -162,7 +164,7 @@ class LoadedModel:
         assert self._runner is not None
         return self._runner
 
-    def _load(self, tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
+    def _load(self, tensors: Iterable[tuple[str, torch.Tensor | Blocks]], name: str) -> None:
         self._why_not = f"the weights of {name} came in only in part: update them again"
         self._live().decoder.load(tensors, name)
         _empty_cache()

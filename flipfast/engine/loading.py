@@ -59,6 +59,7 @@ def load_engine(
             max_tokens=max_tokens,
             max_logit_rows=max_seqs,
             source_dtype=checkpoint.dtype,
+            kinds=checkpoint.kinds,
         )
         decoder.load(checkpoint.tensors(), checkpoint.source)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -104,7 +105,12 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
         from flipfast.engine.ops.cpu_plain import PlainProductOps
 
         kind = CpuOps if options.deterministic else PlainProductOps
-        return kind(dtype or best_weight_dtype())
+        return kind(dtype or best_weight_dtype(), weights=options.weights)
+    if options.weights in ("int8", "int4"):
+        raise ConfigError(
+            f"weights={options.weights!r} is for the CPU, not for {device}: set device='cpu', or "
+            "leave weights at None"
+        )
     dtype = dtype or torch.bfloat16
     try:
         from flipfast.engine.ops.triton_ops import TritonOps

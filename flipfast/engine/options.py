@@ -11,6 +11,7 @@ from flipfast.errors import ConfigError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_SEQS = {"cpu": 32, "cuda": 256}
 _MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
+WEIGHTS = ("float", "int8", "int4")
 MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
 
 
@@ -22,6 +23,10 @@ class EngineOptions:
         device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16". None takes bfloat16 on
             CUDA and on CPUs with matrix units for it (AMX), else float32.
+        weights: "float" multiplies with floats of the dtype, also where a GGUF file has blocks;
+            "int8" and "int4", on the CPU, with blocks of 32 numbers of 8 or 4 bits (GGUF's Q8_0 and
+            Q4_0), to which all weights are quantised. None takes the types of a GGUF file on the
+            CPU, and floats for anything else.
         deterministic: whether the bits of a result depend on its own request alone.
         attention: name of an attention backend.
         memory: what the engine may allocate besides the weights: bytes, or at most 1.0 for a
@@ -38,6 +43,7 @@ class EngineOptions:
 
     device: str | None = None
     dtype: str | None = None
+    weights: str | None = None
     deterministic: bool = True
     attention: str | None = None
     memory: float | None = None
@@ -52,6 +58,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
+        if self.weights is not None and self.weights not in WEIGHTS:
+            raise ConfigError(f"unknown weights {self.weights!r}; use one of: {', '.join(WEIGHTS)}")
         if self.memory is not None and not self.memory > 0:
             raise ConfigError(f"memory must be above 0, not {self.memory}")
 

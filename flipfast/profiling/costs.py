@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
-from flipfast.engine.ops.base import Linear, RopeTable
+from flipfast.engine.ops.base import Linear, RopeTable, Table
 from flipfast.profiling.recorder import Cost, LazyCost
 
 Formula = Callable[..., LazyCost]
@@ -63,8 +63,9 @@ def write(
     return Cost(key.nbytes + value.nbytes + slot_mapping.nbytes + stored, 0)
 
 
-def _embed(_: Any, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor) -> Cost:
-    rows = out.numel() * table.element_size()
+def _embed(_: Any, ids: torch.Tensor, table: Table, scale: float, out: torch.Tensor) -> Cost:
+    n_rows = table.n_out if isinstance(table, Linear) else len(table)
+    rows = table.nbytes / n_rows * len(ids)
     return Cost(ids.nbytes + rows + out.nbytes, out.numel() if scale != 1.0 else 0)
 
 

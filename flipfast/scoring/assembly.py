@@ -230,7 +230,11 @@ def loading_options(config: FlipConfig) -> dict[str, Any]:
 
     Rewards can share an inverter if their configurations agree in the model and in these options.
     """
-    own = {"tokenizer": config.tokenizer, "adapter": _adapter(config)}  # of some backends alone
+    own = {  # of some backends alone
+        "tokenizer": config.tokenizer,
+        "adapter": _adapter(config),
+        "weights": config.weights,
+    }
     return {
         **{name: value for name, value in own.items() if value is not None},
         "backend": config.backend,

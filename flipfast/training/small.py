@@ -24,6 +24,7 @@ from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.spec import read_gguf_config
 from flipfast.engine.models.gguf.tokenizer import read_gguf_tokenizer
+from flipfast.engine.ops.blocks import widened
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
 from flipfast.training.own_pairs import SOURCE as OWN
@@ -261,7 +262,8 @@ def _base_model(file: Any, tokenizer: Any) -> Any:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    weights = {f"model.{name}": w.float() for name, w in GgufCheckpoint(file).tensors()}
+    tensors = GgufCheckpoint(file).tensors()
+    weights = {f"model.{name}": widened(tensor).float() for name, tensor in tensors}
     lacking, unknown = model.load_state_dict(weights, strict=False)
     assert (lacking, unknown) == (["lm_head.weight"], []), (lacking, unknown)
     model.tie_weights()

@@ -10,6 +10,7 @@ import torch
 
 import flipfast._cpu as _cpu
 from flipfast.engine.ops.cpu_linear import CpuLinear
+from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
 from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.step_costs import Prices, StepCosts
 
@@ -53,5 +54,5 @@ def batch_dependent_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return product
 
-    for kind in (CpuLinear, TorchLinear):
+    for kind in (CpuLinear, QuantizedCpuLinear, TorchLinear):
         monkeypatch.setattr(kind, "__call__", plant(kind.__call__))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import transformers
 
 from flipfast.engine.sampling import SamplingParams
+from tests.engine.models.gguf_files import write_gguf
 from tests.engine.toy_models import SMALL, load, prompts, run, save_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,13 +48,40 @@ def sleep_and_wake(folder: Path) -> None:
     assert own_bytes() - before < 0.1 * awake
 
 
+def load_a_file(path: Path) -> None:
+    """As above."""
+    load(path).close()
+    before, size = own_bytes(), path.stat().st_size
+    most = 1.15 * size + 2**24  # buffers and tables take the rest, whatever the model
+    model = load(path)
+    assert own_bytes() - before < most
+    for _ in range(2):
+        model.sleep(drop_weights=True)
+        assert own_bytes() - before < 0.1 * size
+        model.wake()
+        assert own_bytes() - before < most
+    model.close()
+
+
+@pytest.mark.slow
+def test_quantised_weights_take_what_their_file_takes(tmp_path: Path) -> None:
+    shape = {**SHAPE, "vocab_size": 32768, "hidden_size": 1024, "num_hidden_layers": 1}
+    folder = save_random_model(tmp_path / "floats", "Qwen3Config", **shape)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    write_gguf(tmp_path / "model.gguf", model, "Q4_0")
+    alone("load_a_file", tmp_path / "model.gguf")
+
+
 @pytest.mark.slow
 def test_a_process_has_its_memory_back_while_an_engine_without_weights_sleeps(
     tmp_path: Path,
 ) -> None:
-    # A process of its own: what other tests have freed would be taken first, and not be counted.
-    folder = save_random_model(tmp_path, "Qwen3Config", **SHAPE)
-    code = f"from {__name__} import *; sleep_and_wake(Path({str(folder)!r}))"
+    alone("sleep_and_wake", save_random_model(tmp_path, "Qwen3Config", **SHAPE))
+
+
+def alone(function: str, path: Path) -> None:
+    """Call it in a process of its own: what other tests have freed would be taken, uncounted."""
+    code = f"from {__name__} import *; {function}(Path({str(path)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )

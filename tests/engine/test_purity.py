@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.ops.cpu_quantized import KINDS
 from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, MissingDependencyError
+from tests.engine.models.gguf_files import write_gguf
 from tests.engine.toy_models import WIDE, load, prompts, run, save_random_model
 
 LENGTHS = [1, 2, 31, 32, 33, 64, 65, 90, 97, 130, 7, 160, 128, 3, 50, 200]
@@ -24,9 +27,27 @@ SAMPLED = SamplingParams(max_new_tokens=6, temperature=1.0, top_p=0.95)
 Results = list[tuple[list[int], Any, bytes]]
 
 
+# Blocks of every kind that has a kernel.
+MIXED = {"attn_k.": "Q8_0", "attn_v": "Q6_K", "attn_output": "Q4_0", "ffn_up": "Q4_1"}
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("wide"), "Qwen3Config", **WIDE)
+
+
+@pytest.fixture(scope="module")
+def folder(place: dict[str, Any], floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model, in floats or in blocks, as `place` says."""
+    if place["weights"] == "float":
+        return floats
+    return in_blocks(floats, tmp_path_factory.mktemp("blocks") / "mixed.gguf", "Q4_K", MIXED)
+
+
+def in_blocks(floats: Path, path: Path, kind: str, kinds: dict[str, str]) -> Path:
+    model = transformers.AutoModelForCausalLM.from_pretrained(floats)
+    write_gguf(path, model, kind, kinds=kinds)
+    return path
 
 
 @pytest.fixture(
@@ -34,16 +55,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params=[
         ("cpu", "float32"),
         ("cpu", "bfloat16"),
+        ("cpu", "blocks"),
         pytest.param(("cuda", "float32"), marks=pytest.mark.gpu),
         pytest.param(("cuda", "bfloat16"), marks=pytest.mark.gpu),
         pytest.param(("cuda", "float16"), marks=pytest.mark.gpu),
     ],
     ids="-".join,
 )
-def place(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Device and dtype, as options of the engine."""
-    device, dtype = request.param
-    return {"device": device, "dtype": dtype}
+def place(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Where the model runs and in what numbers, as options of the engine."""
+    device, numbers = request.param
+    if numbers == "blocks":
+        return {"device": device, "dtype": "float32", "weights": None}
+    return {"device": device, "dtype": numbers, "weights": "float"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +82,7 @@ def params(request: pytest.FixtureRequest) -> SamplingParams:
 
 @pytest.fixture(scope="module")
 def alone(
-    folder: Path, place: dict[str, str], prompt_ids: list[list[int]], params: SamplingParams
+    folder: Path, place: dict[str, Any], prompt_ids: list[list[int]], params: SamplingParams
 ) -> Results:
     """Every request by itself, in one piece, with nothing in the cache."""
     model = load(folder, **place, prefix_cache=False, max_seqs=1)
@@ -86,7 +110,7 @@ def differing(
 )
 def test_bits_do_not_depend_on_the_company(
     folder: Path,
-    place: dict[str, str],
+    place: dict[str, Any],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
@@ -100,7 +124,7 @@ def test_bits_do_not_depend_on_the_company(
 
 def test_bits_do_not_depend_on_what_went_before(
     folder: Path,
-    place: dict[str, str],
+    place: dict[str, Any],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
@@ -113,7 +137,7 @@ def test_bits_do_not_depend_on_what_went_before(
 
 def test_bits_survive_preemption(
     folder: Path,
-    place: dict[str, str],
+    place: dict[str, Any],
     prompt_ids: list[list[int]],
     params: SamplingParams,
     alone: Results,
@@ -132,7 +156,7 @@ SAMPLES = [ids for ids in prompts([20, 47, 64], WIDE["vocab_size"], stem=40) for
 
 
 @pytest.fixture(scope="module")
-def samples_alone(folder: Path, place: dict[str, str]) -> Results:
+def samples_alone(folder: Path, place: dict[str, Any]) -> Results:
     model = load(folder, **place, prefix_cache=False, max_seqs=1)
     return [run(model, [ids], SAMPLED, seeds=[seed])[0] for seed, ids in enumerate(SAMPLES)]
 
@@ -144,7 +168,7 @@ def samples_alone(folder: Path, place: dict[str, str]) -> Results:
 )
 def test_bits_of_a_sample_do_not_depend_on_its_leader(
     folder: Path,
-    place: dict[str, str],
+    place: dict[str, Any],
     samples_alone: Results,
     options: dict[str, Any],
     share_sent_back: float,
@@ -172,37 +196,47 @@ def test_bits_of_a_sample_do_not_depend_on_its_leader(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bits_do_not_depend_on_the_threads(
-    folder: Path, prompt_ids: list[list[int]], dtype: str
+    floats: Path, prompt_ids: list[list[int]], dtype: str
 ) -> None:
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         try:
-            results.append(run(load(folder, dtype=dtype), prompt_ids, GREEDY))
+            results.append(run(load(floats, dtype=dtype), prompt_ids, GREEDY))
         finally:
             torch.set_num_threads(before)
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_do_not_depend_on_the_company_with_any_blocks(
+    floats: Path, prompt_ids: list[list[int]], kind: str, tmp_path: Path
+) -> None:
+    path = in_blocks(floats, tmp_path / "model.gguf", kind, {})
+    model = load(path, prefix_cache=False, max_seqs=1)
+    alone = [run(model, [ids], GREEDY)[0] for ids in prompt_ids]
+    assert differing(load(path, max_tokens=300), alone, prompt_ids, GREEDY) == []
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("attention", ["flash_attn", "torch_varlen"])
 def test_bits_do_not_depend_on_the_company_with_other_attention(
-    folder: Path, prompt_ids: list[list[int]], attention: str
+    floats: Path, prompt_ids: list[list[int]], attention: str
 ) -> None:
     place = {"device": "cuda", "dtype": "bfloat16", "attention": attention}
     try:
-        model = load(folder, **place, prefix_cache=False)
+        model = load(floats, **place, prefix_cache=False)
     except (ConfigError, MissingDependencyError) as error:
         pytest.skip(str(error))
     alone = [run(model, [ids], GREEDY)[0] for ids in prompt_ids]
-    assert differing(load(folder, **place, max_tokens=300), alone, prompt_ids, GREEDY) == []
+    assert differing(load(floats, **place, max_tokens=300), alone, prompt_ids, GREEDY) == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("batch_dependent_products")
 def test_products_that_depend_on_the_batch_are_noticed(
-    folder: Path, place: dict[str, str], prompt_ids: list[list[int]]
+    folder: Path, place: dict[str, Any], prompt_ids: list[list[int]]
 ) -> None:
     """That the checks above can fail."""
     ids = prompt_ids[:6]

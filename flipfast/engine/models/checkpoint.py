@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.spec import read_gguf_spec
 from flipfast.engine.models.hub import fetch, gguf_path
 from flipfast.engine.models.spec import DecoderSpec
+from flipfast.engine.ops.blocks import Blocks
 from flipfast.errors import ModelLoadError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -36,7 +37,11 @@ class Checkpoint(Protocol):
     def dtype(self) -> torch.dtype:
         """The most frequent dtype of the numbers."""
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """GGUF's types of the tensors, by name without prefix; empty for other files."""
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
         """Names, as transformers has them, and tensors, each read when it is reached."""
 
 
@@ -53,6 +58,11 @@ class SafetensorsCheckpoint:
     source: str
     files: tuple[Path, ...]
     dtype: torch.dtype
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """None: these are floats."""
+        return {}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and tensors, file by file, each mapped from disk when it is reached."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -11,7 +11,8 @@ from flipfast.engine.models.layer import DecoderLayer, norm_slot
 from flipfast.engine.models.spec import DecoderSpec, RopeSpec
 from flipfast.engine.models.weights import Slot, fill
 from flipfast.engine.models.workspace import Workspace
-from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
+from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.engine.ops.torch_ops import TorchLinear
 
 
@@ -29,6 +30,8 @@ class Decoder:
         max_tokens: maximum number of tokens of a step.
         max_logit_rows: maximum number of rows for which logits are computed at a time.
         source_dtype: of the checkpoint.
+        kinds: of the checkpoint's matrices, as GGUF names them, by the names of the tensors without
+            prefix; None if it is no GGUF file.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class Decoder:
         max_tokens: int,
         max_logit_rows: int,
         source_dtype: torch.dtype,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.spec = spec
         self.ops = ops
         self.attention = attention
         self._source_dtype = source_dtype
+        self._kinds = kinds or {}
         self.max_logit_rows = max_logit_rows
         self._max_tokens = max_tokens
         self._kept = False
@@ -57,31 +62,28 @@ class Decoder:
             for name, rope in spec.ropes.items()
         }
         self._layers = [
-            DecoderLayer(spec, index, ops, self._source_dtype, self._ropes)
+            DecoderLayer(spec, index, ops, self._source_dtype, self._ropes, self._kinds)
             for index in range(len(spec.layers))
         ]
         self._norm = torch.empty(spec.hidden_size, dtype=torch.float32, device=ops.device)
-        self._head = ops.linear(
-            spec.vocab_size, spec.hidden_size, bias=False, source_dtype=self._source_dtype
-        )
-        if spec.tied and isinstance(self._head, TorchLinear):
-            self._embedding = self._head.weight
-        else:
-            self._embedding = torch.empty(
-                spec.vocab_size, spec.hidden_size, dtype=ops.weight_dtype, device=ops.device
-            )
+        shape = spec.vocab_size, spec.hidden_size
+        of_table = (self._kinds.get("embed_tokens.weight", ""),)
+        of_head = of_table if spec.tied else (self._kinds.get("lm_head.weight", ""),)
+        self._head = ops.linear(*shape, bias=False, source_dtype=self._source_dtype, kinds=of_head)
+        shared = self._head.table if spec.tied else None
+        self._embedding: Table = ops.table(*shape, kinds=of_table) if shared is None else shared
 
-    def load(self, tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> None:
+    def load(self, tensors: Iterable[tuple[str, torch.Tensor | Blocks]], source: str) -> None:
         """Load weights in place, for the first time or to replace earlier ones.
 
         Args:
             tensors: all tensors of the model, by their names in published checkpoints, with or
-                without the prefixes "model." and "language_model."; any float dtype.
+                without the prefixes "model." and "language_model."; any float dtype, or in blocks.
             source: name of the checkpoint in error messages, such as the path of its file.
 
         Raises:
-            ModelLoadError: a tensor is missing, unknown or misshapen; the weights are then a mix
-                of old and new.
+            ModelLoadError: a tensor is missing, unknown or misshapen, or is not finite and to be
+                quantised; the weights are then a mix of old and new.
         """
         ignored = self.spec.foreign + (("lm_head.weight",) if self.spec.tied else ())
         fill(self._slots(), tensors, source, ignored=ignored)
@@ -89,13 +91,17 @@ class Decoder:
     def _slots(self) -> dict[str, Slot]:
         spec, head, embedding = self.spec, self._head, self._embedding
 
-        def put_embedding(tensor: torch.Tensor) -> None:
-            embedding.copy_(tensor)
-            if spec.tied and not isinstance(head, TorchLinear):
-                head.load_rows(tensor, 0)
+        def put_embedding(tensor: torch.Tensor | Blocks) -> None:
+            if isinstance(embedding, Linear):
+                embedding.load(tensor, 0)
+            else:
+                tensor = widened(tensor)
+                embedding.copy_(tensor)
+            if spec.tied and embedding is not head.table:
+                head.load(tensor, 0)
 
-        def put_head(tensor: torch.Tensor) -> None:
-            head.load_rows(tensor, 0)
+        def put_head(tensor: torch.Tensor | Blocks) -> None:
+            head.load(tensor, 0)
 
         shape = (spec.vocab_size, spec.hidden_size)
         slots = {"embed_tokens.weight": Slot(shape, "vocab_size, hidden_size", put_embedding)}
@@ -223,18 +229,22 @@ class Decoder:
         self._workspace = Workspace(self.spec, self.ops, self._max_tokens, self.max_logit_rows)
 
     def weight_bytes(self) -> int:
-        """Memory of the weights in bytes; packed products count as if they were not packed."""
+        """Memory of the weights in bytes, including padding."""
         packed = [part for part in self._linears() if not isinstance(part, TorchLinear)]
-        rows = sum(part.n_out * part.n_in for part in packed)
-        plain = sum(tensor.nbytes for tensor in self._tensors())
-        return plain + rows * self.ops.weight_dtype.itemsize
+        return sum(part.nbytes for part in packed) + sum(part.nbytes for part in self._tensors())
 
     def _linears(self) -> list[Linear]:
-        return [*(part for layer in self._layers for part in layer.linears()), self._head]
+        """Every product once, with a table that is one."""
+        found = [*(part for layer in self._layers for part in layer.linears()), self._head]
+        if isinstance(self._embedding, Linear) and self._embedding is not self._head:
+            found.append(self._embedding)
+        return found
 
     def _tensors(self) -> list[torch.Tensor]:
         """Every weight tensor once, except those inside packed products."""
-        tensors = [self._embedding, self._norm]
+        tensors = [self._norm]
+        if isinstance(self._embedding, torch.Tensor):
+            tensors.append(self._embedding)
         tensors += [norm for layer in self._layers for norm in layer.norms.values()]
         tensors += [part for rope in self._ropes.values() for part in (rope.cos, rope.sin)]
         for part in self._linears():

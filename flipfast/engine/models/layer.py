@@ -11,6 +11,7 @@ from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, 
 from flipfast.engine.models.spec import DecoderSpec
 from flipfast.engine.models.weights import Slot
 from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.blocks import Blocks, widened
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class DecoderLayer:
         ops: Ops,
         source_dtype: torch.dtype,
         ropes: Mapping[str, RopeTable],
+        kinds: Mapping[str, str],
     ) -> None:
         self._spec = spec
         self._ops = ops
@@ -79,16 +81,18 @@ class DecoderLayer:
         d, inner, heads = spec.hidden_size, spec.intermediate_size, spec.n_heads * spec.head_dim
         keys = spec.n_kv_heads * spec.head_dim
 
-        def linear(n_out: int, n_in: int, bias: bool) -> Linear:
-            return ops.linear(n_out, n_in, bias=bias, source_dtype=source_dtype)
+        def linear(n_out: int, n_in: int, bias: bool, *names: str) -> Linear:
+            own = tuple(kinds.get(f"layers.{index}.{name}.weight", "") for name in names)
+            return ops.linear(n_out, n_in, bias=bias, source_dtype=source_dtype, kinds=own)
 
         def norm(size: int) -> torch.Tensor:
             return torch.empty(size, dtype=torch.float32, device=ops.device)
 
-        self.qkv = linear(heads + 2 * keys, d, spec.qkv_bias)
-        self.output = linear(d, heads, spec.output_bias)
-        self.gate_up = linear(2 * inner, d, spec.mlp_bias)
-        self.down = linear(d, inner, spec.mlp_bias)
+        qkv = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        self.qkv = linear(heads + 2 * keys, d, spec.qkv_bias, *qkv)
+        self.output = linear(d, heads, spec.output_bias, "self_attn.o_proj")
+        self.gate_up = linear(2 * inner, d, spec.mlp_bias, "mlp.gate_proj", "mlp.up_proj")
+        self.down = linear(d, inner, spec.mlp_bias, "mlp.down_proj")
         self.norms = {place: norm(d) for place in spec.norm_names}
         if spec.qk_norm is not None:
             full = spec.qk_norm == "full"
@@ -184,8 +188,8 @@ class DecoderLayer:
 def norm_slot(name: str, weight: torch.Tensor, offset: float) -> tuple[str, Slot]:
     """The slot of a norm's weight, to which the family's offset is added."""
 
-    def put(tensor: torch.Tensor) -> None:
-        weight.copy_(tensor).add_(offset)
+    def put(tensor: torch.Tensor | Blocks) -> None:
+        weight.copy_(widened(tensor)).add_(offset)
 
     return name, Slot(tuple(weight.shape), "the norm's width", put)
 
@@ -193,11 +197,11 @@ def norm_slot(name: str, weight: torch.Tensor, offset: float) -> tuple[str, Slot
 def _linear_slots(
     name: str, linear: Linear, first: int, n_rows: int, bias: bool, rows: str, columns: str
 ) -> Iterator[tuple[str, Slot]]:
-    def put(tensor: torch.Tensor) -> None:
-        linear.load_rows(tensor, first)
+    def put(tensor: torch.Tensor | Blocks) -> None:
+        linear.load(tensor, first)
 
-    def put_bias(tensor: torch.Tensor) -> None:
-        linear.load_bias(tensor, first)
+    def put_bias(tensor: torch.Tensor | Blocks) -> None:
+        linear.load_bias(widened(tensor), first)
 
     yield f"{name}.weight", Slot((n_rows, linear.n_in), f"{rows}, {columns}", put)
     if bias:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from flipfast.engine.models.checkpoint import Checkpoint
 from flipfast.engine.models.hub import fetch
 from flipfast.engine.models.weights import bare
+from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.errors import ModelLoadError
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -127,7 +128,12 @@ class AdaptedCheckpoint:
         """The base's; merged weights are float32 and rounded where the engine stores less."""
         return self.base.dtype
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """The base's: what is merged is floats, and goes where the base's would have gone."""
+        return self.base.kinds
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
         """Names and tensors.
 
         Raises:
@@ -138,7 +144,7 @@ class AdaptedCheckpoint:
             module = bare(name).removesuffix(".weight")
             if module in left and name.endswith(".weight"):
                 left.remove(module)
-                yield name, self.adapter.merged(module, tensor)
+                yield name, self.adapter.merged(module, widened(tensor))
             else:
                 yield name, tensor
         if left:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from flipfast.engine.ops.blocks import Blocks
 from flipfast.errors import ModelLoadError
 
 _PREFIXES = ("model.", "language_model.")
@@ -25,12 +26,12 @@ class Slot:
 
     shape: tuple[int, ...]
     meaning: str
-    put: Callable[[torch.Tensor], None]
+    put: Callable[[torch.Tensor | Blocks], None]
 
 
 def fill(
     slots: Mapping[str, Slot],
-    tensors: Iterable[tuple[str, torch.Tensor]],
+    tensors: Iterable[tuple[str, torch.Tensor | Blocks]],
     source: str,
     *,
     ignored: tuple[str, ...] = (),
@@ -39,13 +40,14 @@ def fill(
 
     Args:
         slots: by name, without the prefixes that checkpoints add.
-        tensors: names, with or without prefixes, and tensors of any float dtype, on any device.
+        tensors: names, with or without prefixes, and tensors of any float dtype, on any device, or
+            in blocks.
         source: name of the checkpoint in error messages.
         ignored: name prefixes of tensors to skip.
 
     Raises:
-        ModelLoadError: a tensor is missing, has no slot, occurs twice, or has the wrong shape or
-            no float dtype; slots filled before that stay filled.
+        ModelLoadError: a tensor is missing, has no slot, occurs twice, has the wrong shape or no
+            float dtype, or holds what its place cannot; slots filled before stay filled.
     """
     filled: set[str] = set()
     for full_name, tensor in tensors:
@@ -62,9 +64,16 @@ def fill(
                 f"{source}: the tensor {full_name} has shape {tuple(tensor.shape)}; the "
                 f"configuration asks for {slot.shape} ({slot.meaning})"
             )
-        if not tensor.is_floating_point():
-            raise ModelLoadError(f"{source}: the tensor {full_name} is {tensor.dtype}, not floats")
-        slot.put(tensor.detach())
+        if isinstance(tensor, torch.Tensor):
+            if not tensor.is_floating_point():
+                raise ModelLoadError(
+                    f"{source}: the tensor {full_name} is {tensor.dtype}, not floats"
+                )
+            tensor = tensor.detach()
+        try:
+            slot.put(tensor)
+        except ValueError as error:
+            raise ModelLoadError(f"{source}: the tensor {full_name}: {error}") from error
         filled.add(name)
     missing = [name for name in slots if name not in filled]
     if missing:

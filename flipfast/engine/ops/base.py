@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from flipfast.engine.ops.blocks import Blocks, widened
+
 
 class Linear(ABC):
     """A matrix product with a fixed weight, in whatever layout suits the device.
@@ -20,6 +22,20 @@ class Linear(ABC):
     n_out: int
     n_in: int
 
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of weight and bias, including padding."""
+
+    @property
+    def table(self) -> Table | None:
+        """The weight as a table for `Ops.embed`; None if its layout does not allow that."""
+        return None
+
+    def load(self, rows: torch.Tensor | Blocks, first_row: int) -> None:
+        """Set the rows from first_row on, (n, n_in); blocks are widened if need be."""
+        self.load_rows(widened(rows), first_row)
+
     @abstractmethod
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
         """Set the rows from first_row on to weight, (n, n_in), any float dtype, any device."""
@@ -31,6 +47,10 @@ class Linear(ABC):
     @abstractmethod
     def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+
+
+# Rows that tokens are embedded with: (vocabulary, d) in the operations' weight_dtype, or a product.
+Table = torch.Tensor | Linear
 
 
 @dataclass(frozen=True)
@@ -84,20 +104,34 @@ class Ops(ABC):
     logits_dtype: torch.dtype = torch.float32
 
     @abstractmethod
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+    def linear(
+        self,
+        n_out: int,
+        n_in: int,
+        *,
+        bias: bool,
+        source_dtype: torch.dtype,
+        kinds: tuple[str, ...] = (),
+    ) -> Linear:
         """Create a product whose weight is loaded later.
 
         Args:
             n_out, n_in: shape of the weight.
             bias: whether there is one.
             source_dtype: of the checkpoint, for layouts that can store a narrower dtype exactly.
+            kinds: GGUF's names of the types of the tensors that make up the weight, for layouts
+                that can store those; "" for a tensor that is not of a GGUF file.
         """
+
+    def table(self, n_rows: int, width: int, *, kinds: tuple[str, ...] = ()) -> Table:
+        """Create a table whose rows are loaded later; the arguments are as for `linear`."""
+        return torch.empty(n_rows, width, dtype=self.weight_dtype, device=self.device)
 
     @abstractmethod
     def embed(
-        self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
+        self, ids: torch.Tensor, table: Table, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """Rows `ids`, (n,) int64, of the table, (vocabulary, d) in weight_dtype, times scale."""
+        """Rows `ids`, (n,) int64, of a table of `table` or of a product's, times scale."""
 
     @abstractmethod
     def rms_norm(

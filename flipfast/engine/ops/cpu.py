@@ -10,10 +10,13 @@ import torch
 
 import flipfast._cpu as _cpu
 from flipfast import env
-from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
 from flipfast.engine.ops.cpu_linear import DTYPES, CpuLinear
+from flipfast.engine.ops.cpu_quantized import KINDS, QuantizedCpuLinear
 from flipfast.engine.ops.cpu_tensors import address_of, n_rows, require_rows
 from flipfast.errors import ConfigError
+
+_QUANTISED = {"int8": "Q8_0", "int4": "Q4_0"}
 
 
 def use_the_asked_for() -> None:
@@ -51,6 +54,8 @@ class CpuOps(Ops):
         weight_dtype: float32 multiplies in float32, and stores the weights of a bfloat16 checkpoint
             losslessly as bfloat16; bfloat16 rounds weights and activations for products.
         threads: number of kernel threads, for the whole process; None takes torch's number.
+        weights: None multiplies with the blocks of a GGUF file as they are, "float" with floats
+            alone; "int8" and "int4" quantise all weights, to blocks of Q8_0 and Q4_0.
 
     Raises:
         ConfigError: another dtype, or fewer than one thread.
@@ -60,7 +65,9 @@ class CpuOps(Ops):
     activation_dtype = torch.float32
     batch_invariant = True
 
-    def __init__(self, weight_dtype: torch.dtype, threads: int | None = None) -> None:
+    def __init__(
+        self, weight_dtype: torch.dtype, threads: int | None = None, weights: str | None = None
+    ) -> None:
         if weight_dtype not in DTYPES:
             raise ConfigError(
                 f"the CPU kernels have no {weight_dtype}: use float32, or bfloat16 for speed on "
@@ -69,18 +76,55 @@ class CpuOps(Ops):
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be at least 1, not {threads}")
         self.weight_dtype = weight_dtype
+        self._weights = weights
         _cpu.set_threads(torch.get_num_threads() if threads is None else threads)
 
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+    def linear(
+        self,
+        n_out: int,
+        n_in: int,
+        *,
+        bias: bool,
+        source_dtype: torch.dtype,
+        kinds: tuple[str, ...] = (),
+    ) -> Linear:
         """Create a product whose weight is loaded later."""
+        quantised = self._quantised(n_out, n_in, bias, kinds)
+        return quantised or self._floats(n_out, n_in, bias, source_dtype)
+
+    def table(self, n_rows: int, width: int, *, kinds: tuple[str, ...] = ()) -> Table:
+        """Create a table whose rows are loaded later."""
+        return self._quantised(n_rows, width, False, kinds) or super().table(n_rows, width)
+
+    def _quantised(
+        self, n_out: int, n_in: int, bias: bool, kinds: tuple[str, ...]
+    ) -> QuantizedCpuLinear | None:
+        """A product of blocks; None if there are to be none, or if one of the kinds has no kernel.
+
+        A weight that is of several tensors has floats for all of them then.
+        """
+        kind = _QUANTISED.get(self._weights or "")
+        if kind is not None:
+            kinds = (kind,)
+        fits = all(each in KINDS and n_in % KINDS[each][0] == 0 for each in kinds)
+        if self._weights == "float" or not kinds or not fits:
+            return None
+        kept = KINDS if kind is None else kinds
+        return QuantizedCpuLinear(n_out, n_in, bias=bias, kind=kind or "Q8_0", kept=kept)
+
+    def _floats(self, n_out: int, n_in: int, bias: bool, source_dtype: torch.dtype) -> Linear:
         lossless = source_dtype is torch.bfloat16 or self.weight_dtype is torch.bfloat16
         storage = torch.bfloat16 if lossless else torch.float32
         return CpuLinear(n_out, n_in, bias=bias, storage=storage, compute=self.weight_dtype)
 
     def embed(
-        self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
+        self, ids: torch.Tensor, table: Table, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """Rows `ids`, (n,) int64, of a float32 or bfloat16 table (vocabulary, d), times scale."""
+        """Rows `ids`, (n,) int64, times scale, of a float32 or bfloat16 table or of blocks."""
+        if isinstance(table, QuantizedCpuLinear):
+            return table.embed(ids, scale, out)
+        if isinstance(table, Linear):
+            raise ValueError(f"a {type(table).__name__} is no table")
         if table.ndim != 2 or table.dtype not in DTYPES or table.stride(1) != 1:
             raise ValueError(
                 f"a table must be (vocabulary, d) float32 or bfloat16 with stride 1 in the last "

@@ -14,14 +14,16 @@ class PlainProductOps(CpuOps):
 
     Args:
         weight_dtype: float32 or bfloat16; activations are rounded to it before each product.
-        threads: as for CpuOps.
+        threads, weights: as for CpuOps; blocks are multiplied by its kernels.
     """
 
-    def __init__(self, weight_dtype: torch.dtype, threads: int | None = None) -> None:
-        super().__init__(weight_dtype, threads)
+    def __init__(
+        self, weight_dtype: torch.dtype, threads: int | None = None, weights: str | None = None
+    ) -> None:
+        super().__init__(weight_dtype, threads, weights)
         self.batch_invariant = False
 
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+    def _floats(self, n_out: int, n_in: int, bias: bool, source_dtype: torch.dtype) -> Linear:
         return TorchLinear(n_out, n_in, bias, _product, {"dtype": self.weight_dtype})
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
 import flipfast._cpu as _cpu
+from flipfast.engine.ops.base import Linear
+from flipfast.engine.ops.blocks import Blocks
 from flipfast.engine.ops.cpu_linear import PackedCpuLinear
 from flipfast.engine.ops.cpu_tensors import address_of, require_rows
 
@@ -28,19 +32,45 @@ class QuantizedCpuLinear(PackedCpuLinear):
         n_out, n_in: shape of the weight; n_in is a multiple of 32.
         bias: whether there is one.
         kind: what rows of floats are quantised to, of `FLOAT_KINDS`.
+        kept: kinds of blocks that `load` takes as they are; others become floats, and then `kind`.
 
     Raises:
         ValueError: another n_in or kind.
     """
 
-    def __init__(self, n_out: int, n_in: int, *, bias: bool, kind: str = "Q8_0") -> None:
+    def __init__(
+        self,
+        n_out: int,
+        n_in: int,
+        *,
+        bias: bool,
+        kind: str = "Q8_0",
+        kept: Container[str] = tuple(KINDS),
+    ) -> None:
         if kind not in FLOAT_KINDS:
             raise ValueError(
                 f"floats can be quantised to {', '.join(FLOAT_KINDS)}, not to {kind!r}"
             )
         self._kind = kind
+        self._kept = kept
         self._packed: _cpu.QuantizedLinear
         super().__init__(n_out, n_in, _cpu.QuantizedLinear(n_out, n_in, bias))
+
+    @property
+    def table(self) -> Linear:
+        """Itself."""
+        return self
+
+    def load(self, rows: torch.Tensor | Blocks, first_row: int) -> None:
+        """Set the rows from first_row on, (n, n_in).
+
+        Raises:
+            ValueError, IndexError: as for `load_rows` and `load_blocks`.
+        """
+        if isinstance(rows, Blocks) and rows.kind in self._kept:
+            self.load_blocks(rows.data, rows.kind, first_row)
+        else:
+            super().load(rows, first_row)
 
     @torch.no_grad()
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
 
 # product(x, weight, bias, out) writes x @ weight.T + bias into out.
 Product = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], object]
@@ -43,6 +43,14 @@ class TorchLinear(Linear):
         self.bias: torch.Tensor | None = (
             torch.zeros(n_out, **options) if bias else None  # type: ignore[call-overload]
         )
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    @property
+    def table(self) -> torch.Tensor:
+        return self.weight
 
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
         self.weight[first_row : first_row + len(weight)].copy_(weight)
@@ -89,13 +97,22 @@ class TorchOps(Ops):
         self._product = product
         self._norm: Norm = norm if norm is not None else self._plain_norm
 
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+    def linear(
+        self,
+        n_out: int,
+        n_in: int,
+        *,
+        bias: bool,
+        source_dtype: torch.dtype,
+        kinds: tuple[str, ...] = (),
+    ) -> Linear:
         options: dict[str, object] = {"dtype": self.weight_dtype, "device": self.device}
         return TorchLinear(n_out, n_in, bias, self._product, options)
 
     def embed(
-        self, ids: torch.Tensor, table: torch.Tensor, scale: float, out: torch.Tensor
+        self, ids: torch.Tensor, table: Table, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
+        assert isinstance(table, torch.Tensor)  # here there are no others
         torch.index_select(table, 0, ids, out=out)
         if scale != 1.0:
             # Rounded to the weights' dtype first, as in training.

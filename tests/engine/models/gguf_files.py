@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
-from gguf.quants import quantize
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -29,7 +30,17 @@ NAMES = {
 }
 
 
-def write_gguf(path: Path, model: Any, kind: str = "F32", shards: int = 1, **own: Any) -> None:
+Numbers = np.ndarray[Any, Any]
+
+
+def write_gguf(
+    path: Path,
+    model: Any,
+    kind: str = "F32",
+    shards: int = 1,
+    kinds: Mapping[str, str] | None = None,
+    **own: Any,
+) -> None:
     """Write a model.
 
     Args:
@@ -37,6 +48,7 @@ def write_gguf(path: Path, model: Any, kind: str = "F32", shards: int = 1, **own
         model: of a transformers class that is served.
         kind: how matrices are stored.
         shards: number of files.
+        kinds: how some matrices are stored instead, by a part of their name in the file.
         own: fields that replace or add to those of the model; None leaves one out.
     """
     c, arch = model.config, architecture(model)
@@ -63,12 +75,70 @@ def write_gguf(path: Path, model: Any, kind: str = "F32", shards: int = 1, **own
         for key, value in fields.items() if shard == 0 else ():
             _add(writer, key, value)
         for key, values in tensors[shard * per_file : (shard + 1) * per_file]:
-            stored = GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
-            writer.add_tensor(key, quantize(values, stored), raw_dtype=stored)
+            found = [other for part, other in (kinds or {}).items() if part in key]
+            stored = [*found, kind][0] if values.ndim == 2 else "F32"
+            raw_dtype = GGMLQuantizationType[stored]
+            writer.add_tensor(key, quantised(values, stored), raw_dtype=raw_dtype)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def quantised(values: Numbers, kind: str) -> Numbers:
+    """Rows of float32 in a file's bytes, by gguf's own rule where it has one."""
+    if kind == "Q4_K":
+        return _q4_k(values.reshape(-1, 8, 32)).reshape(len(values), -1)
+    if kind == "Q6_K":
+        return _q6_k(values.reshape(-1, 16, 16)).reshape(len(values), -1)
+    return gguf.quants.quantize(values, GGMLQuantizationType[kind])
+
+
+def dequantised(values: Numbers, kind: str) -> Numbers:
+    """What a file of this kind holds of rows of float32."""
+    blocks = quantised(values, kind)
+    return gguf.quants.dequantize(blocks, GGMLQuantizationType[kind]).reshape(values.shape)
+
+
+def _q4_k(groups: Numbers) -> Numbers:
+    """Blocks of 8 groups of 32 numbers: 4 bits each, times a scale, less a minimum."""
+    least = np.maximum(-groups.min(2), 0)
+    wide = (groups.max(2) + least) / 15
+    d, scales = _of_bytes(wide, 63)
+    dmin, mins = _of_bytes(least, 63)
+    size, low = (a * b.astype(np.float32) for a, b in ((d, scales), (dmin, mins)))
+    q = np.rint((groups + low[..., None]) / np.maximum(size, 1e-30)[..., None])
+    q = q.clip(0, 15).astype(np.uint8)
+    early, late = scales[:, :4], scales[:, 4:]
+    packed = [
+        early | late >> 4 << 6,
+        mins[:, :4] | mins[:, 4:] >> 4 << 6,
+        late & 15 | (mins[:, 4:] & 15) << 4,
+    ]
+    nibbles = q[:, ::2] | q[:, 1::2] << 4
+    return np.hstack([_half(d), _half(dmin), *packed, nibbles.reshape(len(q), -1)])
+
+
+def _q6_k(groups: Numbers) -> Numbers:
+    """Blocks of 16 groups of 16 numbers: 6 bits each, times a scale."""
+    d, scales = _of_bytes(np.abs(groups).max(2) / 31, 127)
+    size = d * scales.astype(np.float32)
+    q = np.rint(groups / np.maximum(size, 1e-30)[..., None]).clip(-32, 31) + 32
+    halves = q.astype(np.uint8).reshape(-1, 2, 4, 32)  # the quarters of each half
+    lower = halves[:, :, :2] & 15 | (halves[:, :, 2:] & 15) << 4
+    upper = np.bitwise_or.reduce([halves[:, :, i] >> 4 << 2 * i for i in range(4)], axis=0)
+    n = len(halves)
+    return np.hstack([lower.reshape(n, -1), upper.reshape(n, -1), scales, _half(d)])
+
+
+def _of_bytes(sizes: Numbers, most: int) -> tuple[Numbers, Numbers]:
+    """Sizes, (blocks, groups), as a float16 of each block times bytes up to `most`."""
+    d = (sizes.max(1, keepdims=True) / most).astype(np.float16).astype(np.float32)
+    return d, np.rint(sizes / np.maximum(d, 1e-30)).clip(0, most).astype(np.uint8)
+
+
+def _half(d: Numbers) -> Numbers:
+    return d.astype(np.float16).view(np.uint8)
 
 
 def architecture(model: Any) -> str:
@@ -91,7 +161,7 @@ def _rope_fields(arch: str, c: Any) -> dict[str, Any]:
     return fields
 
 
-def _tensors(model: Any, arch: str) -> list[tuple[str, np.ndarray[Any, Any]]]:
+def _tensors(model: Any, arch: str) -> list[tuple[str, Numbers]]:
     c = model.config
     found = []
     for full_name, weight in model.state_dict().items():
@@ -127,7 +197,7 @@ def _permuted(values: torch.Tensor, n_heads: int) -> torch.Tensor:
     return halves.transpose(1, 2).reshape(values.shape).contiguous()
 
 
-def _llama3_factors(rope: dict[str, Any], head_dim: int) -> np.ndarray[Any, Any]:
+def _llama3_factors(rope: dict[str, Any], head_dim: int) -> Numbers:
     """What the published scaling divides each frequency by."""
     factors = []
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]

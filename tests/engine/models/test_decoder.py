@@ -133,6 +133,10 @@ class PackedLinear(Linear):
         self._columns = torch.empty(n_in, n_out)
         self._bias = torch.zeros(n_out)
 
+    @property
+    def nbytes(self) -> int:
+        return self._columns.nbytes
+
     def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
         self._columns[:, first_row : first_row + len(weight)] = weight.t()
 
@@ -144,7 +148,7 @@ class PackedLinear(Linear):
 
 
 class PackedOps(TorchOps):
-    def linear(self, n_out: int, n_in: int, *, bias: bool, source_dtype: torch.dtype) -> Linear:
+    def linear(self, n_out: int, n_in: int, *, bias: bool, **_: Any) -> Linear:
         return PackedLinear(n_out, n_in, bias)
 
 

@@ -1,13 +1,14 @@
-"""The weights of a GGUF file as a checkpoint: transformers' names, order of rows and values."""
+"""The weights of a GGUF file as a checkpoint: transformers' names and order of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 from flipfast.engine.models.gguf.reader import PLAIN_TYPES, GgufFile, GgufTensor
+from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.errors import ModelLoadError
 
 _TOP = {
@@ -36,7 +37,7 @@ _COMPUTED = "rope_freqs"  # in the specification already
 
 @dataclass(frozen=True)
 class GgufCheckpoint:
-    """Weights of a GGUF file, widened as their turn comes; see `Checkpoint`.
+    """Weights of a GGUF file, read as their turn comes; see `Checkpoint`.
 
     Attributes:
         file: the opened file.
@@ -52,13 +53,22 @@ class GgufCheckpoint:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that loses nothing of the largest tensor."""
-        largest = max(self.file.tensors, key=lambda tensor: tensor.data.nbytes, default=None)
+        largest = max(self.file.tensors, key=lambda tensor: tensor.n_bytes, default=None)
         if largest is None:
             raise ModelLoadError(f"{self.file.path} holds no tensor")
         return PLAIN_TYPES.get(largest.kind, torch.float32)
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and tensors as transformers has them."""
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """The tensors' types, by transformers' names."""
+        return {self._name(tensor.name): tensor.kind for tensor in self.file.tensors}
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
+        """Names and tensors as transformers has them, quantised ones as they are.
+
+        Raises:
+            ModelLoadError: the file is gone, or has been cut off.
+        """
         for tensor in self.file.tensors:
             if not tensor.name.startswith(_COMPUTED):
                 yield self._name(tensor.name), self._values(tensor)
@@ -73,13 +83,16 @@ class GgufCheckpoint:
         own = own or _LAYER.get(part)
         return f"layers.{block}.{own}.{kind}" if own else name  # no model has a place for that
 
-    def _values(self, tensor: GgufTensor) -> torch.Tensor:
-        values, architecture = tensor.widened(), self.file.fields["general.architecture"]
+    def _values(self, tensor: GgufTensor) -> torch.Tensor | Blocks:
+        values, architecture = tensor.read(), self.file.fields["general.architecture"]
         part = tensor.name.split(".")[-2]
         if architecture == "llama" and part in ("attn_q", "attn_k"):
-            return _unpermuted(values, self._n_heads(part))
+            n_heads = self._n_heads(part)
+            if isinstance(values, Blocks):
+                return replace(values, data=_unpermuted(values.data, n_heads))
+            return _unpermuted(values, n_heads)
         if architecture == "gemma3" and part.endswith("norm"):
-            return values - 1.0
+            return widened(values) - 1.0
         return values
 
     def _n_heads(self, part: str) -> int:

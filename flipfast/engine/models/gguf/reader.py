@@ -1,20 +1,20 @@
-"""GGUF files: opened, checked, and their tensors widened one at a time."""
+"""GGUF files: opened, checked, and their tensors read one at a time."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
-from gguf.quants import dequantize
+from gguf import GGUFReader, GGUFValueType
 
 from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.ops.blocks import Blocks
 from flipfast.errors import ModelLoadError
 
 # Stored as they are, and quantised: blocks of 32 or 256 numbers with scales.
@@ -25,28 +25,43 @@ _FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a file, still as it is stored.
+    """Where a tensor is stored, and how.
 
     Attributes:
         name: as the file calls it.
         kind: how it is stored, "F32" or "Q4_K".
         shape: rows first, as torch has it.
-        data: the bytes, mapped from disk.
+        path: of the file.
+        offset: of its first byte there.
+        n_bytes: how many there are.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    data: npt.NDArray[Any] = field(repr=False)
+    path: Path
+    offset: int
+    n_bytes: int
 
-    def widened(self) -> torch.Tensor:
-        """The numbers: plain types as they are, quantised ones as float32 by gguf's own rule."""
+    def read(self) -> torch.Tensor | Blocks:
+        """The numbers as they are stored.
+
+        Raises:
+            ModelLoadError: the file is gone, or has been cut off.
+        """
+        # Not mapped: what was read of a map counts as this process's memory while the map lives.
+        try:
+            raw = torch.from_numpy(
+                np.fromfile(self.path, np.uint8, self.n_bytes, offset=self.offset)
+            )
+        except OSError as error:
+            raise ModelLoadError(f"{self.path} cannot be read again: {error}") from error
+        if len(raw) < self.n_bytes:
+            raise ModelLoadError(f"{self.path} has been cut off since it was opened")
         dtype = PLAIN_TYPES.get(self.kind)
         if dtype is None:
-            numbers = dequantize(self.data, GGMLQuantizationType[self.kind])
-            return torch.from_numpy(np.ascontiguousarray(numbers)).reshape(self.shape)
-        raw = np.ascontiguousarray(self.data).view(np.uint8).copy()
-        return torch.from_numpy(raw).view(dtype).reshape(self.shape)
+            return Blocks(self.kind, self.shape, raw.view(*self.shape[:-1], -1))
+        return raw.view(dtype).view(self.shape)
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,11 @@ class GgufFile:
     path: Path
     fields: dict[str, Any]
     tensors: tuple[GgufTensor, ...]
+
+    def without_lists(self) -> GgufFile:
+        """The same without what is long: the lists that only the tokenizer is made from."""
+        kept = {name: value for name, value in self.fields.items() if not isinstance(value, list)}
+        return replace(self, fields=kept)
 
     def field(self, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """A field of the metadata.
@@ -118,7 +138,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
     try:
         reader = _Reader(path)
         fields = {name: _value(field) for name, field in reader.fields.items()}
-        found = [_tensor(tensor) for tensor in reader.tensors]
+        found = [_tensor(path, tensor) for tensor in reader.tensors]
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
         raise ModelLoadError(f"{path} is cut off, or no GGUF file: {reason}") from error
@@ -131,11 +151,12 @@ def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
     return fields, found
 
 
-def _tensor(read: Any) -> GgufTensor:
+def _tensor(path: Path, read: Any) -> GgufTensor:
     shape = tuple(int(n) for n in reversed(read.shape))
     if math.prod(shape) != read.n_elements or not read.n_elements:  # gguf's product overflows
         raise ValueError(f"the tensor {read.name} has shape {shape}")
-    return GgufTensor(read.name, read.tensor_type.name, shape, np.asarray(read.data))
+    kind = read.tensor_type.name
+    return GgufTensor(read.name, kind, shape, path, read.data_offset, int(read.n_bytes))
 
 
 def _value(field: Any) -> Any:

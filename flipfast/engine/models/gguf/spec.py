@@ -11,6 +11,7 @@ from flipfast.engine.models.families import read_spec
 from flipfast.engine.models.families._rope import FULL, SLIDING
 from flipfast.engine.models.gguf.reader import GgufFile
 from flipfast.engine.models.spec import DecoderSpec
+from flipfast.engine.ops.blocks import widened
 from flipfast.errors import ModelLoadError
 
 _GEMMA3_FULL_EVERY = 6  # llama.cpp's constant; files do not hold it
@@ -164,6 +165,6 @@ def _with_rope_factors(file: GgufFile, spec: DecoderSpec) -> DecoderSpec:
         raise ModelLoadError(
             f"{file.path}: {_ROPE_FACTORS} has shape {factors.shape}, not ({len(rope.inv_freq)},)"
         )
-    divided = zip(rope.inv_freq, factors.widened().tolist(), strict=True)
+    divided = zip(rope.inv_freq, widened(factors.read()).tolist(), strict=True)
     scaled = replace(rope, inv_freq=tuple(frequency / factor for frequency, factor in divided))
     return replace(spec, ropes={**spec.ropes, FULL: scaled})
