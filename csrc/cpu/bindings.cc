@@ -133,6 +133,16 @@ const Format& format_named(const std::string& name) {
   throw std::invalid_argument("no product with weights of kind " + name + ", only " + names);
 }
 
+void dequantize_blocks(const std::string& kind, Address blocks, size_t n_blocks, Address out) {
+  dequantize(format_named(kind), at<uint8_t>(blocks), n_blocks, at<float>(out));
+}
+
+bool quantize_numbers(const std::string& kind, Address numbers, size_t n_blocks, Address out) {
+  const Format& format = format_named(kind);
+  if (format.encode == nullptr) throw std::invalid_argument("no rule to quantise to " + kind);
+  return quantize(format, at<float>(numbers), n_blocks, at<uint8_t>(out));
+}
+
 void load_blocks(QuantizedLinear& linear, const std::string& kind, Address rows,
                  ptrdiff_t row_bytes, int first_row, int n_rows) {
   check_rows("weight's ", first_row, n_rows, linear.n_out());
@@ -277,6 +287,8 @@ PYBIND11_MODULE(_cpu, m) {
       .def("forward", &forward<PackedLinear>, Unlocked());
 
   m.def("quantized_kinds", &quantized_kinds, "Numbers and bytes of a block, by the kind's name.");
+  m.def("dequantize", &dequantize_blocks, "Blocks to float32, in a row.", Unlocked());
+  m.def("quantize", &quantize_numbers, "Float32 to blocks; whether all were finite.", Unlocked());
   py::class_<QuantizedLinear>(m, "QuantizedLinear", "y = x @ weight.T + bias; blocks of GGUF's.")
       .def(py::init(&make_quantized), py::arg("n_out"), py::arg("n_in"),
            py::arg("has_bias") = false)

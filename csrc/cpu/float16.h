@@ -1,4 +1,4 @@
-// Conversion of single numbers from float16.
+// Conversion of single numbers from float16 and to it.
 #pragma once
 
 #include <stdint.h>
@@ -22,6 +22,25 @@ static inline float from_float16(uint16_t half) {
   word |= sign;
   __builtin_memcpy(&value, &word, sizeof(value));
   return value;
+}
+
+// To the nearest, ties to even; what is too large becomes an infinity. Not for NaN.
+static inline uint16_t to_float16(float value) {
+  uint32_t word;
+  __builtin_memcpy(&word, &value, sizeof(word));
+  const uint32_t sign = word >> 16 & 0x8000u;
+  word &= 0x7fffffffu;
+  if (word >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (word >= 0x38800000u) {
+    const uint32_t rounded = word + 0xfffu + (word >> 13 & 1u);
+    return static_cast<uint16_t>(sign | (rounded - (112u << 23)) >> 13);
+  }
+  // No normal number: added to 0.5, whose last bit is 2**-24, it is rounded where it ends.
+  float size;
+  __builtin_memcpy(&size, &word, sizeof(size));
+  size += 0.5f;
+  __builtin_memcpy(&word, &size, sizeof(word));
+  return static_cast<uint16_t>(sign | (word - 0x3f000000u));
 }
 
 }  // namespace flipfast::cpu

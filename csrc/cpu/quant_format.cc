@@ -1,8 +1,12 @@
 #include "cpu/quant_format.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "cpu/float16.h"
+#include "cpu/pool.h"
 #include "cpu/quant_panels.h"
 
 namespace flipfast::cpu {
@@ -148,8 +152,85 @@ void get(const PanelQ6_K& from, int column, float* out) {
   }
 }
 
+void put_word(uint16_t word, uint8_t* bytes) {
+  bytes[0] = static_cast<uint8_t>(word);
+  bytes[1] = static_cast<uint8_t>(word >> 8);
+}
+
+bool all_finite(const float* x) {
+  int32_t largest = 0;  // the bits of |x| are in the order of the numbers
+  for (int k = 0; k < kQuantBlock; ++k) {
+    int32_t bits;
+    std::memcpy(&bits, x + k, sizeof(bits));
+    largest = std::max(largest, bits & 0x7fffffff);
+  }
+  return largest < 0x7f800000;
+}
+
+// 0 where the scale is none, or too small to be one as float16.
+float inverse(float d) {
+  const float inverse = 1 / d;
+  return std::isfinite(inverse) ? inverse : 0.0f;
+}
+
+// Four bits each, of numbers not below 0; the conversions drop the fraction.
+void put_rounded(const float (&values)[kQuantBlock], uint8_t* bytes) {
+  for (int i = 0; i < kQuantBlock / 2; ++i) {
+    const int low = std::min(static_cast<int>(values[i]), 15);
+    const int high = std::min(static_cast<int>(values[i + kQuantBlock / 2]), 15);
+    bytes[i] = static_cast<uint8_t>(low | high << 4);
+  }
+}
+
+bool encode_q4_0(const float* x, uint8_t* block) {
+  if (!all_finite(x)) return false;
+  float most = x[0];
+  for (int k = 1; k < kQuantBlock; ++k) {
+    if (std::fabs(x[k]) > std::fabs(most)) most = x[k];
+  }
+  const float d = most / -8;
+  const float id = inverse(d);
+  float values[kQuantBlock];
+  for (int k = 0; k < kQuantBlock; ++k) values[k] = x[k] * id + 8.5f;
+  put_word(to_float16(d), block);
+  put_rounded(values, block + 2);
+  return true;
+}
+
+bool encode_q4_1(const float* x, uint8_t* block) {
+  if (!all_finite(x)) return false;
+  const float least = *std::min_element(x, x + kQuantBlock);
+  const float d = (*std::max_element(x, x + kQuantBlock) - least) / 15;
+  const float id = inverse(d);
+  float values[kQuantBlock];
+  for (int k = 0; k < kQuantBlock; ++k) values[k] = (x[k] - least) * id + 0.5f;
+  put_word(to_float16(d), block);
+  put_word(to_float16(least), block + 2);
+  put_rounded(values, block + 4);
+  return true;
+}
+
+// Rounds halves away from zero.
+bool encode_q8_0(const float* x, uint8_t* block) {
+  if (!all_finite(x)) return false;
+  float most = 0;
+  for (int k = 0; k < kQuantBlock; ++k) most = std::max(most, std::fabs(x[k]));
+  const float d = most / 127;
+  const float id = inverse(d);
+  put_word(to_float16(d), block);
+  for (int k = 0; k < kQuantBlock; ++k) {
+    const float value = x[k] * id;
+    const float size = std::fabs(value);
+    const int whole = static_cast<int>(size);
+    const int rounded = whole + (2 * (size - static_cast<float>(whole)) >= 1 ? 1 : 0);
+    block[2 + k] = static_cast<uint8_t>(value < 0 ? -rounded : rounded);
+  }
+  return true;
+}
+
 template <class Panel>
-Format of(const char* name, Kind kind, int numbers, size_t bytes) {
+Format of(const char* name, Kind kind, int numbers, size_t bytes,
+          bool (*encode)(const float*, uint8_t*) = nullptr) {
   return {name,
           kind,
           numbers,
@@ -160,14 +241,27 @@ Format of(const char* name, Kind kind, int numbers, size_t bytes) {
           },
           [](const void* panel, int column, float* out) {
             get(*static_cast<const Panel*>(panel), column, out);
-          }};
+          },
+          encode};
+}
+
+constexpr size_t kMostPanelBytes =
+    std::max({sizeof(PanelQ4_0), sizeof(PanelQ4_1), sizeof(PanelQ8_0), sizeof(PanelQ4_K),
+              sizeof(PanelQ6_K)});
+
+// Calls run(begin, end) for parts of n in all threads.
+template <class Run>
+void in_runs(size_t n, const Run& run) {
+  constexpr size_t kPart = 1024;
+  parallel_for((n + kPart - 1) / kPart,
+               [&](size_t part) { run(part * kPart, std::min((part + 1) * kPart, n)); });
 }
 
 // In the order of Kind.
 const Formats kAll = {
-    of<PanelQ4_0>("Q4_0", Kind::kQ4_0, kQuantBlock, 18),
-    of<PanelQ4_1>("Q4_1", Kind::kQ4_1, kQuantBlock, 20),
-    of<PanelQ8_0>("Q8_0", Kind::kQ8_0, kQuantBlock, 34),
+    of<PanelQ4_0>("Q4_0", Kind::kQ4_0, kQuantBlock, 18, encode_q4_0),
+    of<PanelQ4_1>("Q4_1", Kind::kQ4_1, kQuantBlock, 20, encode_q4_1),
+    of<PanelQ8_0>("Q8_0", Kind::kQ8_0, kQuantBlock, 34, encode_q8_0),
     of<PanelQ4_K>("Q4_K", Kind::kQ4_K, kSuperNumbers, 144),
     of<PanelQ6_K>("Q6_K", Kind::kQ6_K, kSuperNumbers, 210),
 };
@@ -177,5 +271,26 @@ const Formats kAll = {
 const Formats& formats() { return kAll; }
 
 const Format& format(Kind kind) { return kAll[static_cast<int>(kind)]; }
+
+void dequantize(const Format& format, const uint8_t* blocks, size_t n_blocks, float* out) {
+  in_runs(n_blocks, [&](size_t begin, size_t end) {
+    alignas(64) char panel[kMostPanelBytes] = {};
+    for (size_t i = begin; i < end; ++i) {
+      format.put(blocks + i * format.bytes, panel, 0);
+      format.get(panel, 0, out + i * static_cast<size_t>(format.numbers));
+    }
+  });
+}
+
+bool quantize(const Format& format, const float* x, size_t n_blocks, uint8_t* out) {
+  std::atomic<bool> finite(true);
+  in_runs(n_blocks, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const float* const numbers = x + i * static_cast<size_t>(format.numbers);
+      if (!format.encode(numbers, out + i * format.bytes)) finite = false;
+    }
+  });
+  return finite;
+}
 
 }  // namespace flipfast::cpu

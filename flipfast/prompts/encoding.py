@@ -37,8 +37,7 @@ class TextEncoder:
                 "save the model with a tokenizer.json next to it"
             )
         # Private copies, so that truncation or padding set elsewhere has no effect here.
-        self._with_marks = _copy(backend, keep_marks=True)
-        self._plain = _copy(backend, keep_marks=False)
+        self._with_marks, self._plain = _copies(backend)
         # A copy renumbers its added tokens; this maps them to the model's ids.
         self._model_ids = {
             self._plain.token_to_id(token.content): token_id
@@ -99,18 +98,19 @@ class TextEncoder:
         return list(ids[n_guard:])
 
 
-def _copy(backend: Tokenizer, *, keep_marks: bool) -> Tokenizer:
+def _copies(backend: Tokenizer) -> tuple[Tokenizer, Tokenizer]:
+    """A copy with all added tokens and one without marks."""
     from tokenizers import Tokenizer
 
     state = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = state["post_processor"] = None
-    if not keep_marks:
-        state["added_tokens"] = [
-            token
-            for token in state["added_tokens"]
-            if not _is_mark(token["content"], special=token["special"])
-        ]
-    return Tokenizer.from_str(json.dumps(state))
+    with_marks = Tokenizer.from_str(json.dumps(state))
+    state["added_tokens"] = [
+        token
+        for token in state["added_tokens"]
+        if not _is_mark(token["content"], special=token["special"])
+    ]
+    return with_marks, Tokenizer.from_str(json.dumps(state))
 
 
 def _is_mark(content: str, *, special: bool) -> bool:

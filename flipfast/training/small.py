@@ -28,16 +28,18 @@ from flipfast.engine.ops.blocks import widened
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
 from flipfast.training.own_pairs import SOURCE as OWN
+from flipfast.training.public_pairs import SOURCE as PUBLIC
 
 MAX_RESPONSE_TOKENS = 128
-# Shares of what is drawn. Real requests to an assistant are what a user will score.
-# There are few of them, and they are soon learnt by heart: the model's own add variety.
+# Shares of what is drawn. AlpacaEval's are what users ask, but there are few of them, and they are
+# soon learnt by heart: other public instructions, and the model's own, add variety.
 _SOURCES = {
-    "alpaca_eval": 0.4,
-    OWN: 0.25,
-    "gpteacher_roleplay": 0.18,
-    "gpteacher_codegen": 0.1,
-    "gsm8k": 0.07,
+    "alpaca_eval": 0.25,
+    PUBLIC: 0.45,
+    OWN: 0.12,
+    "gpteacher_roleplay": 0.08,
+    "gpteacher_codegen": 0.05,
+    "gsm8k": 0.05,
 }
 # The share of responses of which only the first sentence is shown: users score short ones, too.
 _FIRST_SENTENCE = 0.12

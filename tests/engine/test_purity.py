@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from flipfast.engine.lifecycle import LoadedModel
-from flipfast.engine.ops.cpu_quantized import KINDS
+from flipfast.engine.ops.blocks import KINDS
 from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, MissingDependencyError
 from tests.engine.models.gguf_files import write_gguf

@@ -8,6 +8,14 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
+import flipfast._cpu as _cpu
+
+# Numbers and bytes of a block, by GGUF's name of the kind: those that have kernels on the CPU.
+KINDS = _cpu.quantized_kinds()
+
+# What floats may be quantised to: the kinds for which gguf has a rule of its own.
+FLOAT_KINDS = ("Q8_0", "Q4_0", "Q4_1")
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -25,8 +33,35 @@ class Blocks:
 
 
 def widened(rows: torch.Tensor | Blocks) -> torch.Tensor:
-    """The numbers of blocks as float32, by gguf's own rule; other tensors as they are."""
+    """The numbers of blocks as float32, as gguf has them bit for bit; other tensors as they are."""
     if isinstance(rows, torch.Tensor):
         return rows
-    numbers = dequantize(rows.data.numpy(), GGMLQuantizationType[rows.kind])
-    return torch.from_numpy(numbers).reshape(rows.shape)
+    if rows.kind not in KINDS:
+        numbers = dequantize(rows.data.numpy(), GGMLQuantizationType[rows.kind])
+        return torch.from_numpy(numbers).reshape(rows.shape)
+    data, out = rows.data.contiguous(), torch.empty(rows.shape)
+    n_blocks = data.numel() // KINDS[rows.kind][1]
+    _cpu.dequantize(rows.kind, data.data_ptr(), n_blocks, out.data_ptr())
+    return out
+
+
+@torch.no_grad()
+def quantised(numbers: torch.Tensor, kind: str) -> Blocks:
+    """Blocks of numbers, (..., n) of any float dtype, as gguf quantises them, bit for bit.
+
+    Args:
+        numbers: n is a multiple of 32.
+        kind: of `FLOAT_KINDS`.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    numbers = numbers.cpu().float().contiguous()
+    size, n_bytes = KINDS[kind]
+    *rows, n = numbers.shape
+    data = torch.empty(*rows, n // size * n_bytes, dtype=torch.uint8)
+    n_blocks = numbers.numel() // size
+    if not _cpu.quantize(kind, numbers.data_ptr(), n_blocks, data.data_ptr()):
+        broken = numbers[~numbers.isfinite()][0].item()
+        raise ValueError(f"a weight of {broken} cannot be quantised")
+    return Blocks(kind, tuple(numbers.shape), data)

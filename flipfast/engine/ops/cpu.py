@@ -11,8 +11,9 @@ import torch
 import flipfast._cpu as _cpu
 from flipfast import env
 from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
+from flipfast.engine.ops.blocks import KINDS
 from flipfast.engine.ops.cpu_linear import DTYPES, CpuLinear
-from flipfast.engine.ops.cpu_quantized import KINDS, QuantizedCpuLinear
+from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
 from flipfast.engine.ops.cpu_tensors import address_of, n_rows, require_rows
 from flipfast.errors import ConfigError
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Container
 
 import torch
-from gguf import GGMLQuantizationType
-from gguf.quants import quantize
 
 import flipfast._cpu as _cpu
 from flipfast.engine.ops.base import Linear
-from flipfast.engine.ops.blocks import Blocks
+from flipfast.engine.ops.blocks import FLOAT_KINDS, KINDS, Blocks, quantised
 from flipfast.engine.ops.cpu_linear import PackedCpuLinear
 from flipfast.engine.ops.cpu_tensors import address_of, require_rows
-
-# Numbers and bytes of a block, by GGUF's name of the kind.
-KINDS = _cpu.quantized_kinds()
-
-# What rows of floats may be quantised to: the kinds for which gguf has a rule of its own.
-FLOAT_KINDS = ("Q8_0", "Q4_0", "Q4_1")
 
 
 class QuantizedCpuLinear(PackedCpuLinear):
@@ -88,12 +80,7 @@ class QuantizedCpuLinear(PackedCpuLinear):
                 f"rows must be (n, {self.n_in}) of a float dtype, not {tuple(weight.shape)} "
                 f"{weight.dtype}"
             )
-        weight = weight.cpu().float()
-        broken = weight[~weight.isfinite()]
-        if len(broken):
-            raise ValueError(f"a weight of {broken[0].item()} cannot be quantised")
-        blocks = quantize(weight.contiguous().numpy(), GGMLQuantizationType[self._kind])
-        self.load_blocks(torch.from_numpy(blocks), self._kind, first_row)
+        self.load_blocks(quantised(weight, self._kind).data, self._kind, first_row)
 
     def load_blocks(self, blocks: torch.Tensor, kind: str, first_row: int) -> None:
         """Set the rows from first_row on to blocks as a GGUF file has them.

@@ -18,8 +18,9 @@ from flipfast.engine.loading import _ops, load_engine
 from flipfast.engine.models.checkpoint import read_model
 from flipfast.engine.models.lora import AdaptedCheckpoint, read_adapter
 from flipfast.engine.ops.base import Linear
+from flipfast.engine.ops.blocks import KINDS
 from flipfast.engine.ops.cpu_linear import CpuLinear
-from flipfast.engine.ops.cpu_quantized import KINDS, QuantizedCpuLinear
+from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, ModelLoadError

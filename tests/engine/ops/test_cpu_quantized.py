@@ -7,8 +7,9 @@ import torch
 from gguf import GGMLQuantizationType
 
 import flipfast._cpu as _cpu
+from flipfast.engine.ops.blocks import KINDS
 from flipfast.engine.ops.cpu import CpuOps
-from flipfast.engine.ops.cpu_quantized import KINDS, QuantizedCpuLinear
+from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
 from tests.engine.ops.products import numbers, run
 
 SHAPES = [(1, 256), (33, 512), (100, 768), (64, 2048)]
