@@ -112,7 +112,7 @@ def evaluate_groups(
     figures: dict[str, Any] = {"responses": len(responses), "statuses": dict(statuses)}
     for name, texts in (("reward", batch.inferred), ("first_15_words", openings)):
         f1 = np.stack([overlap_f1(texts, [i] * len(texts))[:, 0] for i in instructions], axis=1)
-        figures[name] = _among_all(f1, own, seed)
+        figures[name] = among_all(f1, own, seed)
         if win_rates:
             figures[name]["win_rate"] = _of_the_best(f1[np.arange(len(own)), own], rates, own)
     if win_rates:
@@ -120,8 +120,17 @@ def evaluate_groups(
     return figures
 
 
-def _among_all(f1: NDArray[np.float64], own: NDArray[np.intp], seed: int) -> dict[str, float]:
-    """Compare each row's F1 with its own instruction, of those in columns, with the others."""
+def among_all(f1: NDArray[np.float64], own: NDArray[np.intp], seed: int) -> dict[str, float]:
+    """Compare each row's F1 with its own instruction with its F1 with the others.
+
+    Args:
+        f1: (rows, instructions).
+        own: of each row, the column of its own instruction.
+        seed: of the choice among eight.
+
+    Returns:
+        What `evaluate_groups` has of the reward, without the win rate.
+    """
     is_own = own[:, None] == np.arange(f1.shape[1])
     rng, won = np.random.default_rng(seed), 0.0
     for row, group in enumerate(own):
@@ -198,11 +207,11 @@ def main() -> None:
         "--groups", type=int, default=200, help="groups of the closed world; 0: none"
     )
     parser.add_argument("--n-pairs", type=int, default=400, help="real pairs to draw")
-    for option in ("style", "json", "device"):
+    for option in ("style", "json", "device", "weights"):
         parser.add_argument(f"--{option}", help="as for FlipReward")
     parser.add_argument("--max-new-tokens", type=int)
     arguments = parser.parse_args()
-    options = ("adapter", "style", "json", "device", "max_new_tokens")
+    options = ("adapter", "style", "json", "device", "weights", "max_new_tokens")
     given = {name: value for name in options if (value := getattr(arguments, name)) is not None}
     reward = FlipReward(arguments.model, **given)
     figures = {}

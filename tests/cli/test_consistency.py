@@ -55,7 +55,7 @@ def test_the_file_has_all_figures_and_rewards(ran):
     names = [run["name"] for run in found["wordings"]["runs"]]
     assert names == ["standalone", "conversation", "direct"]
     assert [len(group) for group in found["wordings"]["runs"][0]["rewards"]] == [3, 0, 2]
-    assert [one["first"] for one in found["formats"]["changes"]] == ["float32"]
+    assert [one["second"] for one in found["formats"]["changes"]] == ["bfloat16", "int8", "int4"]
     direct = found["wordings"]["runs"][2]["rewards"]
     formats = [run["rewards"] for run in found["formats"]["runs"]]
     assert direct in formats  # the embedded model's own style, in the fastest format
