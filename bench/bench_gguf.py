@@ -62,8 +62,8 @@ class Case:
         engine, hints = self.engines[name]
         return engine.run(self.prompts, self.n_new, **hints)
 
-    def run_alone(self, name: str, places: Sequence[int], warm_up: Sequence[int]) -> Run:
-        """Some rows one at a time, behind others; `seconds` is the median row's."""
+    def run_alone(self, name: str, places: Sequence[int], warm_up: Sequence[int] = ()) -> Run:
+        """Some rows one at a time, behind others; `seconds` has each as long as the median one."""
         engine, hints = self.engines[name]
         runs = []
         for place in (*warm_up, *places):
@@ -72,7 +72,8 @@ class Case:
             runs.append(engine.run([self.prompts[place]], self.n_new, keep=bool(runs), **own))
         runs = runs[len(warm_up) :]
         outputs = [output for run in runs for output in run.outputs]
-        seconds, n_tokens = median(run.seconds for run in runs), sum(run.n_tokens for run in runs)
+        seconds = len(runs) * median_seconds(runs)
+        n_tokens = sum(run.n_tokens for run in runs)
         return Run(outputs, seconds, runs[-1].peak_memory_mib, n_tokens)
 
     def interleaved(self, run: Callable[[str], Run], *names: str) -> Interleaved:
@@ -193,35 +194,37 @@ def close(engines: Mapping[str, tuple[PeerProcess, Hints]]) -> None:
         engine.close()
 
 
-def bench_gguf(benchmark: Any, real: Case, sizes: Sizes) -> None:
+def bench_gguf(benchmark: Any, real: Case) -> None:
     """All rows in one call."""
     pair = real.interleaved(real.run, OURS, PLAIN, FLOAT)
-    outputs = {name: run().outputs for name, run in pair.ours.items()}
-    assert outputs[PLAIN] == outputs[OURS], "drafts change outputs"
-    agreed = checked_agreement(outputs[OURS], pair.theirs().outputs, real.rewards_of)
+    outputs = pair.ours[OURS]().outputs
+    agreed = checked_agreement(outputs, pair.theirs().outputs, real.rewards_of)
+    real.run_alone(FLOAT, range(N_WARM_UP))
     measure(benchmark, real, pair, f"peers: {real.name}")
+    for name in (OURS, PLAIN):
+        assert all(run.outputs == outputs for run in pair.our_runs[name]), "drafts change outputs"
     benchmark.extra_info.update(agreed)
 
 
 def bench_gguf_alone(benchmark: Any, real: Case, sizes: Sizes) -> None:
-    """Rows one at a time, the template's start known. Seconds are those of the median row, but
-    what pytest prints is the time of all rows.
+    """Rows one at a time, the template's start known; figures are those of the median row, but what
+    pytest prints is the time of all rows, those before them included.
     """
     fits = [place for place, prompt in enumerate(real.prompts) if len(prompt) in ALONE]
     places, warm_up = fits[: sizes.gguf.alone], fits[sizes.gguf.alone :][:N_WARM_UP]
-    pair = real.interleaved(lambda name: real.run_alone(name, places, warm_up), OURS, FLOAT)
-    measure(benchmark, real, pair, f"peers: {real.name}, one row at a time", rounds=3)
-    ms = {f"{name}_ms_a_row": 1e3 * median_seconds(runs) for name, runs in pair.our_runs.items()}
-    ms[f"{THEIRS}_ms_a_row"] = 1e3 * median_seconds(pair.their_runs)
-    benchmark.extra_info.update(ms, n_rows=len(places))
+    pair = real.interleaved(lambda name: real.run_alone(name, places, warm_up), OURS)
+    measure(benchmark, real, pair, f"peers: {real.name}, one row at a time", rounds=2)
+    runs = {OURS: pair.our_runs[OURS], THEIRS: pair.their_runs}
+    n = len(places)
+    ms = {f"{name}_ms_a_row": 1e3 * median_seconds(own) / n for name, own in runs.items()}
+    benchmark.extra_info.update(ms, n_rows=n)
 
 
 def bench_gguf_random(benchmark: Any, random: Case) -> None:
     """All rows in one call, with random weights."""
     pair = random.interleaved(random.run, OURS, PLAIN, FLOAT)
-    pair.theirs()
-    for run in pair.ours.values():
-        run()
+    for name in (OURS, FLOAT, THEIRS):
+        random.run_alone(name, range(1))  # reads the weights
     measure(benchmark, random, pair, f"peers: {random.name}")
 
 
@@ -232,17 +235,18 @@ def measure(benchmark: Any, case: Case, pair: Interleaved, group: str, rounds: i
     pair.run_ours()
     figures = {f"{n}_{k}": v for n, runs in pair.our_runs.items() for k, v in rates(runs).items()}
     figures |= {f"{name}_speed_over_{THEIRS}": pair.speed(name) for name in pair.ours}
-    ours = median_seconds(pair.our_runs[OURS])
-    engines = {name: engine for name, (engine, _) in case.engines.items() if name != PLAIN}
+    if FLOAT in pair.ours:
+        seconds = {name: median_seconds(pair.our_runs[name]) for name in (OURS, FLOAT)}
+        figures["speed_over_float"] = seconds[FLOAT] / seconds[OURS]
+    peer, ours = case.engines[THEIRS][0], case.engines[OURS][0]
     benchmark.extra_info.update(
         **rates(pair.their_runs),
         **figures,
         **{f"speed_over_{THEIRS}": pair.speed(OURS)},
-        speed_over_float=median_seconds(pair.our_runs[FLOAT]) / ours,
         peer=f"{THEIRS} on {case.name}",
-        peer_version=engines[THEIRS].version,
-        settings=engines[THEIRS].settings,
-        our_settings=engines[OURS].settings,
+        peer_version=peer.version,
+        settings=peer.settings,
+        our_settings=ours.settings,
         n_rows=len(case.prompts),
         prompt_tokens=sum(map(len, case.prompts)),
         max_new_tokens=case.n_new,

@@ -145,10 +145,10 @@ _GGUF = GgufLoad(
     n_new=48,
     alone=8,
     random_kinds=("Q4_0", "Q8_0"),
-    prescribed=Prescribed(8, 254, 42, 24),
+    prescribed=Prescribed(4, 254, 42, 24),
 )
 _FEW_GGUF = replace(
-    _GGUF, kinds=("Q4_0",), workload=Workload(4, 1), n_new=8, alone=1, random_kinds=()
+    _GGUF, kinds=("Q4_1",), workload=Workload(4, 1), n_new=8, alone=1, random_kinds=()
 )
 
 FULL = Sizes(

@@ -115,7 +115,7 @@ def test_rows_alone_stand_behind_others_and_keep_their_own_drafts() -> None:
         ([[9]], True, [([12],)]),
         ([[7]], True, [([10],)]),
     ]
-    assert (run.outputs, run.seconds, run.n_tokens) == ([[9], [7]], 8.0, 2)
+    assert (run.outputs, run.seconds, run.n_tokens) == ([[9], [7]], 16.0, 2)  # 2 times 8
 
 
 def test_rewards_are_those_of_decoded_outputs() -> None:
