@@ -173,13 +173,13 @@ def _load_checkpoint(folder: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="gguf-") as scratch:
         path = Path(scratch) / "model.gguf"
         write_gguf(Path(folder), path)
-        return _load_file(str(path), use_mmap=False)  # the file is gone once it is read
+        # Not mapped: the file is gone once it is read.
+        return _load_file(str(path), lib.LLAMA_LOAD_MODE_NONE)
 
 
-def _load_file(path: str, **options: Any) -> Any:
+def _load_file(path: str, mode: int = lib.LLAMA_LOAD_MODE_AUTO) -> Any:
     params = lib.llama_model_default_params()
-    for name, value in options.items():
-        setattr(params, name, value)
+    params.load_mode = mode
     return lib.llama_model_load_from_file(path.encode(), params)
 
 
