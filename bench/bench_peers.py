@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from transformers import AutoTokenizer
 from bench.facts import peak_memory_mib
 from bench.models import EMBEDDED, random_requests, save_random_model
 from bench.peers.base import Job, PeerUnavailable
+from bench.peers.interleaved import Interleaved, rates
 from bench.peers.process import OURS, PeerProcess, Run
 from bench.shapes import SHAPES
 from bench.sizes import PEER_LOADS, Sizes
@@ -190,7 +190,7 @@ def bench_peer(
     benchmark.group = task.name
     peer = open_or_skip(open_peer, name, task.job)
     try:
-        pair = Interleaved(lambda: task.run(ours), lambda: task.run(peer))
+        pair = Interleaved({OURS: lambda: task.run(ours)}, lambda: task.run(peer))
         measure(benchmark, name, pair, task.job.dtype, task.rounds)
     except PeerUnavailable as error:
         pytest.skip(f"{name}: {error}")
@@ -219,7 +219,9 @@ def bench_published(
             reward.inverter.forget_prefixes()  # type: ignore[attr-defined]
             return timed_rewards(lambda: reward.score(instructions, responses).rewards)
 
-        pair = Interleaved(ours, lambda: timed_rewards(lambda: peer.score(instructions, responses)))
+        pair = Interleaved(
+            {OURS: ours}, lambda: timed_rewards(lambda: peer.score(instructions, responses))
+        )
         measure(benchmark, "published", pair, "float32", sizes.rounds)
     settings = {**peer.settings, "prompts": folder or "of this package"}
     benchmark.extra_info.update(
@@ -254,45 +256,15 @@ def equal_rows(ours: Outputs, theirs: Outputs, dtype: str) -> float:
     return share
 
 
-class Interleaved:
-    """Runs of ours around each run of a peer: functions that run the same requests."""
-
-    def __init__(self, ours: Callable[[], Run], theirs: Callable[[], Run]) -> None:
-        self.ours, self.theirs = ours, theirs
-        self.our_runs: list[Run] = []
-        self.their_runs: list[Run] = []
-
-    def run_ours(self) -> None:
-        self.our_runs.append(self.ours())
-
-    def run_theirs(self) -> None:
-        self.their_runs.append(self.theirs())
-
-    def speed(self) -> float:
-        """How many times as fast as the peer we are: the median of its runs over the mean of ours
-        before and after.
-        """
-        self.run_ours()
-        triples = zip(self.their_runs, self.our_runs[:-1], self.our_runs[1:], strict=True)
-        return median(2 * run.seconds / (a.seconds + b.seconds) for run, a, b in triples)
-
-
 def measure(benchmark: Any, name: str, pair: Interleaved, dtype: str, rounds: int) -> None:
     """Compare results, which warms both up, then time the peer between runs of ours.
 
     Raises:
         AssertionError: the results differ.
     """
-    equal = equal_rows(pair.ours().outputs, pair.theirs().outputs, dtype)
+    equal = equal_rows(pair.ours[OURS]().outputs, pair.theirs().outputs, dtype)
     benchmark.pedantic(pair.run_theirs, setup=pair.run_ours, rounds=rounds)
-    figures = {f"speed_over_{name}": pair.speed(), "equal_rows": equal, "peer": name}
-    ours = {f"{OURS}_{key}": value for key, value in rates(pair.our_runs).items()}
+    pair.run_ours()
+    figures = {f"speed_over_{name}": pair.speed(OURS), "equal_rows": equal, "peer": name}
+    ours = {f"{OURS}_{key}": value for key, value in rates(pair.our_runs[OURS]).items()}
     benchmark.extra_info.update(**rates(pair.their_runs), **ours, **figures)
-
-
-def rates(runs: list[Run]) -> dict[str, float]:
-    """Of the runs' median, and the memory that the process has had at most."""
-    seconds = median(run.seconds for run in runs)
-    found = {"rewards_per_s": len(runs[0].outputs) / seconds}
-    found |= {"tokens_per_s": runs[0].n_tokens / seconds} if runs[0].n_tokens else {}
-    return {**found, "peak_memory_mib": runs[-1].peak_memory_mib}

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from bench.models import EMBEDDED, random_model, random_requests
 from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Prescribed
+from flipfast._core import Drafter
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
@@ -28,7 +29,7 @@ from flipfast.engine.models.spec import DecoderSpec
 from flipfast.engine.options import EngineOptions
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.scheduler import Scheduler
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.sequence import MAX_DRAFT, Sequence
 from flipfast.engine.step_plan import Chunk, StepPlan
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
@@ -98,6 +99,13 @@ class FixedDrafts(Drafting):
                 at = sequence.n_sampled - 1
                 scheduler.add_draft(plan, place, self._guesses[sequence.seed][at : at + n])
                 room -= len(plan.chunks[place].draft)
+
+
+def forget_outputs(drafting: Drafting) -> None:
+    """Drop what drafting has learned from outputs: a second run of the same requests would find
+    those of the first.
+    """
+    drafting._drafter = Drafter(MAX_DRAFT)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,11 @@ class ScriptedModel:
         moved = [getattr(after, name) - getattr(before, name) for name in names]
         passes = (after.sampling_passes - before.sampling_passes) / len(sequences)
         return Run(seconds, passes, *moved, after.peak_pages)
+
+    def forget_outputs(self) -> None:
+        """Start drafting anew, except for what it knows of costs."""
+        for drafting in self._adaptive.values():
+            forget_outputs(drafting)
 
     def log_probs(self, prompt: list[int], targets: list[int]) -> list[float]:
         """What the model itself thinks of tokens behind a prompt, from an empty prefix cache."""

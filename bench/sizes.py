@@ -59,6 +59,19 @@ class DraftCurves:
 
 
 @dataclass(frozen=True)
+class GgufLoad:
+    """What engines do with GGUF files."""
+
+    kinds: tuple[str, ...]  # types of a real model's layers
+    workload: Workload
+    max_response_tokens: int  # what is longer loses its middle
+    n_new: int  # most tokens of an output
+    alone: int  # rows that are scored one at a time
+    random_kinds: tuple[str, ...]  # types of a larger shape's layers, with random weights
+    prescribed: Prescribed  # for that shape
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much a run does."""
 
@@ -77,6 +90,7 @@ class Sizes:
     latency_rounds: int  # how often each of 32 rows is asked for, alone
     queue: int  # rows that a server takes at a time, where it is asked for ten times as many
     bursts: int  # of so many
+    gguf: GgufLoad
 
 
 _ON_CPU, _ON_CUDA = Prescribed(8, 240, 60, 32), Prescribed(32, 650, 160, 32)
@@ -123,6 +137,20 @@ _FEW_ON_CUDA = replace(_SCALING["cuda"], batches=(1, 16, 256), models=("qwen3-0.
 _DRAFTED = replace(_ON_CUDA, n_out=64)
 _SOME, _FEW = (0.0, 0.5, 0.9, 1.0), (0.0, 0.5, 1.0)  # shares of drafted tokens that are right
 
+# 64 instructions with a response each: 16,272 tokens of prompts, the first 42 of each the same.
+_GGUF = GgufLoad(
+    kinds=("Q4_0", "Q4_1", "Q8_0"),
+    workload=Workload(64, 1),
+    max_response_tokens=256,
+    n_new=48,
+    alone=8,
+    random_kinds=("Q4_0", "Q8_0"),
+    prescribed=Prescribed(4, 254, 42, 24),
+)
+_FEW_GGUF = replace(
+    _GGUF, kinds=("Q4_1",), workload=Workload(4, 1), n_new=8, alone=1, random_kinds=()
+)
+
 FULL = Sizes(
     workloads={
         "rl-step": Workload(24, 8),
@@ -152,6 +180,7 @@ FULL = Sizes(
     latency_rounds=20,
     queue=64,
     bursts=10,
+    gguf=_GGUF,
 )
 QUICK = replace(
     FULL,
@@ -177,6 +206,7 @@ QUICK = replace(
     peer_rows=8,
     peer_new_tokens=16,
     published_rows=2,
+    gguf=_FEW_GGUF,
 )
 
 # What peers answer with random weights in the shape of a Qwen 3, by device.

@@ -15,13 +15,19 @@ class PeerUnavailable(Exception):
 class Job:
     """What a peer gets ready for."""
 
-    folder: str  # of the checkpoint, which has bfloat16 weights
+    folder: str  # of the checkpoint, which has bfloat16 weights, or a GGUF file
     device: str  # "cpu", where peers compute in float32, or "cuda", in bfloat16
     n_rows: int  # requests of a call
     n_prompt: int  # tokens of the longest prompt
     n_new: int  # most new tokens of a request
     end_ids: tuple[int, ...]  # tokens that end an output; none leaves outputs to their length
     threads: int  # to compute with on a CPU
+    n_shared: int | None = None  # tokens that all prompts begin with; None: as many as a call's do
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file, on which engines compute as they do by default."""
+        return self.folder.endswith(".gguf")
 
     @property
     def longest(self) -> int:
@@ -41,10 +47,15 @@ class Peer(Protocol):
     settings: dict[str, Any]  # what it runs with, for the report
 
     def forget(self) -> None:
-        """Drop what earlier calls left in caches of prefixes; not timed."""
+        """Drop prefixes and outputs that earlier calls left in caches; not timed."""
 
-    def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """The new tokens of each prompt, greedily, up to an end token and without it."""
+    def generate(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, **hints: Any
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, greedily, up to an end token and without it.
+
+        `hints` are what only some engines take, such as `drafts`.
+        """
 
     def close(self) -> None:
         """Give its memory back."""

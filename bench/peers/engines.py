@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from bench.peers.base import Job, PeerUnavailable, until_end
+from bench.scripted import Script, ScriptedModel, forget_outputs
 from flipfast.backends import InversionRequest, SamplingParams, load_inverter
+from flipfast.engine.ops.cpu import instruction_set
 
 _CUDA_MEMORY = 40e9  # bytes: leaves room for a peer on the same device
+_SCRIPTED_MEMORY = 1e9  # bytes: all requests fit at once
 _MEMORY_SHARE = 0.5  # of the device, for a peer: all requests at once, and room for our engine
 _VLLM_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -21,25 +25,79 @@ _VLLM_ENVIRONMENT = {
 
 
 class Native:
-    """The native engine through the interface that a reward uses, without a reward's drafts."""
+    """The native engine through the interface that a reward uses, without a reward's drafts unless
+    a call brings them.
+    """
 
-    def __init__(self, job: Job, deterministic: bool = True) -> None:
+    def __init__(self, job: Job, *, deterministic: bool = True, weights: str | None = None) -> None:
         self.version = metadata.version("flipfast")
-        self.settings: dict[str, Any] = {"dtype": job.dtype, "deterministic": deterministic}
+        dtype = None if job.is_gguf else job.dtype
+        self.settings: dict[str, Any] = {"dtype": dtype, "deterministic": deterministic}
         native: dict[str, Any] = {"deterministic": deterministic}
         if job.device == "cuda":
             native["memory"] = self.settings["memory"] = _CUDA_MEMORY
+        if job.is_gguf:
+            self.settings |= {"weights": weights, "isa": instruction_set()}
         self._inverter: Any = load_inverter(
-            "native", job.folder, device=job.device, dtype=job.dtype, native=native
+            "native", job.folder, device=job.device, dtype=dtype, weights=weights, native=native
         )
-        self.forget, self.close = self._inverter.forget_prefixes, self._inverter.close
+        self._loop = self._inverter._model.engine._loop
+        self._drafting, self.close = self._loop.drafting, self._inverter.close
 
-    def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        requests = [InversionRequest(prompt) for prompt in prompts]
+    def forget(self) -> None:
+        self._inverter.forget_prefixes()
+        forget_outputs(self._drafting)
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        *,
+        drafts: Sequence[tuple[list[int], ...]] | None = None,
+        drafting: bool = True,
+    ) -> list[list[int]]:
+        """See Peer.generate.
+
+        Args:
+            prompts, max_new_tokens: as there.
+            drafts: of each prompt's request.
+            drafting: whether there is speculative decoding.
+        """
+        self._loop.drafting = self._drafting if drafting else None
+        offered = drafts or [()] * len(prompts)
+        requests = [
+            InversionRequest(prompt, drafts=own)
+            for prompt, own in zip(prompts, offered, strict=True)
+        ]
         outputs = self._inverter.generate(requests, SamplingParams(max_new_tokens))
         errors = [output.error for output in outputs if output.error is not None]
         assert not errors, errors[0]
         return [output.output_ids for output in outputs]
+
+
+class Scripted:
+    """The native engine on a GGUF file of random weights, with prescribed outputs."""
+
+    def __init__(self, job: Job, *, weights: str | None = None) -> None:
+        self.version = metadata.version("flipfast")
+        self.settings: dict[str, Any] = {"weights": weights, "isa": instruction_set()}
+        self._model = ScriptedModel(
+            Path(job.folder), device=job.device, weights=weights, memory=_SCRIPTED_MEMORY
+        )
+        self.forget, self.close = self._model.forget_outputs, self._model.close
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        *,
+        outputs: list[list[int]],
+        acceptance: float | None = None,
+    ) -> list[list[int]]:
+        """See Peer.generate; `outputs` are written, drafted tokens of them as `acceptance` says."""
+        assert all(len(output) == max_new_tokens for output in outputs)
+        self._model.write(Script(list(prompts), outputs), acceptance=acceptance)
+        return outputs
 
 
 class Vllm:

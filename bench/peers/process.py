@@ -20,6 +20,9 @@ OURS = "flipfast"
 PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {  # module, class, options besides the job
     OURS: ("engines", "Native", {}),
     "flipfast-fast": ("engines", "Native", {"deterministic": False}),
+    "flipfast-float": ("engines", "Native", {"weights": "float"}),
+    "flipfast-scripted": ("engines", "Scripted", {}),
+    "flipfast-scripted-float": ("engines", "Scripted", {"weights": "float"}),
     "transformers": ("huggingface", "Generate", {}),
     "transformers-continuous": ("huggingface", "Continuous", {}),
     "vllm": ("engines", "Vllm", {}),
@@ -65,14 +68,25 @@ class PeerProcess:
         theirs.close()
         self.version, self.settings = self._receive("load")
 
-    def run(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Run:
-        """Continue prompts, with no prefix known from earlier calls; see Peer.generate.
+    def run(
+        self,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        *,
+        keep: bool = False,
+        **hints: Any,
+    ) -> Run:
+        """Continue prompts; see Peer.generate.
+
+        Args:
+            prompts, max_new_tokens, hints: as there.
+            keep: what earlier calls left in caches.
 
         Raises:
             PeerUnavailable: it failed, or its time was over.
         """
         try:
-            self._pipe.send((list(prompts), max_new_tokens))
+            self._pipe.send((list(prompts), max_new_tokens, keep, hints))
         except OSError:
             raise PeerUnavailable("its process has ended") from None
         return Run(*self._receive("answer"))
@@ -112,10 +126,11 @@ def _serve(
         peer: Peer = load(job, **options)
         pipe.send((peer.version, peer.settings))
         while True:
-            prompts, max_new_tokens = pipe.recv()
-            peer.forget()
+            prompts, max_new_tokens, keep, hints = pipe.recv()
+            if not keep:
+                peer.forget()
             started = time.perf_counter()
-            outputs = peer.generate(prompts, max_new_tokens)
+            outputs = peer.generate(prompts, max_new_tokens, **hints)
             seconds = time.perf_counter() - started
             peak = peak_memory_mib(job.device)
             pipe.send((outputs, seconds, peak, sum(map(len, outputs))))

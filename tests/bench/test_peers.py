@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench_peers import CPU_PEERS, GPU_PEERS, Interleaved, equal_rows
+from bench.bench_gguf import ENGINES as GGUF_ENGINES
+from bench.bench_peers import CPU_PEERS, GPU_PEERS, equal_rows
 from bench.peers.base import Job, PeerUnavailable, shared_length, until_end
+from bench.peers.interleaved import Interleaved
 from bench.peers.process import OURS, PEERS, PeerProcess, Run
 
 pytestmark = pytest.mark.slow
@@ -24,18 +26,21 @@ raise {error}
 
 BENCHMARK = """
 import pytest
-from bench.bench_peers import Interleaved, measure
+from bench.bench_peers import measure
+from bench.peers.interleaved import Interleaved
 from bench.peers.process import Run
 
 
 def bench_wrong(benchmark):
     ours, theirs = Run([[1, 2]], 1.0, 1, 2), Run([[1, 3]], 2.0, 1, 2)
-    measure(benchmark, "wrong", Interleaved(lambda: ours, lambda: theirs), "float32", 1)
+    pair = Interleaved({"flipfast": lambda: ours}, lambda: theirs)
+    measure(benchmark, "wrong", pair, "float32", 1)
 
 
 def bench_equal(benchmark):
     ours, theirs = Run([[1, 2]], 1.0, 1, 2), Run([[1, 2]], 2.0, 1, 2)
-    measure(benchmark, "equal", Interleaved(lambda: ours, lambda: theirs), "float32", 1)
+    pair = Interleaved({"flipfast": lambda: ours}, lambda: theirs)
+    measure(benchmark, "equal", pair, "float32", 1)
 
 
 def bench_absent(benchmark):
@@ -69,11 +74,25 @@ def test_first_tokens_decide_in_bfloat16():
 
 def test_each_run_of_a_peer_is_compared_with_ours_before_and_after():
     ours, theirs = iter([1.0, 3.0, 5.0]), iter([4.0, 16.0])
-    pair = Interleaved(lambda: run([[1]], next(ours)), lambda: run([[1]], next(theirs)))
+    pair = Interleaved({OURS: lambda: run([[1]], next(ours))}, lambda: run([[1]], next(theirs)))
     for _ in range(2):
         pair.run_ours()
         pair.run_theirs()
-    assert pair.speed() == (4.0 / 2.0 + 16.0 / 4.0) / 2
+    pair.run_ours()
+    assert pair.speed(OURS) == (4.0 / 2.0 + 16.0 / 4.0) / 2
+
+
+def test_several_of_ours_stand_around_a_run_as_in_a_mirror():
+    order = []
+
+    def one(name):
+        return lambda: order.append(name) or run([[1]])
+
+    pair = Interleaved({"a": one("a"), "b": one("b")}, one("peer"))
+    pair.run_ours()
+    pair.run_theirs()
+    pair.run_ours()
+    assert order == ["a", "b", "peer", "b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +119,7 @@ def test_every_peer_is_a_class():
     for module, kind, _ in PEERS.values():
         text = (ROOT / f"bench/peers/{module}.py").read_text("utf-8")
         assert f"class {kind}:" in text, kind
-    assert {OURS, *CPU_PEERS, *GPU_PEERS} == PEERS.keys()
+    assert {OURS, *CPU_PEERS, *GPU_PEERS, *GGUF_ENGINES} == PEERS.keys()
 
 
 def test_other_results_stop_the_timing_and_reasons_are_stored(tmp_path):
