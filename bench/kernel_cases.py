@@ -186,9 +186,7 @@ def mixed_attention(
     return Case(
         run=lambda: attend(0, n_seqs, length),
         got=lambda: attend(0, n_seqs, length).clone(),
-        expected=lambda: paged_attention_ref(
-            query, *pages, starts, lengths, tables, scale=scale
-        ),
+        expected=lambda: paged_attention_ref(query, *pages, starts, lengths, tables, scale=scale),
         tolerance=2e-2,
         n_bytes=query.nbytes + out.nbytes + key.nbytes + value.nbytes,
         flops=4.0 * pairs * n_heads * head_dim,

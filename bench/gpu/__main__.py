@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--install", action="store_true", help="this checkout, into this Python")
     parser.add_argument("--rehearse", action="store_true", help="without a device")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the part in hand ends as well
     out = options.out.resolve()
     todo = parts(out, tune=options.tune, install=options.install)
     return run(todo, out, commit=options.commit, rehearse=options.rehearse)
@@ -48,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(todo: Sequence[Part], out: Path, *, commit: str = "", rehearse: bool = False) -> int:
     """Run parts one after the other; 1 where one did not pass."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the part in hand ends as well
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("parts.txt", "log.txt", "figures.jsonl", "benchmarks.json"):
+    for name in ("parts.txt", "log.txt", "figures.jsonl", "benchmarks.json", "tuning.json"):
         (out / name).unlink(missing_ok=True)
     variables, missed = environment(commit), []
     for part in todo:

@@ -78,7 +78,10 @@ def splits(place: Place) -> None:
     n_heads, n_kv_heads, head_dim = heads(SHAPE)
     n_seqs, length, device = 8, 700, place.device
     query = numbers(device, torch.bfloat16, n_seqs, n_heads, head_dim)
-    kept = [numbers(device, torch.bfloat16, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)]
+    kept = [
+        numbers(device, torch.bfloat16, n_seqs * length, n_kv_heads, head_dim, seed=s)
+        for s in (1, 2)
+    ]
     pages, index = in_pages(*kept, n_seqs, 1)
     most = 2 * configs_for(head_dim, torch.bfloat16, device)[0].split
     usual, found = attention._mode, {}

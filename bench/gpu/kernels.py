@@ -43,16 +43,22 @@ def every(place: Place) -> Iterator[tuple[str, str, Make]]:
         h, last = heads(shape), f"{heads(shape)[0]} heads"
         for n, length in sizes.decode:
             name = f"decode, {n} x {length}, {last}"
-            yield "attention", name, lambda n=n, k=length, h=h: cases.attention(
-                (n, 1, k), h, device
+            yield (
+                "attention",
+                name,
+                lambda n=n, k=length, h=h: cases.attention((n, 1, k), h, device),
             )
         n, length = sizes.prefill
-        yield "attention", f"prefill, {n} x {length}, {last}", lambda n=n, k=length, h=h: (
-            cases.attention((n, k, k), h, device)
+        yield (
+            "attention",
+            f"prefill, {n} x {length}, {last}",
+            lambda n=n, k=length, h=h: cases.attention((n, k, k), h, device),
         )
         n, length, whole = sizes.mixed
-        yield "attention", f"mixed, {n} and {whole} of {length}, {last}", lambda h=h: (
-            cases.mixed_attention(sizes.mixed, h, device)
+        yield (
+            "attention",
+            f"mixed, {n} and {whole} of {length}, {last}",
+            lambda h=h: cases.mixed_attention(sizes.mixed, h, device),
         )
     for width in (1024, 4096):
         name = f"{VOCABULARY} x {width}, {sizes.rows[0]} rows"

@@ -58,7 +58,7 @@ def log_probs(place: Place) -> None:
     theirs.load_state_dict(drawn, strict=False)
     theirs.eval()
     requests = random_requests(place.sizes.path_rows, n_prompt=80, n_shared=16, vocab=10**3)
-    cases = [(x.prompt_ids[:40], x.prompt_ids[40:]) for x in map(_listed, requests)]
+    cases = [(list(x.prompt_ids[:40]), list(x.prompt_ids[40:])) for x in requests]
     usual = _log_probs(theirs, cases, place.device)
     exact = _log_probs(theirs.float(), cases, place.device)
     del theirs, drawn
@@ -79,11 +79,6 @@ def log_probs(place: Place) -> None:
     )
     name = f"log-probabilities: off by {errors[0]:.2g}, those of transformers by {errors[1]:.2g}"
     place.check(name, errors[0] <= _MOST_ERROR * errors[1])
-
-
-def _listed(request: Any) -> Any:
-    request.prompt_ids = list(request.prompt_ids)
-    return request
 
 
 def _log_probs(model: Any, cases: Any, device: torch.device) -> torch.Tensor:

@@ -85,4 +85,3 @@ def loads(place: Place, model: ScriptedModel, shape: str) -> dict[str, Script]:
     prompts = [list(request.prompt_ids) for request in asked]
     outputs = random_outputs(lengths, vocab=model.vocab_size)
     return {"wave": script_of(wave, model), "steady": Script(prompts, outputs)}
-
