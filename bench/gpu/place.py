@@ -19,6 +19,9 @@ from flipfast.profiling.recorder import Rates
 from flipfast_kernels.search import Timer, cuda_timer
 
 
+_WAVE = Prescribed(256, 650, 160, 100)  # all requests at once, of one length
+
+
 @dataclass(frozen=True)
 class GpuSizes:
     """How much a run does."""
@@ -27,7 +30,7 @@ class GpuSizes:
     side: int = 8192  # of the square product that measures the rate
     flushed: int = 2**30  # bytes written before each timed kernel, to empty the L2 cache
     engine: dict[str, Any] = field(default_factory=dict)  # options of engines that are timed
-    wave: Prescribed = Prescribed(256, 650, 160, 100)  # all requests at once, of one length
+    wave: Prescribed = _WAVE
     steady: dict[str, int] = field(  # requests by shape, of which a few end in every step
         default_factory=lambda: {"qwen3-0.6b": 1024, "qwen3-1.7b": 1024}
     )
