@@ -22,12 +22,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from bench.gpu.plan import ROOT, Part, environment, parts
 
 GRACE_S = 5.0  # the end of a limit: until then a part that was told to stop can say what it has
-SLOWER = 6.0  # times as long a part may take in a rehearsal, on few cores
+SLOWER = 20.0  # times as long a part may take in a rehearsal, on few cores
 _VERSIONS = ("commit", "python", "flipfast", "torch", "triton", "transformers", "cuda")
 _TAIL = 12  # lines of the log of a part that did not pass
 
@@ -62,7 +62,8 @@ def run(todo: Sequence[Part], out: Path, *, commit: str = "", rehearse: bool = F
             log.flush()
             begin = log.tell()
             started = time.monotonic()
-            result = run_part(command, limit_s, log, variables)
+            beside = () if rehearse else part.beside
+            result = run_part(command, limit_s, log, variables, beside)
         line = f"{part.name}: {result}, {time.monotonic() - started:.1f} of {limit_s:.0f} s"
         said = _said(out / "log.txt", begin)
         line += f"; {said[-1]}" if said else ""
@@ -76,24 +77,26 @@ def run(todo: Sequence[Part], out: Path, *, commit: str = "", rehearse: bool = F
 
 
 def run_part(
-    command: Sequence[str], limit_s: float, log: IO[str], variables: dict[str, str]
+    command: Sequence[str],
+    limit_s: float,
+    log: IO[str],
+    variables: dict[str, str],
+    beside: Sequence[Sequence[str]] = (),
 ) -> str:
-    """Run a command; shortly before its limit it is interrupted, at its limit killed.
+    """Run a command, and others beside it in silence; shortly before its limit it is interrupted,
+    at its limit all are killed.
 
     Returns:
         "passed", "failed (EXIT CODE)" or "stopped".
     """
-    options: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT, "env": variables}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_hear_interrupts,
-        **options,
-    )
+    end = time.monotonic() + limit_s - GRACE_S
+    process = _start(command, log, variables)
+    others = [_start(one, subprocess.DEVNULL, variables) for one in beside]
     try:
-        code = process.wait(max(limit_s - GRACE_S, 0.0))
+        code = process.wait(max(end - time.monotonic(), 0.0))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for other in others:
+                other.wait(max(end - time.monotonic(), 0.0))
         return f"failed ({code})" if code else "passed"
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGINT)
@@ -101,9 +104,25 @@ def run_part(
             process.wait(GRACE_S)
         return "stopped"
     finally:
-        with contextlib.suppress(ProcessLookupError):  # all of it has ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        for one in (process, *others):
+            with contextlib.suppress(ProcessLookupError):  # all of it has ended
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+
+
+def _start(
+    command: Sequence[str], output: IO[str] | int, variables: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_hear_interrupts,
+    )
 
 
 def _hear_interrupts() -> None:

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.part")
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shapes", nargs="*", default=(), help="of `rewards`, in place of all")
+    parser.add_argument("--shapes", action="append", help="of `rewards`, in place of all")
     parser.add_argument("--rehearse", action="store_true", help="launch nothing, without a device")
     parser.add_argument("--uncompiled", action="store_true", help="with it: compile nothing either")
     options = parser.parse_args(argv)

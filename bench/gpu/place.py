@@ -18,7 +18,6 @@ from flipfast.profiling.rates import measure_rates
 from flipfast.profiling.recorder import Rates
 from flipfast_kernels.search import Timer, cuda_timer
 
-
 _WAVE = Prescribed(256, 650, 160, 100)  # all requests at once, of one length
 
 
@@ -88,6 +87,7 @@ class Place:
         self.failures: list[str] = []
         self._rehearsed = rehearsed
         self._tag = tag
+        out.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def rates(self) -> Rates:

@@ -101,6 +101,20 @@ def test_a_part_that_hangs_is_stopped_at_its_limit(text, tmp_path, monkeypatch):
     assert (tmp_path / "parts.txt").read_text().startswith("hangs: stopped, ")
 
 
+def test_what_runs_beside_a_part_has_no_verdict_and_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "GRACE_S", 0.5)
+    file = tmp_path / "written"
+    beside = [
+        python("", f"open({str(file)!r}, 'w').close()\nraise SystemExit(1)").command,
+        python("", HANG).command,
+    ]
+    part = python("one", "print('said')", limit_s=6.0)._replace(beside=beside)
+    assert runner.run([part], tmp_path) == 0
+    assert file.exists()
+    assert (tmp_path / "parts.txt").read_text().startswith("one: passed, ")
+    assert "begun" not in (tmp_path / "log.txt").read_text()
+
+
 def test_a_run_that_is_killed_has_written_what_had_ended(tmp_path):
     """With SIGKILL, which no program sees: what is in the files then is all that there will be."""
     text = f"""
