@@ -71,7 +71,8 @@ def run(todo: Sequence[Part], out: Path, *, commit: str = "", rehearse: bool = F
             missed.append({"name": part.name, "reason": line})
         with (out / "parts.txt").open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
-        print("\n".join([] if result == "passed" else said[-_TAIL:-1]), line, sep="\n", flush=True)
+        told = [] if result == "passed" else said[-_TAIL:-1]
+        print(*told, line, sep="\n", flush=True)
         merge(out, missed)
     return int(bool(missed))
 

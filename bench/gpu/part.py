@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.collect()
         torch.cuda.empty_cache()
     for failure in place.failures:
-        print(f"does not hold: {failure}")
+        print(failure)
+    print(f"{place.n_figures} figures, {place.n_checks} checks, {len(place.failures)} failures")
     return int(bool(place.failures))
 
 

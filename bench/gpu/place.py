@@ -28,6 +28,7 @@ class GpuSizes:
     copied: int = 2**30  # bytes of the copy that measures bandwidth
     side: int = 8192  # of the square product that measures the rate
     flushed: int = 2**30  # bytes written before each timed kernel, to empty the L2 cache
+    repeats: int = 15  # of each timed kernel
     engine: dict[str, Any] = field(default_factory=dict)  # options of engines that are timed
     wave: Prescribed = _WAVE
     steady: dict[str, int] = field(  # requests by shape, of which a few end in every step
@@ -50,6 +51,7 @@ REHEARSED = GpuSizes(
     copied=2**16,
     side=64,
     flushed=2**10,
+    repeats=1,
     engine={"memory": 5e7, "max_seqs": 4, "max_tokens": 64},
     wave=Prescribed(6, 40, 16, 4),
     steady={},
@@ -73,7 +75,8 @@ class Place:
         device: CUDA.
         sizes: of what runs.
         out: the folder of all files.
-        failures: checks that did not hold.
+        n_figures, n_checks: so far.
+        failures: checks that did not hold, and what did not run.
 
     Args:
         rehearsed: whether nothing is launched, so that no result is right.
@@ -84,6 +87,7 @@ class Place:
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.sizes = REHEARSED if rehearsed else FULL
         self.out = out
+        self.n_figures = self.n_checks = 0
         self.failures: list[str] = []
         self._rehearsed = rehearsed
         self._tag = tag
@@ -98,7 +102,8 @@ class Place:
     @cached_property
     def timer(self) -> Timer:
         """Seconds of a call on the device."""
-        return cuda_timer(self.device, flushed=self.sizes.flushed)
+        sizes = self.sizes
+        return cuda_timer(self.device, repeats=sizes.repeats, flushed=sizes.flushed)
 
     def note(self, name: str, group: str, **figures: Any) -> None:
         """Add figures to the file, with the conditions that they were measured under."""
@@ -111,6 +116,7 @@ class Place:
         line = json.dumps({**row, "extra_info": {**facts, **rounded}})
         with (self.out / "figures.jsonl").open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
+        self.n_figures += 1
         print(name, rounded)
 
     def check(self, name: str, holds: bool | Callable[[], object]) -> None:
@@ -120,6 +126,7 @@ class Place:
             name: of what has to hold.
             holds: whether it does, or a call that raises AssertionError where it does not.
         """
+        self.n_checks += 1
         try:
             if callable(holds):
                 holds()
