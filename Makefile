@@ -15,7 +15,11 @@ ENV ?= venv
 READY := $(if $(filter system,$(ENV)),system-install,$(DEVELOPED))
 RUN := $(if $(filter system,$(ENV)),$(PYTHON),$(BIN)/python)
 
-.PHONY: demo test test-fast cpp-test arm-test frameworks quality bench-compare gpu-check gpu-bench system-install lint format bench clean
+# Of `gpu`: where files go, and what a copy without a history was made from.
+OUT_DIR ?= build/gpu
+COMMIT ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
+
+.PHONY: demo test test-fast cpp-test arm-test frameworks quality bench-compare gpu gpu-rehearse system-install lint format bench clean
 
 # What Python compiles is kept, whatever the environment says: the tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
@@ -46,9 +50,6 @@ frameworks: $(DEVELOPED)  ## trainers and real models that some tests run, and s
 quality: $(DEVELOPED) $(SMALL)  ## figures of "small" and of its base as it is, from real text
 	$(BIN)/python -m bench.quality --out build/quality
 
-gpu-check: $(READY)  ## on a CUDA device: tests, tuning, benchmarks of the kernels, in nine minutes
-	$(RUN) -m bench.gpu check
-
 lint: $(DEVELOPED)  ## what CI checks besides the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -66,8 +67,13 @@ bench: $(DEVELOPED)  ## benchmarks; results go to the terminal
 bench-compare: $(READY)  ## has anything got slower? BASE=revision, KEYS="files or pytest ids"
 	$(RUN) -m bench.compare $(if $(BASE),--base $(BASE)) $(KEYS)
 
-gpu-bench: $(READY)  ## on a CUDA device: all benchmarks that need one, in nine minutes
-	$(RUN) -m bench.gpu bench
+gpu: $(if $(filter system,$(ENV)),,$(DEVELOPED))  ## on a CUDA device: tests and figures, in seven minutes; TUNE=1 tunes, in five
+	$(RUN) -m bench.gpu --out $(OUT_DIR) --commit "$(COMMIT)" \
+		$(if $(TUNE),--tune) $(if $(filter system,$(ENV)),--install)
+
+gpu-rehearse: $(DEVELOPED)  ## both of these runs where no device is: kernels are compiled, none is launched
+	$(RUN) -m bench.gpu --rehearse --out build/gpu-rehearsal/first --install
+	$(RUN) -m bench.gpu --rehearse --out build/gpu-rehearsal/second --tune
 
 system-install:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .

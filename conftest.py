@@ -54,10 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip tests marked `gpu` where there is no CUDA device; leave out what `--fast` does."""
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):  # in its keywords are folders of that name, too
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     if config.getoption("fast"):
         cases = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
-        kept = {item for item in cases.values() if "slow" not in item.keywords}
+        kept = {item for item in cases.values() if not item.get_closest_marker("slow")}
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]

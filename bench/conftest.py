@@ -26,7 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--peer-path", action="append", default=[], **packages)
     group.addoption("--reference-prompts", metavar="DIR", help="folder with the published prompts")
     group.addoption("--reference", metavar="FILE", help="published module that has f1_score")
-    group.addoption("--tuning", metavar="FILE", help="kernels' tuning file instead of the usual")
 
 
 def pytest_configure(config: pytest.Config) -> None:

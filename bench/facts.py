@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import resource
 import subprocess
@@ -21,16 +22,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of flipfast with its commit, Python, and what the engine stands on."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    found = {"commit": done.stdout.strip() or "unknown", "python": platform.python_version()}
+    """Of flipfast with its commit, Python, and what the engine stands on.
+
+    The commit is FLIPFAST_COMMIT where that is set: a copy of a checkout may have no history.
+    """
+    found = {"commit": os.environ.get("FLIPFAST_COMMIT") or _commit()}
+    found |= {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "none"
     return {**found, "cuda": torch.version.cuda or "none"}
+
+
+def _commit() -> str:
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def conditions_of(info: Mapping[str, Any]) -> dict[str, str]:
@@ -52,9 +64,11 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else processor()
 
 
-def device_folder() -> str:
-    """The name under bench/results of the device that this machine has most to say about."""
-    name = device_name("cuda" if torch.cuda.is_available() else "cpu")
+def device_folder(name: str | None = None) -> str:
+    """The name under bench/results of a device; None is the one that this machine has most to say
+    about.
+    """
+    name = name or device_name("cuda" if torch.cuda.is_available() else "cpu")
     kept = "".join(c if c.isalnum() else "-" for c in name.lower().replace("(r)", ""))
     return "-".join(part for part in kept.split("-") if part)
 

@@ -51,7 +51,7 @@ class Case:
 
 def product(n_out: int, n_in: int, m: int, device: torch.device, dtype: Any = HALF) -> Case:
     """The batch-invariant product, against cuBLAS."""
-    x, weight = _numbers(device, dtype, m, n_in), _numbers(device, dtype, n_out, n_in, seed=1)
+    x, weight = numbers(device, dtype, m, n_in), numbers(device, dtype, n_out, n_in, seed=1)
     out = torch.empty(m, n_out, dtype=dtype, device=device)
     return Case(
         run=lambda: linear(x, weight, out=out),
@@ -66,7 +66,7 @@ def product(n_out: int, n_in: int, m: int, device: torch.device, dtype: Any = HA
 
 def head(vocab: int, n_in: int, m: int, device: torch.device, dtype: Any = HALF) -> Case:
     """Arg-max inside the head's product, against a product, its logits and their arg-max."""
-    x, weight = _numbers(device, dtype, m, n_in), _numbers(device, dtype, vocab, n_in, seed=1)
+    x, weight = numbers(device, dtype, m, n_in), numbers(device, dtype, vocab, n_in, seed=1)
     logits = torch.empty(m, vocab, dtype=dtype, device=device)
     return Case(
         run=lambda: lm_head(x, weight),
@@ -84,11 +84,11 @@ def norm_rope(
 ) -> Case:
     """Norms, rotation and the write into the pages in one pass, against the parts."""
     n_heads, n_kv_heads, head_dim = heads
-    query, key, value = _numbers(device, dtype, n_tokens, n_heads + 2 * n_kv_heads, head_dim).split(
+    query, key, value = numbers(device, dtype, n_tokens, n_heads + 2 * n_kv_heads, head_dim).split(
         (n_heads, n_kv_heads, n_kv_heads), dim=1
     )
     n_pages = -(-n_tokens // PAGE)
-    pages = [_numbers(device, dtype, n_pages, PAGE, n_kv_heads, head_dim) for _ in range(2)]
+    pages = [numbers(device, dtype, n_pages, PAGE, n_kv_heads, head_dim) for _ in range(2)]
     slots, weight = torch.arange(n_tokens, device=device), torch.ones(head_dim, device=device)
     angles = torch.outer(torch.arange(4096.0), 1e6 ** -torch.linspace(0, 1, head_dim // 2))
     rope = RopeTable(angles.cos().to(device), angles.sin().to(device))
@@ -125,12 +125,12 @@ def attention(
 ) -> Case:
     """The last tokens of each sequence over its pages, against torch."""
     (n_seqs, queries, length), (n_heads, n_kv_heads, head_dim) = sizes, heads
-    query = _numbers(device, dtype, n_seqs * queries, n_heads, head_dim)
+    query = numbers(device, dtype, n_seqs * queries, n_heads, head_dim)
     key, value = (
-        _numbers(device, dtype, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)
+        numbers(device, dtype, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)
     )
     out = torch.empty(n_seqs * queries, n_heads * head_dim, dtype=dtype, device=device)
-    pages, index = _pages(key, value, n_seqs, queries)
+    pages, index = in_pages(key, value, n_seqs, queries)
     scale = head_dim**-0.5
     most = {"max_seqlen_q": queries, "max_seq_len": length, "scale": scale}
     pairs = n_seqs * sum(length - i for i in range(queries))
@@ -142,6 +142,55 @@ def attention(
         n_bytes=query.nbytes + out.nbytes + key.nbytes + value.nbytes,
         flops=4.0 * pairs * n_heads * head_dim,
         peers={"sdpa": _sdpa(query, key, value, n_seqs, scale)},
+    )
+
+
+def mixed_attention(
+    sizes: tuple[int, int, int],
+    heads: tuple[int, int, int],
+    device: torch.device,
+    dtype: Any = HALF,
+) -> Case:
+    """Decoding sequences and whole prompts in one launch, against a launch for each kind.
+
+    Args:
+        sizes: decoding sequences, tokens of every sequence, whole prompts.
+        heads: query heads, key heads, head size.
+        device, dtype: of all tensors.
+    """
+    (n_decode, length, n_whole), (n_heads, n_kv_heads, head_dim) = sizes, heads
+    n_seqs, n_rows = n_decode + n_whole, n_decode + n_whole * length
+    query = numbers(device, dtype, n_rows, n_heads, head_dim)
+    key, value = (
+        numbers(device, dtype, n_seqs * length, n_kv_heads, head_dim, seed=s) for s in (1, 2)
+    )
+    out = torch.empty(n_rows, n_heads * head_dim, dtype=dtype, device=device)
+    pages, (_, lengths, tables) = in_pages(key, value, n_seqs, 1)
+    whole = n_decode + _offsets(n_whole, length, device)
+    starts = torch.cat([torch.arange(n_decode, dtype=torch.int32, device=device), whole])
+    scale = head_dim**-0.5
+
+    def attend(first: int, last: int, longest: int) -> torch.Tensor:
+        """Of sequences from one on to before another."""
+        begin = 0 if first == 0 else n_decode
+        end = n_rows if last == n_seqs else n_decode
+        index = starts[first : last + 1] - begin, lengths[first:last], tables[first:last]
+        most = {"max_seqlen_q": longest, "max_seq_len": length, "scale": scale, "validate": False}
+        return paged_attention(query[begin:end], *pages, *index, out=out[begin:end], **most)
+
+    def apart() -> None:
+        attend(0, n_decode, 1)
+        attend(n_decode, n_seqs, length)
+
+    pairs = n_decode * length + n_whole * length * (length + 1) / 2
+    return Case(
+        run=lambda: attend(0, n_seqs, length),
+        got=lambda: attend(0, n_seqs, length).clone(),
+        expected=lambda: paged_attention_ref(query, *pages, starts, lengths, tables, scale=scale),
+        tolerance=2e-2,
+        n_bytes=query.nbytes + out.nbytes + key.nbytes + value.nbytes,
+        flops=4.0 * pairs * n_heads * head_dim,
+        peers={"apart": apart},
     )
 
 
@@ -213,7 +262,7 @@ def _sdpa(
     )
 
 
-def _pages(
+def in_pages(
     key: torch.Tensor, value: torch.Tensor, n_seqs: int, queries: int
 ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
     """Keys and values of n_seqs sequences of one length in pages in a random order, and the index:
@@ -233,6 +282,6 @@ def _pages(
     return pages, (_offsets(n_seqs, queries, device), lengths, tables)
 
 
-def _numbers(device: torch.device, dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
+def numbers(device: torch.device, dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator(device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=device).to(dtype)

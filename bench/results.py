@@ -27,11 +27,13 @@ def store(parts: Sequence[Path], folder: Path) -> Path:
     rows = {row["fullname"]: row for content in contents for row in content["benchmarks"]}
     for row in rows.values():
         row["stats"].pop("data", None)  # each round's time, a hundred times what is of use
+    newest = contents[-1] if contents else {}  # which may be another machine's
     shared = ("machine_info", "commit_info", "datetime", "version")  # of all parts of a run
     merged = {
-        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions(),
+        "device": newest.get("device")
+        or device_name("cuda" if torch.cuda.is_available() else "cpu"),
+        "date": newest.get("date") or datetime.date.today().isoformat(),
+        "versions": newest.get("versions") or versions(),
         **{key: content[key] for content in contents[::-1] for key in shared if key in content},
         "skipped": [row for content in contents for row in content.get("skipped", [])],
         "benchmarks": list(rows.values()),

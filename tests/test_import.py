@@ -58,3 +58,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_the_version_is_that_of_the_package():
     assert flipfast.__version__ == version("flipfast")
+
+
+@pytest.mark.slow
+def test_the_engine_does_without_gguf():
+    """Which only GGUF files need."""
+    code = "import sys; sys.modules['gguf'] = None; import flipfast.backends.native"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run, folder = options.run, options.out or options.run.parent
         if options.store:
-            quick = read_run(run).get("machine_info", {}).get("sizes") == "quick"
-            usual = ROOT / "bench" / "results" / device_folder()
+            content = read_run(run)
+            quick = content.get("machine_info", {}).get("sizes") == "quick"
+            usual = ROOT / "bench" / "results" / device_folder(content.get("device"))
             folder = options.out or (usual / "quick" if quick else usual)  # takes no other's place
             run = store([*([folder / FILE] if options.add else []), run], folder)
             print(f"results: {run}")

@@ -6,6 +6,8 @@
 | `speed_over_PEER`; in a peer's own benchmark `flipfast_speedup` | a ratio |
 | `settings`, `peer` | a peer's settings |
 | `curve`, a list of points; `x_name`, `y_name`, `series` | a line of the group's plot |
+| `load`, with `rewards_per_s`, `steps`, `share_of_floor` | a line of the engine's table |
+| `us` | a line of the kernels' table |
 | `p50_ms`, `p90_ms`, `p99_ms`, `rate` | a latency |
 | `gflop_per_s` or `tflop_per_s`, with `gb_per_s` | a point in the roofline |
 | `copy_gb_per_s`, `product_gflop_per_s`, `dtype` | the roof |
@@ -101,7 +103,9 @@ def tables(run: Run) -> dict[str, Table]:
     known = {
         "conditions": _conditions(run),
         "headline": _headline(run),
+        "engine": _engine(run),
         "ratios": _ratios(run),
+        "kernels": _kernels(run),
         "settings": _settings(run),
         "did not run": _skipped(run),
         "latency": _latency(run),
@@ -137,6 +141,33 @@ def _headline(run: Run) -> Table:
     if len({row[4] for row in rows}) < 2:
         head, rows = head[:4] + head[5:], [row[:4] + row[5:] for row in rows]
     return Table(head, rows)
+
+
+def _engine(run: Run) -> Table:
+    """Large shapes with random weights on a CUDA device."""
+    rows = []
+    for _, _, info in _benchmarks(run):
+        if "load" in info:
+            bits = "batch-invariant" if info["deterministic"] else "fast"
+            cells = [info["shape"], info["load"], bits, info["rewards_per_s"]]
+            cells += [info["tokens_per_s"], info["share_of_floor"]]
+            rows += [[*map(number, cells), f"{info['mixed_steps']:,} of {info['steps']:,}"]]
+    head = ["model", "load", "bits", "rewards/s", "tokens/s", "share of the floor", "mixed steps"]
+    return Table(head, rows)
+
+
+def _kernels(run: Run) -> Table:
+    rows = []
+    for name, _, info in _benchmarks(run):
+        if "us" in info:
+            peers = [
+                f"{k.removeprefix('speed_over_')} {number(v)}"
+                for k, v in info.items()
+                if k.startswith("speed_over_")
+            ]
+            figures = (info["us"], info.get("tflop_per_s"), info.get("share_of_copy"))
+            rows += [[name, *map(number, figures), ", ".join(peers)]]
+    return Table(["kernel", "µs", "TFLOP/s", "share of a copy", "times as fast as"], rows)
 
 
 def _ratios(run: Run) -> Table:

@@ -12,7 +12,9 @@ from flipfast.profiling.recorder import Rates
 _REPEATS = 7
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
+def measure_rates(
+    device: torch.device, dtype: torch.dtype, *, n_bytes: int | None = None, side: int | None = None
+) -> Rates:
     """Measure the bandwidth of a copy within the device and the rate of a square matrix product.
 
     Both are medians over several repeats.
@@ -20,12 +22,15 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     Args:
         device: CPU or CUDA.
         dtype: of the product.
+        n_bytes: of the copy; None suits the device.
+        side: of the product's matrices; None suits the device.
     """
     on_cuda = device.type == "cuda"
-    source = torch.ones(2**30 if on_cuda else 2**26, dtype=torch.uint8, device=device)
+    n_bytes = n_bytes or (2**30 if on_cuda else 2**26)
+    source = torch.ones(n_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy_s = _seconds(lambda: target.copy_(source), device)
-    side = 8192 if on_cuda else 1024
+    side = side or (8192 if on_cuda else 1024)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     product_s = _seconds(lambda: torch.mm(a, b, out=out), device)

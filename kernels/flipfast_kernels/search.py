@@ -136,10 +136,16 @@ def measure(
     return Result(problem, best, usual, times[best], len(times), refused)
 
 
-def cuda_timer(device: torch.device, *, repeats: int = 15) -> Timer:
-    """A timer that returns the median over CUDA events, flushing the L2 cache before every call."""
-    # Many times the size of any L2 cache, and a quarter of a millisecond on an H200: see below.
-    flushed = torch.empty(1 << 30, dtype=torch.int8, device=device)
+def cuda_timer(device: torch.device, *, repeats: int = 15, flushed: int = 1 << 30) -> Timer:
+    """A timer that returns the median over CUDA events, flushing the L2 cache before every call.
+
+    Args:
+        device: where calls run.
+        repeats: of each call.
+        flushed: bytes written before each; the usual number is many times the size of any L2
+            cache, and takes a quarter of a millisecond on an H200.
+    """
+    scratch = torch.empty(flushed, dtype=torch.int8, device=device)
 
     def timer(call: Callable[[], object]) -> float:
         call()
@@ -147,7 +153,7 @@ def cuda_timer(device: torch.device, *, repeats: int = 15) -> Timer:
         for _ in range(repeats):
             # Writing this lets the host get ahead, even if it checks arguments for tens of
             # microseconds, so that launch time is not measured.
-            flushed.zero_()
+            scratch.zero_()
             events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
             events[0].record()
             call()

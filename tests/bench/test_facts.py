@@ -26,3 +26,12 @@ def test_conditions_are_no_figures():
     info = {"date": "2026-01-02", "commit": "abc", "torch": "2.13", "threads": 2, "us": 1.5}
     expected = {"date": "2026-01-02", "threads": "2", "commit": "abc", "torch": "2.13"}
     assert facts.conditions_of(info) == expected
+
+
+def test_a_copy_without_history_has_the_commit_that_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
+    for told, expected in (("abc123", "abc123"), ("", "unknown")):
+        facts.versions.cache_clear()
+        monkeypatch.setenv("FLIPFAST_COMMIT", told)
+        assert facts.versions()["commit"] == expected
+    facts.versions.cache_clear()

@@ -1,133 +1,171 @@
-"""`make gpu-check` and `make gpu-bench` with commands that stand in for their parts."""
+"""`make gpu`: its plan, its runner with commands that stand in for parts, and a rehearsal."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
-import torch
 
 pytest.importorskip("triton")
-pytest.importorskip("pytest_benchmark")
 
-from bench import gpu
-from bench.gpu import Part, run_part
-from bench.results import read
+from bench.gpu import __main__ as runner
+from bench.gpu.part import NAMES
+from bench.gpu.plan import FIRST, ROOT, UNMARKED, Part, other_tests, parts
+from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
-
-BENCH = """
-import os, signal, time
-
-def bench_first(benchmark):
-    benchmark(sum, (1, 2))
-    benchmark.extra_info["tokens_per_s"] = 3
-
-def bench_second(benchmark):
-    os.kill(os.getpid(), signal.SIGINT)  # the limit is over
-    benchmark(time.sleep, 60)
-"""
-BEGUN = "import signal, time\n{}open({!r}, 'w').close()\ntime.sleep(600)"
-STUBBORN = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+HANG = "import os, time\nprint('begun', os.getpid(), flush=True)\ntime.sleep(600)"
+STUBBORN = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{HANG}"
+ROW = {"fullname": "x", "name": "x", "group": "g", "stats": {}}
 
 
-def python(text):
-    return [sys.executable, "-c", text]
+def python(name, text, limit_s=300.0):
+    command = [sys.executable, "-c", text]
+    return Part(name, limit_s, command, command)
 
 
-def writing(path, *names, then=""):
-    rows = [{"fullname": x, "name": x, "stats": {"data": [1], "min": 1}} for x in names]
-    content = json.dumps({"benchmarks": rows, "datetime": "2026-01-01", "machine_info": {}})
-    return python(f"open({str(path)!r}, 'w').write({content!r})\n{then}")
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Runs made-up parts on a made-up device: functions from a result file to a command."""
-
-    def run(**commands):
-        def parts(scratch, folder):
-            return [
-                Part(name, command(scratch / f"raw-{name}.json"), 300.0)
-                for name, command in commands.items()
-            ]
-
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(gpu, "device_folder", lambda: "test-gpu-9")
-        monkeypatch.setattr(gpu, "bench_parts", parts)
-        monkeypatch.setattr("bench.results.device_name", lambda device: "Test GPU 9")
-        code = gpu.main(["bench", f"--results={tmp_path}"])
-        return code, read(tmp_path / "test-gpu-9" / "benchmarks.json")
-
-    return run
-
-
-def names(found):
-    return [row["name"] for row in found["benchmarks"]]
-
-
-def test_parts_are_added_to_what_is_stored(run):
-    code, found = run(one=lambda raw: writing(raw, "a", "b"), two=lambda raw: writing(raw, "c"))
-    assert (code, names(found), found["skipped"]) == (0, ["a", "b", "c"], [])
-    assert "data" not in found["benchmarks"][0]["stats"]
-    assert names(run(one=lambda raw: writing(raw, "d", "a"))[1]) == ["a", "b", "c", "d"]
-
-
-def test_a_part_that_fails_keeps_what_it_wrote_and_loses_no_other(run):
-    code, found = run(
-        one=lambda raw: writing(raw, "a", then="raise SystemExit(1)"),
-        two=lambda raw: python("raise SystemExit('broken')"),
-        three=lambda raw: writing(raw, "c"),
+def noting(name, out, then=""):
+    """A part that has a figure, as bench.gpu.place writes it."""
+    row = {**ROW, "fullname": name, "extra_info": {"device": "Test GPU 9", "commit": "abc"}}
+    line = json.dumps(row)
+    return python(
+        name, f"open({str(out / 'figures.jsonl')!r}, 'a').write({line!r} + '\\n')\n{then}"
     )
-    assert (code, names(found)) == (1, ["a", "c"])
-    assert [row["name"] for row in found["skipped"]] == ["one", "two"]
-    assert found["skipped"][1]["reason"].startswith("failed after")
 
 
-def test_pytest_writes_what_it_has_when_it_is_stopped(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    (tmp_path / "bench_it.py").write_text(BENCH)
-    options = ["-p", "pytest_benchmark.plugin", "-o", "python_functions=bench_*"]
-    options += ["--benchmark-max-time=0.01", f"--rootdir={tmp_path}", "-c", "/dev/null"]
-    pytest_ = [sys.executable, "-m", "pytest", *options, str(tmp_path / "bench_it.py")]
-    code, found = run(one=lambda raw: [*pytest_, f"--benchmark-json={raw}"])
-    assert (code, names(found)) == (1, ["bench_first"])
-    assert found["benchmarks"][0]["extra_info"] == {"tokens_per_s": 3}
+def found(out):
+    """Names of figures, and of parts that did not pass."""
+    content = json.loads((out / "benchmarks.json").read_text())
+    return [
+        [row[key] for row in content[rows]]
+        for rows, key in (("benchmarks", "fullname"), ("skipped", "name"))
+    ]
 
 
-@pytest.mark.parametrize("stubborn", ["", STUBBORN])
-def test_a_part_is_stopped_at_its_limit(stubborn, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "GRACE_S", 0.5)
-    result = run_part(python(BEGUN.format(stubborn, str(tmp_path / "begun"))), 3.0)
-    assert result.startswith("stopped after")
-    assert run_part(python("print(1)"), 0.0).startswith("stopped: there was no time")
-    assert run_part(python("print(1)"), 300.0) == "passed"
+@pytest.mark.parametrize(("tune", "most_s"), [(False, 420.0), (True, 300.0)])
+def test_all_limits_together(tune, most_s, tmp_path):
+    todo = parts(tmp_path, tune=tune, install=True)
+    assert sum(part.limit_s for part in todo) <= most_s
+    assert all(part.limit_s > runner.GRACE_S for part in todo)
+    assert [part.name for part in todo] == list(dict.fromkeys(part.name for part in todo))
 
 
-def test_every_suite_with_a_mark_is_in_a_part(tmp_path):
-    parts = gpu.bench_parts(tmp_path, tmp_path)
-    words = {word for part in parts for word in part.command}
-    for path in gpu.ROOT.glob("bench/bench_*.py"):
-        marked = "mark.gpu" in path.read_text() and path.stem != gpu.KERNELS
-        assert (f"bench/{path.name}" in words) == marked, path
-    checks = gpu.check_parts(tmp_path, tmp_path)
-    assert any(f"bench/{gpu.KERNELS}.py" in part.command for part in checks)
-    assert sum(part.limit_s for part in checks[:-1]) + gpu.GRACE_S < 9 * 60
+def test_every_part_and_test_is_in_a_run(tmp_path):
+    runs = [parts(tmp_path, tune=tune, install=False) for tune in (False, True)]
+    words = {word for run in runs for part in run for word in part.command}
+    assert words > {*NAMES, *FIRST, *UNMARKED}
+    for path in (*FIRST, *UNMARKED):
+        assert (ROOT / path).exists(), path
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if "mark.gpu" in path.read_text() and not name.startswith("tests/bench/"):
+            assert name.startswith(FIRST) or name in words, name
 
 
-def test_files_with_tests_for_a_device(tmp_path, monkeypatch):
-    for name, text in (
-        ("test_a.py", "@pytest.mark.gpu"),
-        ("test_b.py", "nothing of the kind"),
-        ("test_c.py", "from hypothesis import given\n@pytest.mark.gpu"),
-    ):
-        (tmp_path / name).write_text(text)
-    for there, expected in ((None, ["test_a.py"]), (True, ["test_a.py", "test_c.py"])):
-        monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name, there=there: there)
-        assert [path.name for path in gpu.gpu_tests(tmp_path)] == expected
+def test_tests_for_a_device_are_found(tmp_path):
+    (tmp_path / "tests/kernels").mkdir(parents=True)
+    for name in ("test_a.py", "test_b.py", "kernels/test_c.py"):
+        text = "x = 1" if "b" in name else "@pytest.mark.gpu"
+        (tmp_path / "tests" / name).write_text(text)
+    assert other_tests(tmp_path / "tests") == ["tests/test_a.py"]
 
 
-def test_without_a_device(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main(["check", f"--results={tmp_path}"]) == 2
-    assert "no CUDA device" in capsys.readouterr().err
+def test_a_part_that_fails_keeps_its_figures_and_loses_no_other(tmp_path, capfd):
+    todo = [
+        noting("one", tmp_path, then="print('too bad')\nraise SystemExit(3)"),
+        python("two", "raise RuntimeError('broken')"),
+        python("three", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+        noting("four", tmp_path),
+    ]
+    assert runner.run(todo, tmp_path) == 1
+    assert found(tmp_path) == [["one", "four"], ["one", "two", "three"]]
+    lines = (tmp_path / "parts.txt").read_text().splitlines()
+    assert lines[0].startswith("one: failed (3), ")
+    assert lines[0].endswith("; too bad")
+    assert lines[1].endswith("; RuntimeError: broken")
+    assert lines[2].startswith("three: failed (-9), ")
+    assert lines[3].startswith("four: passed")
+    assert "RuntimeError: broken" in (tmp_path / "log.txt").read_text()
+    assert "Traceback" in capfd.readouterr().out
+    content = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert (content["device"], content["versions"]) == ("Test GPU 9", {"commit": "abc"})
+
+
+@pytest.mark.parametrize("text", [HANG, STUBBORN])
+def test_a_part_that_hangs_is_stopped_at_its_limit(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "GRACE_S", 0.5)
+    todo = [python("hangs", text, limit_s=5.0), noting("next", tmp_path)]
+    assert runner.run(todo, tmp_path) == 1
+    assert found(tmp_path) == [["next"], ["hangs"]]
+    assert (tmp_path / "parts.txt").read_text().startswith("hangs: stopped, ")
+
+
+def test_what_runs_beside_a_part_has_no_verdict_and_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "GRACE_S", 0.5)
+    file = tmp_path / "written"
+    beside = [
+        python("", f"open({str(file)!r}, 'w').close()\nraise SystemExit(1)").command,
+        python("", HANG).command,
+    ]
+    part = python("one", "print('said')", limit_s=6.0)._replace(beside=beside)
+    assert runner.run([part], tmp_path) == 0
+    assert file.exists()
+    assert (tmp_path / "parts.txt").read_text().startswith("one: passed, ")
+    assert "begun" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_run_that_is_killed_has_written_what_had_ended(tmp_path):
+    """With SIGKILL, which no program sees: what is in the files then is all that there will be."""
+    text = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from bench.gpu.__main__ import run
+from bench.gpu.plan import Part
+row = {json.dumps({**ROW, "extra_info": {}})!r}
+write = f"open({str(tmp_path / "figures.jsonl")!r}, 'a').write({{row!r}} + chr(10))"
+commands = [[sys.executable, "-c", x] for x in (write, {HANG!r})]
+run([Part(str(i), 600.0, x, x) for i, x in enumerate(commands)], Path({str(tmp_path)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.DEVNULL)
+    try:
+        log = tmp_path / "log.txt"
+        wait_until(lambda: log.exists() and "begun" in log.read_text().split()[:-1])
+    finally:
+        process.kill()
+        process.wait()
+        os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
+    assert found(tmp_path) == [["x"], []]
+    assert (tmp_path / "parts.txt").read_text().startswith("0: passed, ")
+
+
+@pytest.mark.slow
+def test_a_rehearsal_reaches_every_part(tmp_path):
+    """In one process, which compiles nothing; `make gpu-rehearse` does, part by part."""
+    command = [sys.executable, "-m", "bench.gpu.part", f"--out={tmp_path}", "--rehearse"]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"FLIPFAST_COMMIT": "abc", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+    done = subprocess.run(
+        [*command, "--uncompiled", *NAMES],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert all(row["extra_info"]["commit"] == "abc" for row in rows)
+    groups = {row["group"].partition(",")[0] for row in rows}
+    assert groups >= {"device", "bits", "path", "wave", "steady", "steps", "product", "attention"}
+    assert (tmp_path / "tuning.json").exists()
+    runner.merge(tmp_path, [])
+    assert len(list(tmp_path.iterdir())) <= 8
+
+
+def test_a_part_without_a_device(tmp_path):
+    from bench.gpu import part
+
+    assert part.main([f"--out={tmp_path}", "device"]) == 2
     assert list(tmp_path.iterdir()) == []

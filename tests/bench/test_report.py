@@ -98,6 +98,27 @@ def test_headline_has_rewards_of_flipfast_alone():
     assert table.rows == [["rl-step", "embedded", "", "x", "1", ""]]
 
 
+def test_figures_of_a_cuda_device():
+    shape = {"shape": "qwen3-8b", "load": "wave", "rewards_per_s": 45.5, "tokens_per_s": 3e4}
+    engine = {**CUDA, **shape, "steps": 1200, "mixed_steps": 7, "share_of_floor": 0.5}
+    peers = {"cublas_us": 2.5, "speed_over_cublas": 0.625}
+    kernel = {**CUDA, "us": 4.0, "share_of_copy": 0.75, "tflop_per_s": 400.5, **peers}
+    found = tables(
+        run(
+            row("gpu", "a", "wave, qwen3-8b", **engine, deterministic=True),
+            row("gpu", "b", "wave, qwen3-8b", **engine, deterministic=False),
+            row("gpu", "product", "product", **kernel),
+        )
+    )
+    rest = ["45.5", "30,000", "0.5", "7 of 1,200"]
+    assert found["engine"].rows == [
+        ["qwen3-8b", "wave", "batch-invariant", *rest],
+        ["qwen3-8b", "wave", "fast", *rest],
+    ]
+    assert found["kernels"].rows == [["product", "4", "400.5", "0.75", "cublas 0.625"]]
+    assert "headline" not in found
+
+
 def test_ratios_conditions_and_what_did_not_run():
     found = tables(full_run())
     assert ["gemm", "cublas", "0.85", "0.75 to 0.95"] in found["ratios"].rows
@@ -171,7 +192,7 @@ def test_a_run_is_stored_and_added_to(tmp_path):
 @pytest.mark.parametrize(("sizes", "below"), [("full", ""), ("quick", "/quick")])
 def test_a_quick_run_takes_no_other_runs_place(sizes, below, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "ROOT", tmp_path)
-    monkeypatch.setattr(command, "device_folder", lambda: "some-device")
+    monkeypatch.setattr(command, "device_folder", lambda _: "some-device")
     (tmp_path / "raw.json").write_text(json.dumps(run(row("a", "x", None), sizes=sizes)))
     assert command.main([str(tmp_path / "raw.json"), "--store"]) == 0
     assert (tmp_path / f"bench/results/some-device{below}" / FILE).exists()

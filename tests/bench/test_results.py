@@ -46,6 +46,15 @@ def test_parts_are_merged_and_raw_timings_dropped(tmp_path):
     assert "torch" in found["versions"]
 
 
+def test_a_run_on_another_machine_keeps_its_conditions(tmp_path):
+    other = {"device": "Test GPU 9", "date": "2026-01-02", "versions": {"commit": "abc"}}
+    here = store([write(tmp_path / "a.json", content("x"))], tmp_path / "here")
+    there = write(tmp_path / "b.json", {**content("y"), **other})
+    kept = json.loads(store([here, there], tmp_path / "kept").read_text())
+    assert {key: kept[key] for key in other} == other
+    assert [row["name"] for row in kept["benchmarks"]] == ["x", "y"]
+
+
 def test_what_is_stored_can_be_stored_again(tmp_path):
     first = store([write(tmp_path / "a.json", content("x"))], tmp_path / "one")
     second = store([first], tmp_path / "two")

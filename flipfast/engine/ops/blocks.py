@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 
 import flipfast._cpu as _cpu
 
@@ -37,6 +35,10 @@ def widened(rows: torch.Tensor | Blocks) -> torch.Tensor:
     if isinstance(rows, torch.Tensor):
         return rows
     if rows.kind not in KINDS:
+        # Here, so that other models are read where gguf is not installed.
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
         numbers = dequantize(rows.data.numpy(), GGMLQuantizationType[rows.kind])
         return torch.from_numpy(numbers).reshape(rows.shape)
     data, out = rows.data.contiguous(), torch.empty(rows.shape)

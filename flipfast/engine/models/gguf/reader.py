@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from gguf import GGUFReader, GGUFValueType
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.ops.blocks import Blocks
@@ -135,9 +133,12 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
+    # Here, so that other models are read where gguf is not installed.
+    from flipfast.engine.models.gguf.bounded import BoundedReader, value_of
+
     try:
-        reader = _Reader(path)
-        fields = {name: _value(field) for name, field in reader.fields.items()}
+        reader = BoundedReader(path)
+        fields = {name: value_of(field) for name, field in reader.fields.items()}
         found = [_tensor(path, tensor) for tensor in reader.tensors]
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
@@ -157,57 +158,3 @@ def _tensor(path: Path, read: Any) -> GgufTensor:
         raise ValueError(f"the tensor {read.name} has shape {shape}")
     kind = read.tensor_type.name
     return GgufTensor(read.name, kind, shape, path, read.data_offset, int(read.n_bytes))
-
-
-def _value(field: Any) -> Any:
-    is_array = field.types[:1] == [GGUFValueType.ARRAY]
-    return field.parts[field.data[0]] if is_array else field.contents()
-
-
-class _Reader(GGUFReader):
-    """gguf's reader, which never looks past the end of the file.
-
-    The original returns what is there, however little, and goes on with it.
-    """
-
-    def _get(
-        self,
-        offset: int,
-        dtype: npt.DTypeLike,
-        count: int = 1,
-        override_order: Any = None,
-    ) -> npt.NDArray[Any]:
-        kind = np.dtype(dtype)
-        end = int(offset) + kind.itemsize * int(count)
-        if end > len(self.data):
-            raise ValueError(f"it has {len(self.data)} bytes, and an entry ends at {end}")
-        found: npt.NDArray[Any] = np.frombuffer(self.data, kind, int(count), int(offset))
-        return found.view(kind.newbyteorder(override_order or self.byte_order))
-
-    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
-        """An array as one part, a list; the original makes a part of each of its entries."""
-        if raw_type != GGUFValueType.ARRAY:
-            return super()._get_field_parts(orig_offs, raw_type)
-        kind = GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
-        length = int(self._get(orig_offs + 4, np.uint64)[0])
-        at = orig_offs + 12
-        values: list[Any]
-        if kind == GGUFValueType.STRING:
-            values, end = self._strings(at, length)
-        elif kind in self.gguf_scalar_to_np:
-            numbers = self._get(at, self.gguf_scalar_to_np[kind], length)
-            values, end = numbers.tolist(), at + numbers.nbytes
-        else:
-            raise ValueError(f"an array of {kind.name} at byte {orig_offs}")
-        return end - orig_offs, [values], [0], [GGUFValueType.ARRAY, kind]
-
-    def _strings(self, at: int, length: int) -> tuple[list[str], int]:
-        data, values = memoryview(self.data.data), []
-        for _ in range(length):
-            begin = at + 8
-            end = begin + int.from_bytes(data[at:begin], "little")
-            if end > len(data):
-                raise ValueError(f"it has {len(data)} bytes, and a string ends at {end}")
-            values.append(str(data[begin:end], "utf-8"))
-            at = end
-        return values, at
