@@ -18,9 +18,9 @@ _NAMES = (
     r"|otin|subseteq|u(?=[$^_{}])|warrow)"
     r"|r(?:angle|brace|brack|ceil|enewcommand|floor|ho|ight|ightarrow|ightharpoonup|times|vert"
     r"|Vert)"
-    r"|t(?:ag|an(?=[\d\\$^_{(])|anh|au|binom|ext(?:bf|color|it|md|normal|rm|sc|sf|sl|style|tt|up|width)?|frac"
-    r"|herefore|heta|hickapprox|hicksim|hinspace|ilde|imes|iny|itle|o(?=[\d\\$^_{}])|oday|op"
-    r"|oprule|riangle(?:down|left|right|q)?|woheadrightarrow)"
+    r"|t(?:ag|an(?=[\d\\$^_{(])|anh|au|binom|ext(?:bf|color|it|md|normal|rm|sc|sf|sl|style|tt|up"
+    r"|width)?|frac|herefore|heta|hickapprox|hicksim|hinspace|ilde|imes|iny|itle"
+    r"|o(?=[\d\\$^_{}])|oday|op|oprule|riangle(?:down|left|right|q)?|woheadrightarrow)"
 )
 _COMMAND = rf"(?P<command>\\(?:{_NAMES})(?![A-Za-z])|(?<![A-Za-z])\\to(?=\s))"
 _OTHER = r"\\(?s:.)"
@@ -32,15 +32,17 @@ _PATH = (
 )
 _UNIT = re.compile(f"{_PATH}|{_COMMAND}|{_OTHER}")
 _NO_PATH = re.compile(f"{_COMMAND}|{_OTHER}")
-# In a path, a backslash that begins no escape shows that none was escaped. "Q:\nwhat" has none.
-_UNESCAPED = re.compile(r"\\(?![bfnrt]|u[0-9a-fA-F]{4})")
+# Shows that a path is one: a backslash that begins no escape, or none that is written between
+# words. "Q:\nwhat" has neither.
+_UNESCAPED = re.compile(r"\\(?:[bfr][a-z]|(?![bfnrt]|u[0-9a-fA-F]{4}))")
 
 
 def escape_commands(raw: str) -> str:
     """Escape the backslashes of LaTeX commands and Windows paths in a JSON string's contents.
 
-    A command is a listed name, as a whole; a path counts if a backslash in it begins no escape, and
-    then all of it does. Takes a whole JSON text, too.
+    A command is a listed name, as a whole. A path counts as a whole, if one of its backslashes
+    begins no escape, or `\\b`, `\\f` or `\\r` before a lower-case letter. Takes a whole JSON text,
+    too.
     """
     if "\\" not in raw:
         return raw

@@ -21,7 +21,7 @@ from flipfast.parsing.wrappers import (
 _INVALID = object()
 # Signs of an unfinished object without an instruction: its reasoning, or its first quote.
 _REASONING = re.compile(
-    rf"[{QUOTES}](?:REASONING|Reasoning)[{QUOTES}]\s{{0,20}}{COLON}"
+    rf"[{QUOTES}](?:REASONING|Reasoning)\\{{0,20}}[{QUOTES}]\s{{0,20}}{COLON}"
     r"|\A\W{0,20}(?i:reasoning)\s?[:=\uff1a]"
 )
 _OBJECT_START = re.compile(rf"\s*[{{\[][\s{{\[]*[{QUOTES}]")
@@ -122,15 +122,15 @@ def _first_filled(text: str) -> tuple[str, str] | None:
 
 def _from_plain(body: str) -> tuple[str, str]:
     """Take a text without a key as the instruction itself, unless it is something else."""
-    text = drop_answer_tags(drop_think(body))
-    if not text.strip():
-        return "", "empty"
-    tagged = find_tagged(text)
+    answer = drop_answer_tags(drop_think(body))
+    tagged = find_tagged(answer)
     if tagged:
         return tagged
-    text, reasoning_only = drop_leading_reasoning(text)
+    text, reasoning_only = drop_leading_reasoning(answer)
     if reasoning_only:
         return "", "unparsed"
+    if not text.strip():
+        return "", "empty"
     labelled = after_inferred_label(text)
     status = "prose" if labelled is None else "recovered"
     if labelled is not None:

@@ -45,7 +45,8 @@ _COMMENT = (
 # Between tokens, models also write literal escapes, such as \n, and comments.
 GAP = rf"\s*(?:(?:\\[nrt_]|{_COMMENT})\s*)*"
 _SKIP = re.compile(GAP)
-KEY = rf"{GAP}[{QUOTES}][^{QUOTES}\n]{{1,60}}[{QUOTES}]{GAP}{COLON}"
+_IN_KEY = rf"(?:[^{QUOTES}\n]|(?<=\w)['\u2019](?=\w))"
+KEY = rf"{GAP}[{QUOTES}]{_IN_KEY}{{1,60}}[{QUOTES}]{GAP}{COLON}"
 NEXT_KEY = re.compile(KEY)
 # What may follow a string's comma: the end (a trailing comma), or the next key.
 _AFTER_COMMA = re.compile(rf"{GAP}(?:[{_CLOSING_BRACES}]|\Z)|{KEY}")
@@ -115,7 +116,7 @@ class StringReader:
         special = _SPECIAL[text[start]]
         line_end = -1
         n_quotes = depth = 0  # kept as text so far; of the brackets
-        # The first fitting quotes, by whether they are inside brackets and behind an odd number.
+        # The first fitting quotes, by whether brackets are open and an odd number of quotes is.
         unbalanced: dict[tuple[bool, int], int] = {}
         ends_object = self._n_tries == 0
         position = start + 1
@@ -127,14 +128,15 @@ class StringReader:
             elif char in "{[":
                 depth += not _is_quoted(text, match.start())
             elif char in "}]":
-                depth = max(depth - 1, 0)
+                is_quoted = _opens_quotation(text, match.start() - 1)
+                depth = max(depth - (not is_quoted), 0)
             else:
                 if _ends_value(text, position, in_list):
-                    opens = n_quotes and _opens_quotation(text, match.start())
-                    if not n_quotes or not (n_quotes % 2 or depth or opens):
+                    is_inside = depth > 0 or _opens_quotation(text, match.start())
+                    if not n_quotes or not (n_quotes % 2 or is_inside):
                         value = decode(text[start + 1 : match.start()], python)
                         return QuotedString(value, position, True)
-                    unbalanced.setdefault((depth > 0, n_quotes % 2), position)
+                    unbalanced.setdefault((is_inside, n_quotes % 2), position)
                     if self._n_tries == 0:
                         break
                     ends_object = ends_object or bool(_ENDS_OBJECT.match(text, position))
@@ -207,15 +209,16 @@ def _ends_line(text: str, position: int) -> bool:
 
 
 def _is_quoted(text: str, bracket: int) -> bool:
-    """Return whether a bracket stands alone in quotes, so that none need close it."""
+    """Return whether an opening bracket stands alone in quotes, so that none need close it."""
     around = text[bracket - 1], text[bracket + 1 : bracket + 2]
     behind = text[bracket + 2 : bracket + 3]
     return all(quote and quote in QUOTES for quote in around) and not behind.isalnum()
 
 
 def _opens_quotation(text: str, quote: int) -> bool:
-    """Return whether a quote before a bracket is attached to it, as in: replace "}" by ")"."""
-    return text[quote - 1].isspace() and text[quote + 1 : quote + 2] in tuple("}]")
+    """Return whether a quote is attached to the bracket after it, as in: replace "}" by ")"."""
+    is_attached = text[quote] in QUOTES and text[quote + 1 : quote + 2] in tuple("}]")
+    return is_attached and text[quote - 1].isspace()
 
 
 def _is_in_word(text: str, quote: int) -> bool:

@@ -34,7 +34,8 @@ def find_tagged(text: str) -> tuple[str, str] | None:
     """Return (instruction, status) from tags for the instruction, or None if there are none.
 
     The tag has to spell "inferred instruction", or follow the reasoning at once and name some other
-    "instruction". Among several the same one wins as among keys, see `find_instruction`.
+    "instruction". One of the first sort may stay open if it begins the text, as text may be about
+    tags. Among several the same one wins as among keys, see `find_instruction`.
     """
     rest, is_open = drop_leading_reasoning(text)
     leading = len(rest) - len(rest.lstrip())
@@ -51,7 +52,7 @@ def find_tagged(text: str) -> tuple[str, str] | None:
                 opened = None
         elif same or (opened is None and (rank < GENERIC or tag.start() == leading)):
             opened = tag
-    if opened is not None:
+    if opened is not None and opened.start() == leading and key_rank(opened["name"]) != GENERIC:
         values.append(Value(rest[opened.end() :], len(rest), False))
     if not values:
         return None
