@@ -25,10 +25,11 @@ _NAMES = (
 _COMMAND = rf"(?P<command>\\(?:{_NAMES})(?![A-Za-z])|(?<![A-Za-z])\\to(?=\s))"
 _OTHER = r"\\(?s:.)"
 # A path from a drive letter to the next white space. A \n or \t belongs to it only before a
-# lower-case letter: a sentence on the next line begins with a capital.
+# lower-case letter: a sentence on the next line begins with a capital. Python has \x and \U, too.
 _PATH = (
     r"(?P<path>(?<![A-Za-z0-9])[A-Za-z]:"
-    r"(?:\\(?!u[0-9a-fA-F]{4}|[nt](?![a-z]))[\w.$%~(-][^\s\\\"]*)+)"
+    r"(?:\\(?!u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U[0-9a-fA-F]{8}|[nt](?![a-z]))"
+    r"[\w.$%~(-][^\s\\\"]*)+)"
 )
 _UNIT = re.compile(f"{_PATH}|{_COMMAND}|{_OTHER}")
 _NO_PATH = re.compile(f"{_COMMAND}|{_OTHER}")

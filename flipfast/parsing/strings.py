@@ -40,7 +40,7 @@ _CLOSING_BRACES = "}\uff5d"
 # bounds keep the time linear on hostile text.
 _COMMENT = (
     rf"(?://|\#[ \t])(?:[^\n]{{0,200}}\n|[^\n{QUOTES}]{{0,200}}\Z)"
-    r"|/\*(?:[^*]|\*(?!/)){0,200}\*/"
+    r"|/\*[^*]{0,200}(?:\*(?!/)[^*]{0,200}){0,5}\*/"
 )
 # Between tokens, models also write literal escapes, such as \n, and comments.
 GAP = rf"\s*(?:(?:\\[nrt_]|{_COMMENT})\s*)*"
