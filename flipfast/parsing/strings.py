@@ -45,8 +45,12 @@ _COMMENT = (
 # Between tokens, models also write literal escapes, such as \n, and comments.
 GAP = rf"\s*(?:(?:\\[nrt_]|{_COMMENT})\s*)*"
 _SKIP = re.compile(GAP)
-_IN_KEY = rf"(?:[^{QUOTES}\n]|(?<=\w)['\u2019](?=\w))"
-KEY = rf"{GAP}[{QUOTES}]{_IN_KEY}{{1,60}}[{QUOTES}]{GAP}{COLON}"
+_APOSTROPHE = r"(?<=\w)['\u2019](?=\w)"
+# In straight quotes, a key may hold other marks.
+KEY = (
+    rf'{GAP}(?:"[^"\n]{{1,60}}"'
+    rf"|[{QUOTES}](?:[^{QUOTES}\n]|{_APOSTROPHE}){{1,60}}[{QUOTES}]){GAP}{COLON}"
+)
 NEXT_KEY = re.compile(KEY)
 # What may follow a string's comma: the end (a trailing comma), or the next key.
 _AFTER_COMMA = re.compile(rf"{GAP}(?:[{_CLOSING_BRACES}]|\Z)|{KEY}")

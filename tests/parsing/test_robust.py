@@ -362,6 +362,7 @@ def test_text_of_a_mended_value(output, expected):
         ('{"Inferred Instructs": "a", "ключ": 1, "INFERRED INSTRUCTION": "b"}', ("a", "recovered")),
         ('{"INFERRED INSTRUCTION": "a", "ключ": 1}', ("a", "ok")),
         ('{"INFERRED INSTRUCTION": "a", "it\'s": "b"}', ("a", "ok")),
+        ('{"INFERRED INSTRUCTION": "a", "REAS«ONING": "b"}', ("a", "ok")),
         ('{"推理": "a", "指令": "b was cu', ("b was cu", "truncated")),
         ("<inferred_instruction>b was cu", ("b was cu", "truncated")),
         ('{"INFERRED INSTRUCTION": """b was cu', ("b was cu", "truncated")),
