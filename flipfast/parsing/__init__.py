@@ -26,11 +26,11 @@ def extract_instruction(
     expects only the instruction. think_open: for "plain", whether the prompt may have opened a
     think block that the output only closes.
 
-    status: "ok" (clean output), "recovered" (found, but the output needed repair), "prose" (no
-    object could be read: the whole text is taken), "truncated" (the instruction's value was cut
-    off; its beginning is returned), "empty" (no text, or an empty value), "unparsed" (text, but
-    no instruction in it). The last two come with "", except that the reference parser keeps a
-    value of white space.
+    status: "ok" (clean output), "recovered" (found, but the output or the value's backslashes
+    needed repair), "prose" (no object could be read: the whole text is taken), "truncated" (the
+    instruction's value was cut off; its beginning is returned), "empty" (no text, or an empty
+    value), "unparsed" (text, but no instruction in it). The last two come with "", except that the
+    reference parser keeps a value of white space.
 
     Raises ConfigError for an unknown parser and InputError if text is not a string; no string
     makes it raise.

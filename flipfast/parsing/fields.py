@@ -10,19 +10,34 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from flipfast.parsing.keys import GENERIC, key_rank
-from flipfast.parsing.strings import CLOSERS, NEXT_KEY, QUOTES, read_string, skip_gap
+from flipfast.parsing.strings import (
+    CLOSERS,
+    COLON,
+    COMMAS,
+    GAP,
+    KEY,
+    NEXT_KEY,
+    OPENERS,
+    QUOTES,
+    StringReader,
+    skip_gap,
+)
 
 # A quoted key, or a loose one: without its closing quote, or bare after a brace or a comma. The
 # bounds keep the time linear on hostile text.
 _ANCHOR = re.compile(
-    rf"(?P<open>(?<!\\)[{QUOTES}]|[{{,])\s{{0,20}}"
-    rf"(?P<key>[A-Za-z][A-Za-z _-]{{6,40}})(?P<close>[{QUOTES}]?)\s{{0,20}}:"
+    rf"(?P<open>(?<!\\)[{OPENERS}]|[{{{COMMAS}])\s{{0,20}}"
+    rf"(?P<key>[A-Za-z][A-Za-z _-]{{6,40}})(?P<close>[{QUOTES}]?)\s{{0,20}}{COLON}"
 )
-_QUOTE_ORDER = {'"': 0, "'": 1}  # then the smart quotes
+_QUOTE_ORDER = {'"': 0, "'": 1}  # then the other marks
 _LOOSE = 6
 # An unquoted value ends with its line, at a brace, or where a string begins.
 _BARE_VALUE = re.compile(r'[^\n{}"]*')
-_IN_COLLECTION = re.compile(rf"[{QUOTES}\[\]{{}}]")
+_IN_COLLECTION = re.compile(rf"[{OPENERS}\[\]{{}}]")
+_MEMBER = rf"{KEY}{GAP}(?=[{OPENERS}])"
+_FIRST_MEMBER = re.compile(rf"\s*\{{{_MEMBER}")
+_SECOND_MEMBER = re.compile(rf"{GAP}[{COMMAS}]?{_MEMBER}")
+_LAST = re.compile(rf"{GAP}[{COMMAS}]?{GAP}(?:[}}\uff5d]|\Z)")
 # A value that only shows the format: no letter or digit, or entirely within <> or [].
 _PLACEHOLDER = re.compile(r"[\W_]*|\s*<[^<>]*>\s*|\s*\[[^\[\]]*\]\s*")
 
@@ -49,17 +64,40 @@ def find_instruction(text: str) -> tuple[str, str] | None:
         sort = _sort(anchor)
         if sort is not None:
             sorts.setdefault(sort, []).append(anchor)
+    strings = StringReader(text)
     for sort in sorted(sorts):
-        values = [value for value in _values(text, sorts[sort]) if value.text.strip()]
+        values = [value for value in _values(strings, sorts[sort]) if value.text.strip()]
         if values:
-            best = _best(values)
+            best = best_value(values)
             return best.text, "recovered" if best.closed else "truncated"
     return ("", "empty") if sorts else None
+
+
+def find_second_string(text: str) -> tuple[str, str] | None:
+    """Return (instruction, status) from an object of two strings that a text begins with, or None.
+
+    For keys in another language, which nothing but their order tells apart: the prompts ask for the
+    reasoning first. None also if the second string only shows the format.
+    """
+    first = _read_member(text, _FIRST_MEMBER, 0)
+    second = first and _read_member(text, _SECOND_MEMBER, first.end)
+    if second is None or shows_only_the_format(second.text):
+        return None
+    if not second.closed:
+        return second.text, "truncated"
+    return (second.text, "recovered") if _LAST.match(text, second.end) else None
 
 
 def shows_only_the_format(value: str) -> bool:
     """Return whether a value is a placeholder or empty."""
     return _PLACEHOLDER.fullmatch(value) is not None
+
+
+def best_value(values: list[Value]) -> Value:
+    """Return the last of the values, a complete one if there is any, and rather no placeholder."""
+    values = [value for value in values if not shows_only_the_format(value.text)] or values
+    values = [value for value in values if value.closed] or values
+    return values[-1]
 
 
 def _sort(anchor: re.Match[str]) -> int | None:
@@ -73,36 +111,38 @@ def _sort(anchor: re.Match[str]) -> int | None:
     return None if rank == GENERIC else _LOOSE
 
 
-def _best(values: list[Value]) -> Value:
-    values = [value for value in values if not shows_only_the_format(value.text)] or values
-    values = [value for value in values if value.closed] or values
-    return values[-1]
-
-
-def _values(text: str, anchors: list[re.Match[str]]) -> Iterator[Value]:
+def _values(strings: StringReader, anchors: list[re.Match[str]]) -> Iterator[Value]:
     """Yield the values of keys of one sort, in order, skipping keys inside another's value."""
     end = 0
     for anchor in anchors:
         if anchor.start() >= end:
-            value = _read_value(text, skip_gap(text, anchor.end()), python=anchor["open"] == "'")
+            start = skip_gap(strings.text, anchor.end())
+            value = _read_value(strings, start, python=anchor["open"] == "'")
             end = value.end
             yield value
 
 
-def _read_value(text: str, start: int, python: bool) -> Value:
+def _read_value(strings: StringReader, start: int, python: bool) -> Value:
+    text = strings.text
     opening = text[start : start + 1]
     if opening in CLOSERS:
-        return Value(*read_string(text, start, python=python))
+        return Value(*strings.read(start, python=python))
     if opening and opening in "[{":
-        return _read_collection(text, start, python)
+        return _read_collection(strings, start, python)
     match = _BARE_VALUE.match(text, start)
     end = match.end() if match else start
     bare = text[start:end].strip().rstrip(",")
     return Value("" if bare in ("null", "None") else bare, end, end < len(text))
 
 
-def _read_collection(text: str, start: int, python: bool) -> Value:
+def _read_member(text: str, opening: re.Pattern[str], start: int) -> Value | None:
+    match = opening.match(text, start)
+    return Value(*StringReader(text).read(match.end())) if match else None
+
+
+def _read_collection(strings: StringReader, start: int, python: bool) -> Value:
     """Join the strings in a list or object by line breaks, without the object's keys."""
+    text = strings.text
     parts = []
     depth = 1
     position = start + 1
@@ -111,7 +151,7 @@ def _read_collection(text: str, start: int, python: bool) -> Value:
         if key := NEXT_KEY.match(text, match.start()):
             position = key.end()
         elif match.group() in CLOSERS:
-            part = read_string(text, match.start(), in_list=True, python=python)
+            part = strings.read(match.start(), in_list=True, python=python)
             parts.append(part.value)
             if not part.closed:
                 break

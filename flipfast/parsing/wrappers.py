@@ -11,7 +11,8 @@ _FENCE_START = re.compile(r"```(?:json\b|[A-Za-z0-9_+-]*(?=[\s{\[]))?", re.IGNOR
 # On its own line or before the text, in markdown or not; bounds keep time linear on hostile text.
 _LABEL_END = r"[*_ ]{0,5}(?::[*_]{0,3}|\n)\s*"
 _INFERRED_LABEL = re.compile(
-    rf"(?:\A|\n)[\s*#_]{{0,20}}inferred[ _-]instruction{_LABEL_END}", re.IGNORECASE
+    r"(?:\A|\n)[\s*#_]{0,20}inferred[ _-]instruction[*_ ]{0,5}(?:[:=\uff1a][*_]{0,3}|\n)\s*",
+    re.IGNORECASE,
 )
 _LABEL = re.compile(
     rf"[\s*#_]{{0,20}}(?:the )?(?:(?:inferred|original|likely|user(?:'s)?)[ _]){{0,3}}"
@@ -24,6 +25,7 @@ _IN_LABEL = re.compile(
     re.IGNORECASE,
 )
 _QUOTE_PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
+_TRIPLE_QUOTES = ('"""', "'''")
 
 
 def drop_closed_think(text: str) -> str:
@@ -107,11 +109,15 @@ def may_be_in_label(chunk: str) -> bool:
 
 
 def strip_quotes(text: str) -> str:
-    """Strip white space and one pair of enclosing quotes from a text.
+    """Strip white space and one pair of enclosing quotes, single or triple, from a text.
 
     Quotes that also occur inside stay: `"War" and "Peace"` is not one quoted text.
     """
     text = text.strip()
+    for quotes in _TRIPLE_QUOTES:
+        inside = text[len(quotes) : -len(quotes)]
+        if text == f"{quotes}{inside}{quotes}" and inside and quotes not in inside:
+            return inside.strip()
     closing = _QUOTE_PAIRS.get(text[:1])
     inside = text[1:-1]
     if len(text) > 1 and text[-1] == closing and closing not in inside and text[0] not in inside:

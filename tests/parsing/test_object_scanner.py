@@ -78,6 +78,8 @@ PIECES = [
     *('", "', '": "', '"}', '"INFERRED INSTRUCTION": "', '"inferred_instruction":', "</think>"),
     *("<think>", "```", "```json", "\\n", "\\u00e9", "\\ud83d", "\ud83d", "\x00", "...", "<x>"),
     *('{"INFERRED INSTRUCTION": "no"}', '{"instruction": "b"}', ', "REASONING": "', "Answer:"),
+    *('{"a": "b", "c": 1}', "\\frac", "\\nabla", "C:\\Users\\new", '\\"', "// c\n", "/*", "„", "“"),
+    *("：", "，", "=", '"""', "<reasoning>", "</reasoning>", "<inferred_instruction>", "\n", "\t"),
 ]
 piece = st.sampled_from(PIECES) | st.text(max_size=3)
 noise = st.lists(piece, max_size=8).map("".join)
@@ -184,7 +186,7 @@ def test_nothing_behind_the_closing_matters(text, rest):
     assume(n_read is not None)
     start = output[:n_read].decode("utf-8", "surrogatepass")
     found, status = extract_instruction(start)
-    assert status == "ok"
+    assert status in ("ok", "recovered")  # recovered: \frac is valid, but no form feed
     assert found.strip()
     assert extract_instruction(text) == (found, status)
     assert extract_instruction(start + rest) == (found, status)

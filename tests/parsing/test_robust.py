@@ -31,6 +31,20 @@ HOSTILE = [
     '"INFERRED INSTRUCTION":a ',
     "\\ud83d",
     "inferred instruction:\n",
+    '"//',
+    '"//\n',
+    '"/*',
+    '"# ',
+    '{"a": "b",',
+    '"{a: "b"}',
+    '"""',
+    "„",
+    '{\\"',
+    ";a:\\n",
+    "a:\\U",
+    "<instruction>",
+    "<inferred instruction></",
+    "<reasoning>",
 ]
 # Random outputs seldom hold the characters that matter, so these are put in often.
 PIECES = st.sampled_from(
@@ -38,6 +52,18 @@ PIECES = st.sampled_from(
         *"\"'\\{}[],:\nx",
         *("<think>", "</think>", "```json", "\\u00", "REASONING"),
         *('"INFERRED INSTRUCTION": ', "'instruction': ", "“Inferred_Instruction”:"),
+        *(
+            '{"a": "b", "c": 1}',
+            "\\frac",
+            "\\nabla",
+            "C:\\Users\\new",
+            '\\"',
+            "// x\n",
+            "/*",
+            "„",
+            "“",
+        ),
+        *("：", "，", "=", '"""', "<reasoning>", "</reasoning>", "<inferred_instruction>", "</"),
     ]
 )
 
@@ -116,6 +142,43 @@ MENDED = [
     'REASONING: r\nINFERRED INSTRUCTION: "What is x?"',
     "**Reasoning:** r\n\n**Inferred Instruction:** What is x?",
     "### Inferred instruction\n\nWhat is x?",
+    r"{\"REASONING\": \"r\", \"INFERRED INSTRUCTION\": \"What is x?\"}",
+    r"{\n  \"REASONING\": \"an \\\"r\\\"\",\n  \"INFERRED INSTRUCTION\": \"What is x?\"\n}",
+    r'"{\"REASONING\": \"r\", \"INFERRED INSTRUCTION\": \"What is x?\"}"',
+    r"Here: ```json {\\\"INFERRED INSTRUCTION\\\": \\\"What is x?\\\"} ```",
+    '{"REASONING": "r", // how\n"INFERRED INSTRUCTION": "What is x?" // final\n}',
+    '{"REASONING": "r", // the "how"\n"INFERRED INSTRUCTION": "What is x?", // "final"\n}',
+    '{"REASONING": "r", "INFERRED INSTRUCTION": "What is x?" // final }',
+    '{"REASONING": "r" /* how */, "INFERRED INSTRUCTION": /* * */ "What is x?" /* final */}',
+    '{"REASONING": "r", # how\n"INFERRED INSTRUCTION": "What is x?" # final\n}',
+    "{„REASONING“: „r“, „INFERRED INSTRUCTION“: „What is x?“}",
+    "{„REASONING”: „r”, „INFERRED INSTRUCTION”: „What is x?”}",
+    '{„INFERRED INSTRUCTION“: "What is x?", „NOTE“: „n“}',
+    "{‚REASONING‘: ‚r‘, ‚INFERRED INSTRUCTION‘: ‚What is x?‘}",
+    "{«REASONING» : «r», «INFERRED INSTRUCTION» : «What is x?»}",
+    "{»REASONING«: »r«, »INFERRED INSTRUCTION«: »What is x?«}",
+    "{「REASONING」：「r」，「INFERRED INSTRUCTION」：「What is x?」}",
+    "{『INFERRED INSTRUCTION』：『What is x?』，『NOTE』：『n』}",
+    '{"REASONING"："r"，"INFERRED INSTRUCTION"："What is x?"}',
+    "｛“REASONING”：“r”，“INFERRED INSTRUCTION”：“What is x?”｝",
+    '{"Begründung": "r", "Abgeleitete Anweisung": "What is x?"}',
+    '{"推理": "r", "推断的指令": "What is x?"}\n\n希望对你有帮助',
+    "```json\n{“推理”：“r”，“推断的指令”：“What is x?”}\n```",
+    '<think>x</think><answer>{"推理": "the "r"", "指令": "What is x?",}</answer>',
+    "<inferred_instruction>What is x?</inferred_instruction>",
+    "<INFERRED INSTRUCTION>\nWhat is x?\n</INFERRED INSTRUCTION>\nBye!",
+    'Sure: <inferred-instruction>"What is x?"</inferred-instruction>',
+    "<reasoning>r</reasoning><instruction>What is x?</instruction>",
+    "<inferred_instruction>...</inferred_instruction>\n"
+    "<inferred_instruction>What is x?</inferred_instruction>",
+    '"REASONING" = "r"\n"INFERRED INSTRUCTION" = "What is x?"',
+    '{"REASONING" = "r", "INFERRED INSTRUCTION" = "What is x?"}',
+    '{"REASONING" => "r", "INFERRED INSTRUCTION" => "What is x?"}',
+    'reasoning = "r"\ninferred_instruction = "What is x?"',
+    '{"REASONING": "r", "INFERRED INSTRUCTION": """What is x?"""}',
+    '{"REASONING": """r""", "INFERRED INSTRUCTION": """\nWhat is x?\n"""\n}',
+    "{'REASONING': '''r''', 'INFERRED INSTRUCTION': '''What is x?''', 'NOTE': 'n'}",
+    'INFERRED INSTRUCTION: """What is x?"""',
 ]
 
 
@@ -126,6 +189,8 @@ PROSE = [
     "<answer>What is x?</answer>",
     "<think>a</think>What is x?",
     "I looked.</think>What is x?",
+    "<reasoning>r</reasoning>\n\nWhat is x?",
+    "<Thinking>r</Thinking><answer>What is x?</answer>",
 ]
 
 
@@ -134,7 +199,18 @@ def test_output_without_an_object(output):
     assert extract_instruction(output) == ("What is x?", "prose")
 
 
-@pytest.mark.parametrize("text", ["Now, new instruction: be brief", "\x1c\"quoted\" 'text'\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Now, new instruction: be brief",
+        "\x1c\"quoted\" 'text'\n",
+        'Convert {"name": "Bob", "city": "Rome"} to YAML.',
+        "Explain the <instruction>x</instruction> tag.",
+        "What does <inferred_instruction> do?",
+        "<instruction> and <instructions>: which?",
+        r'Escape {"name": "Bob"} as {\"name\": \"Bob\"}.',
+    ],
+)
 def test_text_without_an_object_is_kept_whole(text):
     assert extract_instruction(text) == (text, "prose")
 
@@ -152,6 +228,90 @@ def test_mended_output(output):
 COMPARE = 'Compare "War and Peace", "Emma" now.'
 
 
+# Values whose quotes, brackets and all, are not escaped.
+UNESCAPED = [
+    'Convert {"name": "Bob", "age": 3} to YAML.',
+    'Convert "{"name": "Bob", "age": 3}" to YAML.',
+    'To YAML: {"name": "Bob", "tags": ["a", {"b": "c"}]}',
+    '{"name": "Bob", "in": {"a": "b"}} to YAML, please',
+    'Convert {name: "Bob"} and a { content: "" } to JSON.',
+    'Convert {\n  "name": "Bob",\n  "age": 3\n} to YAML.',
+    'Run print({"a": "b", "c": "d"}) // twice',
+    'Explain the pair "name": "Bob", "age": 3 to me.',
+    'What does { mean in {"a": "b", "c": 1}?',
+    'What does "{" mean?',
+    'Replace "{" by "}" now.',
+    'What is 6" in cm?',
+    'How long is a 6" cut in {"a": "b", "c": 1}?',
+    'Say "hi" // "there"',
+]
+BEHIND = [
+    "}",
+    "\n}\n\nI hope this helps!",
+    ', "REASONING": "an {\\"a\\": 1}"}',
+    ', "NOTE": "}"}',
+    "",
+]
+
+
+@pytest.mark.parametrize("value", UNESCAPED)
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("before", ['{"REASONING": "r", ', 'Here: {"REASONING": "r", '])
+def test_a_value_with_unescaped_quotes_is_whole(before, value, behind):
+    output = f'{before}"INFERRED INSTRUCTION": "{value}"{behind}'
+    assert extract_instruction(output) == (value, "recovered")
+
+
+def test_a_cut_value_with_unescaped_quotes():
+    start = '{"REASONING": "r", "INFERRED INSTRUCTION": "'
+    for cut in (UNESCAPED[0][:-5], UNESCAPED[1][:-5], UNESCAPED[2][:-4]):
+        assert extract_instruction(start + cut) == (cut, "truncated")
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (r"Solve \frac{a}{b} = \sqrt{2}", None),
+        (r"Solve \frac{a}{b}.", None),
+        (r"\alpha + \beta", None),
+        (r"\begin{bmatrix} \bar x \boldsymbol{b} \binom n k \end{bmatrix}", None),
+        (r"\nabla f, \theta, \text{if} \rho \times r \neq 0", None),
+        (r"$E = h\nu$, f\colon A \to B, \tan\theta, \right)", None),
+        (r"\underline{u} \upsilon", None),
+        (r"Read C:\Users\new\test.txt now", None),
+        (r"Read d:\repos\bin and E:\Über\temp", None),
+        # Escaped as they should be.
+        (r"\\frac C:\\Users\\new", r"\frac C:\Users\new"),
+        # Escapes: a line, a tab, and a sign of no command.
+        (
+            r"one\nabout\ttwo\nThe\nexists\n\ntext\b\f\r\n",
+            "one\nabout\ttwo\nThe\nexists\n\ntext\b\f\r\n",
+        ),
+        (r"Q:\nwhat?\nA:\tthat", "Q:\nwhat?\nA:\tthat"),
+        (r"Open C:\Users\nThen \u00e9", "Open C:\\Users\nThen é"),
+        (r"w\to the\nu\tan one", "w\to the\nu\tan one"),
+    ],
+)
+def test_backslashes_that_were_not_escaped(raw, value):
+    value = raw if value is None else value
+    for output in (
+        f'{{"REASONING": "r", "INFERRED INSTRUCTION": "{raw}"}}',
+        f'{{"REASONING": "r", "instruction": "{raw}"}}',
+        f'Here: {{"REASONING": "r", "INFERRED INSTRUCTION": "{raw}",}}',
+    ):
+        try:
+            clean = value in json.loads(output).values()
+        except json.JSONDecodeError:
+            clean = False
+        assert extract_instruction(output) == (value, "ok" if clean else "recovered")
+
+
+def test_a_command_in_the_reasoning_does_not_matter():
+    for key in ("INFERRED INSTRUCTION", "instruction"):
+        output = f'{{"REASONING": "\\frac", "{key}": "x"}}'
+        assert extract_instruction(output) == ("x", "ok")
+
+
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
@@ -159,6 +319,15 @@ COMPARE = 'Compare "War and Peace", "Emma" now.'
         ('{"INFERRED INSTRUCTION": "' + COMPARE + '", "CONFIDENCE": 1}', COMPARE),
         ("{'INFERRED INSTRUCTION': '" + COMPARE + "'}", COMPARE),
         ("{“INFERRED INSTRUCTION”: “" + COMPARE + "”}", COMPARE),
+        ("{„INFERRED INSTRUCTION“: „Sage „hallo“ laut.“, „NOTE“: „n“}", "Sage „hallo“ laut."),
+        ("{'INFERRED INSTRUCTION': 'What's up?', 'NOTE': 'it's'}", "What's up?"),
+        ('{"INFERRED INSTRUCTION": """Say "hi" now""""}', 'Say "hi" now"'),
+        ("<instruction>Explain <instructions>.</instruction>", "Explain <instructions>."),
+        ("<reasoning>r</reasoning>{'INFERRED INSTRUCTION': 'x'}", "x"),
+        (
+            '<inferred_instruction>Turn {"instruction": "x"} into YAML.</inferred_instruction>',
+            'Turn {"instruction": "x"} into YAML.',
+        ),
         ("{'INFERRED INSTRUCTION': 'What's up, 'doc'?'}", "What's up, 'doc'?"),
         ("{'INFERRED INSTRUCTION': 'a\\'b\\x41\\U0001f600\\u00e9'}", "a'bA😀é"),
         ('{"INFERRED INSTRUCTION": "a\\x41 \\_ \\u12",}', "a\\x41 \\_ \\u12"),
@@ -192,6 +361,12 @@ def test_text_of_a_mended_value(output, expected):
         ),
         ('{"Inferred Instructs": "a", "ключ": 1, "INFERRED INSTRUCTION": "b"}', ("a", "recovered")),
         ('{"INFERRED INSTRUCTION": "a", "ключ": 1}', ("a", "ok")),
+        ('{"INFERRED INSTRUCTION": "a", "it\'s": "b"}', ("a", "ok")),
+        ('{"INFERRED INSTRUCTION": "a", "REAS«ONING": "b"}', ("a", "ok")),
+        ('{"推理": "a", "指令": "b was cu', ("b was cu", "truncated")),
+        ("<inferred_instruction>b was cu", ("b was cu", "truncated")),
+        ('{"INFERRED INSTRUCTION": """b was cu', ("b was cu", "truncated")),
+        (r"{\"INFERRED INSTRUCTION\": \"b was cu", ("b was cu", "truncated")),
         ('{"INFERRED INSTRUCTION": "<text>"} {"INFERRED INSTRUCTION": "a"}', ("a", "recovered")),
         (
             '{"REASONING": "the \'instruction\': \'x", "INFERRED INSTRUCTION": "a",}',
@@ -220,6 +395,15 @@ def test_which_of_several_objects(output, expected):
         ('{"REASONING": "it was cut', "unparsed"),
         ('{"REASONING": "r", "INFERRED INSTR', "unparsed"),
         ('{"question": "r"}', "unparsed"),
+        ('{"推理": "r"}', "unparsed"),
+        ('{"推理": "r", "指令": "..."}', "unparsed"),
+        ('{"推理": "r", "指令": "x", "语言": "y"}', "unparsed"),
+        ('{"推理": "r", "指令": 1}', "unparsed"),
+        ("<reasoning>it was cut", "unparsed"),
+        ("<reasoning>r</reasoning>", "empty"),
+        ("<inferred_instruction> </inferred_instruction>", "empty"),
+        (r"{\"REASONING\": \"r\"}", "unparsed"),
+        (r"{\"INFERRED INSTRUCTION\": \"\"}", "empty"),
         ('{"REASONING": "an \\"inferred instruction: none\\" is",}', "unparsed"),
         ('{"question": "it was cut', "unparsed"),
         ("<think>it was cut", "unparsed"),

@@ -36,6 +36,17 @@ OBJECT = [
     *('"', '"', '"}', ",", '": "', "{", "}", " ", "\n", "\\n", '\\"', "\\", "\\u0041", "\\u3000"),
     *("\\ud83d", "\\ude00", "INFERRED INSTRUCTION", '"INFERRED INSTRUCTION": "', '"REASONING": "'),
     *("<", ">", "[", "]", "...", "foo", "bar ", "the", "Σ", "?", "—", "```", "</think>", "<think>"),
+    *(
+        '{"a": "b", "c": 1}',
+        "\\frac",
+        "\\nabla ",
+        "\\to ",
+        "\\tan",
+        "C:\\Users\\new",
+        "d:\\rx",
+        "E:\\n",
+    ),
+    *('"""', " // x\n", "/*", "„", "：", "，", "=", "<reasoning>", "<inferred_instruction>"),
     *("'", "'inferred instruction': '", "“", "null", "1", "\\q", "\\x41", ' "ключ": ', "<answer>"),
 ]
 

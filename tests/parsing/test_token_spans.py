@@ -123,6 +123,12 @@ PIECES = {
             "\t",
             "[",
             "\x0b",
+            "\\frac",
+            "C:\\\\new",
+            "//\n",
+            "=",
+            '"""',
+            "<inferred_instruction>",
         ),
     ],
 }

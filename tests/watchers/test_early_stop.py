@@ -26,10 +26,17 @@ STOPPED = [
     '<think>\nr\n</think>\n\n{"inferred_instruction": "Name \\ud83d\\ude00"}| {"instruction": "b"}',
     '{"INFERRED INSTRUCTION": "Nomme un café à 你好"}|</think> <think>',
     '{"INFERRED INSTRUCTION": "a"}| {"INFERRED INSTRUCTION": "Name a river."}',
+    '{"INFERRED INSTRUCTION": "Solve \\frac{a}{b}."}| with {"a": 1}',
 ]
 RUNNING_ON = [
     'Sure: {"INFERRED INSTRUCTION": "Name a river."} Bye!',
     '{"INFERRED INSTRUCTION": "Say "hi" to him"} Bye!',
+    '{"INFERRED INSTRUCTION": "Convert {"name": "Bob", "age": 3} to YAML."} Bye!',
+    '{"INFERRED INSTRUCTION": "Solve \\frac{a}{b} = \\sqrt{2}."} Bye!',
+    '{\\"INFERRED INSTRUCTION\\": \\"Name a river.\\"}',
+    '{"INFERRED INSTRUCTION": "Name a river." // final\n}',
+    '{"推理": "r", "指令": "Name a river."}',
+    '{"INFERRED INSTRUCTION": """Name a river."""}',
     '{"INFERRED INSTRUCTION": "..."} {"INFERRED INSTRUCTION": "Name a river."}',
     '{"INFERRED INSTRUCTION": "Name a river.',
 ]
@@ -148,7 +155,7 @@ def test_a_tokenizer_that_is_not_understood_is_logged_once(
     with caplog.at_level(logging.WARNING):
         batch, inverter = scored(made)
         FlipReward(inverter=inverter, model="scripted").score(["x"], ["#0#"])
-    assert batch.status.count("ok") == len(STOPPED)
+    assert batch.status.count("ok") == len(STOPPED) - 1  # all but the one with \\frac
     assert {request.watcher for request in inverter.requests} == {None}
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "no output is stopped early and rewards are scored from decoded texts"
