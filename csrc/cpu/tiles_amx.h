@@ -32,6 +32,8 @@ class Tiles {
       config.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? k_bytes : 64);
       config.rows[i] = static_cast<uint8_t>(i < 6 ? kTileRows : k_bytes / 4);
     }
+    // GCC 12's intrinsic says that it reads 8 bytes; all 64 have to be there.
+    __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
   }
   ~Tiles() { _tile_release(); }
