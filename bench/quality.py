@@ -27,10 +27,11 @@ PREFERENCES, GROUPS = DATA / "preferences_llmbar.jsonl.gz", DATA / "workload_gro
 WIN_RATES = ROOT / "bench" / "alpaca_eval_win_rates.json"
 BASE = "SmolLM2-135M-Instruct"
 
-# Judges of this size write no verdict, however long they go on; styles repeat themselves.
+# What takes long has fewer items: other styles, which repeat themselves, and judges that write.
 _STYLES = [f"flip:style={style},max_new_tokens=128" for style in ("standalone", "conversation")]
-_RATERS = ["flip:style=direct", *_STYLES, "likelihood", "p_true"]
-_RATERS += [f"{judge}:max_new_tokens=64" for judge in ("pointwise", "pairwise", "listwise")]
+_QUICK = ["flip:style=direct", "likelihood", "p_true"]
+_SLOW = [*_STYLES, *(f"{name}:max_new_tokens=64" for name in ("pointwise", "pairwise", "listwise"))]
+_FEW = 32  # groups
 _METRICS = ["word_f1", "f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu"]
 
 
@@ -39,10 +40,11 @@ def _raters(names: Sequence[str]) -> str:
 
 
 _REAL = "-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz"
-_SHORT = f"{_REAL} --limit 32 --max-new-tokens 128"
-_EVAL = f"-m flipfast eval PREFERENCES {_raters(_RATERS)} KEPT"
-_PAIRS = f"-m flipfast eval PAIRS {_raters(_RATERS)} KEPT"
-_DRAFTS = "-m bench.quality_drafts GROUPS"
+_SHORT = f"{_REAL} --limit 16 --max-new-tokens 128"
+_EVAL = f"-m flipfast eval PREFERENCES {_raters(_QUICK)} KEPT"
+_PAIRS = f"-m flipfast eval PAIRS {_raters(_QUICK)} KEPT"
+_WRITTEN = f"-m flipfast eval PREFERENCES {_raters(['flip:style=direct', *_SLOW])} --limit 10 KEPT"
+_DRAFTS = "-m bench.quality_drafts GROUPS --limit 16"
 # Parts by name: the model, and the arguments of Python.
 PARTS = {
     "real-small": (SMALL, f"{_REAL} --win-rates {WIN_RATES}"),
@@ -54,21 +56,24 @@ PARTS = {
     "eval-base": (BASE, _EVAL),
     "pairs-small": (SMALL, _PAIRS),
     "pairs-base": (BASE, _PAIRS),
+    "written-small": (SMALL, _WRITTEN),
+    "written-base": (BASE, _WRITTEN),
     "metrics-small": (
         SMALL,
-        f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} KEPT",
+        f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} "
+        "--limit 20 KEPT",
     ),
     "drafts-small": (SMALL, _DRAFTS),
     "drafts-base": (BASE, _DRAFTS),
     "attack-small": (
         SMALL,
-        "-m flipfast attack GROUPS --limit 8 --climb 20 --rater flip --rater likelihood "
+        "-m flipfast attack GROUPS --limit 4 --climb 20 --rater flip --rater likelihood "
         "--rater p_true KEPT",
     ),
-    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 12 KEPT"),
+    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 8 KEPT"),
     "guards-small": (
         SMALL,
-        "-m flipfast agree GROUPS --variant copy_guard=report --variant copy_guard=mask "
+        "-m flipfast agree FEW --variant copy_guard=report --variant copy_guard=mask "
         "--variant copy_guard=discount KEPT",
     ),
 }
@@ -134,9 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(options: argparse.Namespace) -> dict[str, str]:
     """Write what the commands read, and return where it is by its name in `PARTS`."""
-    groups, pairs = options.out / "groups.jsonl", options.out / "pairs.jsonl"
+    names = ("groups.jsonl", "few.jsonl", "pairs.jsonl")
+    groups, few, pairs = (options.out / name for name in names)
     text = gzip.decompress(options.groups.read_bytes()).decode()
     groups.write_text(text, "utf-8")
+    few.write_text("".join(text.splitlines(keepends=True)[:_FEW]), "utf-8")
     rates = json.loads(WIN_RATES.read_text("utf-8"))["win_rates"]
     rows = items([json.loads(line) for line in text.splitlines()], rates)
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -144,6 +151,7 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
         "PREFERENCES": str(options.preferences),
         "GROUPS": str(groups),
         "GROUPS.gz": str(options.groups),
+        "FEW": str(few),
         "PAIRS": str(pairs),
     }
 

@@ -110,6 +110,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "real": _real,
     "eval": _accuracy,
     "pairs": _accuracy,
+    "written": _accuracy,
     "metrics": _accuracy,
     "drafts": _drafts,
 }
