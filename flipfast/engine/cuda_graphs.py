@@ -108,7 +108,10 @@ class DecodeGraphs:
 
 
 class CudaRecorder:
-    """Records CUDA graphs that share one memory pool."""
+    """Records CUDA graphs that share one memory pool.
+
+    A pool cannot be used again once its graphs are gone: later graphs take another recorder.
+    """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

@@ -85,3 +85,19 @@ def test_any_thread_runs_on_the_device_of_the_load(
     in_thread(fake, lambda: generate(model))
     assert {launch.device for launch in fake.launches} == {1}
     assert model.token_device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_graphs_are_recorded_again_after_sleep(
+    folder: Path, fake: FakeCuda, deterministic: bool
+) -> None:
+    """Also where a workspace of cuBLAS keeps the pool of the earlier graphs."""
+    model = load_on_cuda(folder, deterministic=deterministic)
+    n = len(fake.captures)
+    assert n > 0
+    for _ in range(2):
+        generate(model)
+        model.sleep()
+        model.wake()
+    assert len(fake.captures) == 3 * n
+    generate(model)
