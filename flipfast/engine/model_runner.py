@@ -200,15 +200,15 @@ class ModelRunner:
     @torch.inference_mode()
     def _recorded_steps(self) -> DecodeGraphs:
         assert self._recorder is not None
-        graphs = DecodeGraphs(
-            self._forward,
-            max_seqs=self._max_seqs,
-            max_positions=self.decoder.spec.max_positions,
-            page_size=self._attention.page_size,
-            device=self.device,
-            record=self._recorder(),
-        )
         with as_current(self.device):
+            graphs = DecodeGraphs(
+                self._forward,
+                max_seqs=self._max_seqs,
+                max_positions=self.decoder.spec.max_positions,
+                page_size=self._attention.page_size,
+                device=self.device,
+                record=self._recorder(),
+            )
             graphs.warm_up()
         return graphs
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ pytest.importorskip("triton")
 from triton.runtime.interpreter import InterpretedFunction
 
 from bench.gpu.fake_cuda import FakeCuda
+from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
@@ -101,3 +104,28 @@ def test_graphs_are_recorded_again_after_sleep(
         model.wake()
     assert len(fake.captures) == 3 * n
     generate(model)
+
+
+def test_engines_record_in_streams_of_their_own(folder: Path, fake: FakeCuda) -> None:
+    """And in a mode that lets other threads allocate."""
+    streams = []
+    for _ in range(2):
+        fake.captures.clear()
+        load_on_cuda(folder)
+        assert {mode for _, mode in fake.captures} == {"thread_local"}
+        streams.append({stream for stream, _ in fake.captures})
+    default = torch.cuda.default_stream().key
+    assert [len(found) for found in streams] == [1, 1]
+    assert streams[0].isdisjoint(streams[1] | {default})
+
+
+def test_engines_that_load_at_once_record_one_after_the_other(fake: FakeCuda) -> None:
+    """torch's allocator stands only one recording at a time in a process."""
+
+    def record(recorder: CudaRecorder) -> object:
+        with fake.mode():
+            return [recorder(lambda: time.sleep(0.02) or torch.zeros(1)) for _ in range(3)]
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, [CudaRecorder(), CudaRecorder()]))
+    assert len(fake.captures) == 6
