@@ -73,7 +73,6 @@ def tune(
             f"flipfast tune measures on a CUDA device, not on {where}; there is nothing to tune "
             "without one"
         )
-    where = torch.device("cuda", where.index or 0)
     try:
         from flipfast_kernels import tuning
         from flipfast_kernels.search import cuda_timer, search

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from threading import Lock
 
 import torch
 
@@ -17,6 +18,7 @@ from flipfast.engine.batch import StepBatch
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionMetadata, torch.Tensor], torch.Tensor]
 Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 
+_RECORDING = Lock()  # torch's allocator supports one capture at a time in a process
 _FIRST_LENGTH = 2048  # recorded before the first request; longer lengths when first needed
 
 
@@ -108,21 +110,26 @@ class DecodeGraphs:
 
 
 class CudaRecorder:
-    """Records CUDA graphs that share one memory pool."""
+    """Records CUDA graphs that share one memory pool, in a stream of its own.
+
+    A pool cannot be used again once its graphs are gone: later graphs take another recorder.
+    """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
 
     def __call__(self, call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """Run the call twice unrecorded, as kernels may compile on first use, then record it."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             call()
             call()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # In the usual mode, a data loader that pins memory in its thread fails the capture.
+        mode = "thread_local"
+        with _RECORDING, torch.cuda.graph(graph, self._pool, self._stream, mode):
             out = call()
 
         def replay() -> torch.Tensor:

@@ -76,7 +76,7 @@ def load_engine(
         max_seqs=max_seqs,
         keep=_keep(device),
         repetition_penalty=repetition_penalty,
-        record=CudaRecorder() if device.type == "cuda" and options.cuda_graphs else None,
+        recorder=CudaRecorder if device.type == "cuda" and options.cuda_graphs else None,
     )
     cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
     scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ class ModelRunner:
         max_seqs: number of slots.
         keep: stores a step's tokens where the next step and the reward read them.
         repetition_penalty: 1.0 for none; see `sampler.penalize`.
-        record: how decode steps are recorded; None runs them unrecorded; see `DecodeGraphs`.
+        recorder: makes what records decode steps, anew whenever memory is allocated; None runs
+            them unrecorded; see `DecodeGraphs`.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class ModelRunner:
         max_seqs: int,
         keep: KeepTokens = keep_tokens,
         repetition_penalty: float = 1.0,
-        record: Recorder | None = None,
+        recorder: Callable[[], Recorder] | None = None,
     ) -> None:
         self.decoder = decoder
         self.device = ops.device
@@ -105,7 +107,7 @@ class ModelRunner:
         self.keeps_rows = keep is not keep_tokens  # whether sequences may have an output_row
         self._penalty = repetition_penalty
         self._max_seqs = max_seqs
-        self._record = record
+        self._recorder = recorder
         self._caches: list[LayerCache] = []
         self.allocate()
 
@@ -117,7 +119,7 @@ class ModelRunner:
         rows = self._max_seqs if self._penalty != 1.0 else 0
         shape = (rows, self.decoder.spec.vocab_size)
         self._seen = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        self._graphs = self._recorded_steps() if self._record is not None else None
+        self._graphs = self._recorded_steps() if self._recorder is not None else None
 
     def release(self) -> None:
         """Free the memory of the pages and the slots' state; `allocate` makes new ones."""
@@ -197,16 +199,16 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _recorded_steps(self) -> DecodeGraphs:
-        assert self._record is not None
-        graphs = DecodeGraphs(
-            self._forward,
-            max_seqs=self._max_seqs,
-            max_positions=self.decoder.spec.max_positions,
-            page_size=self._attention.page_size,
-            device=self.device,
-            record=self._record,
-        )
+        assert self._recorder is not None
         with as_current(self.device):
+            graphs = DecodeGraphs(
+                self._forward,
+                max_seqs=self._max_seqs,
+                max_positions=self.decoder.spec.max_positions,
+                page_size=self._attention.page_size,
+                device=self.device,
+                record=self._recorder(),
+            )
             graphs.warm_up()
         return graphs
 

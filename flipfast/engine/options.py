@@ -82,17 +82,25 @@ class EngineOptions:
 def resolve_device(name: str | None) -> torch.device:
     """The device to run on; None takes CUDA if available, else the CPU.
 
+    CUDA without an index is the current device of this thread; in another thread, which may run
+    the engine later, it would be another one.
+
     Raises:
         ConfigError: the name is not a device, or CUDA is requested but not available.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:1'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"device {name!r} asked for, but torch sees no CUDA device; use 'cpu'"
+            )
+        if device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

@@ -34,7 +34,7 @@ def recorded(model: LoadedModel) -> list[int]:
 
         return replay
 
-    runner._record = record
+    runner._recorder = lambda: record
     runner.release()
     runner.allocate()
     sizes.clear()

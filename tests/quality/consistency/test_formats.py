@@ -62,6 +62,7 @@ def test_a_format_that_cannot_be_loaded_is_left_out(loaded):
 
 def test_float16_where_there_is_a_gpu(loaded, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     found = compare_formats(FlipConfig(style="direct"), [Group("k l m n", ("Ebro",))])
     assert loaded == ["float32", "bfloat16", "float16"]
     assert [(one.first, one.second) for one in found.changes] == [

@@ -1,0 +1,131 @@
+"""The engine on CUDA devices that are none: where and in which order it would launch kernels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from triton.runtime.interpreter import InterpretedFunction
+
+from bench.gpu.fake_cuda import FakeCuda
+from flipfast.engine.cuda_graphs import CudaRecorder
+from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.sampling import SamplingParams
+from flipfast.engine.sequence import Sequence
+from flipfast_kernels import attention_tiles, gemm
+from flipfast_kernels.launch import device_facts
+from tests.engine.toy_models import SMALL, load, prompts, save_random_model
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+SHAPE = {**SMALL, "vocab_size": 96, "num_hidden_layers": 1, "hidden_size": 32}
+IDS = prompts([3, 20, 7], 96)
+PARAMS = SamplingParams(max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", **SHAPE)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    """Two devices, which this thread sees, and those of `in_thread`."""
+    found = FakeCuda(2)
+    for name, value in found.names().items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(InterpretedFunction, "run", found.launch)
+    with found.mode():
+        yield found
+    for cached in (device_facts, gemm.configs_for, attention_tiles.configs_for):
+        cached.cache_clear()
+
+
+def load_on_cuda(folder: Path, **options: Any) -> LoadedModel:
+    return load(folder, **{"device": None, "memory": 2**24, "max_seqs": 4, **options})
+
+
+def in_thread(fake: FakeCuda, call: Callable[[], object]) -> None:
+    """Run a call in a new thread, whose current device is the first."""
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            with fake.mode():
+                call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def generate(model: LoadedModel) -> None:
+    sequences = [Sequence(ids, PARAMS) for ids in IDS]
+    model.engine.generate(sequences)
+    assert [sequence.error for sequence in sequences] == [None] * len(IDS)
+
+
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_any_thread_runs_on_the_device_of_the_load(
+    folder: Path, fake: FakeCuda, name: str | None
+) -> None:
+    torch.cuda.set_device(1)
+    model = load_on_cuda(folder, device=name)
+    fake.launches.clear()
+    in_thread(fake, lambda: generate(model))
+    assert {launch.device for launch in fake.launches} == {1}
+    assert model.token_device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_graphs_are_recorded_again_after_sleep(
+    folder: Path, fake: FakeCuda, deterministic: bool
+) -> None:
+    """Also where a workspace of cuBLAS keeps the pool of the earlier graphs."""
+    model = load_on_cuda(folder, deterministic=deterministic)
+    n = len(fake.captures)
+    assert n > 0
+    for _ in range(2):
+        generate(model)
+        model.sleep()
+        model.wake()
+    assert len(fake.captures) == 3 * n
+    generate(model)
+
+
+def test_engines_record_in_streams_of_their_own(folder: Path, fake: FakeCuda) -> None:
+    """And in a mode that lets other threads allocate."""
+    streams = []
+    for _ in range(2):
+        fake.captures.clear()
+        load_on_cuda(folder)
+        assert {mode for _, mode in fake.captures} == {"thread_local"}
+        streams.append({stream for stream, _ in fake.captures})
+    default = torch.cuda.default_stream().key
+    assert [len(found) for found in streams] == [1, 1]
+    assert streams[0].isdisjoint(streams[1] | {default})
+
+
+def test_engines_that_load_at_once_record_one_after_the_other(fake: FakeCuda) -> None:
+    """torch's allocator stands only one recording at a time in a process."""
+
+    def record(recorder: CudaRecorder) -> object:
+        with fake.mode():
+            return [recorder(lambda: time.sleep(0.02) or torch.zeros(1)) for _ in range(3)]
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, [CudaRecorder(), CudaRecorder()]))
+    assert len(fake.captures) == 6
