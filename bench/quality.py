@@ -31,7 +31,7 @@ BASE = "SmolLM2-135M-Instruct"
 _STYLES = [f"flip:style={style},max_new_tokens=128" for style in ("standalone", "conversation")]
 _QUICK = ["flip:style=direct", "likelihood", "p_true"]
 _SLOW = [*_STYLES, *(f"{name}:max_new_tokens=64" for name in ("pointwise", "pairwise", "listwise"))]
-_FEW = 32  # groups
+_FEW = 16  # groups
 _METRICS = ["word_f1", "f_beta:2", "token_f1", "char_f1", "rouge_l", "bleu"]
 
 
@@ -67,10 +67,10 @@ PARTS = {
     "drafts-base": (BASE, _DRAFTS),
     "attack-small": (
         SMALL,
-        "-m flipfast attack GROUPS --limit 4 --climb 20 --rater flip --rater likelihood "
+        "-m flipfast attack GROUPS --limit 2 --climb 10 --rater flip --rater likelihood "
         "--rater p_true KEPT",
     ),
-    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 8 KEPT"),
+    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 6 KEPT"),
     "guards-small": (
         SMALL,
         "-m flipfast agree FEW --variant copy_guard=report --variant copy_guard=mask "
