@@ -14,7 +14,9 @@ from flipfast.engine.batch import StepBatch, build_batch, to_device
 from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
 from flipfast.engine.sampler import penalize, prepare_draws, sample
+from flipfast.engine.sequence import MAX_DRAFT
 from flipfast.engine.step_plan import Chunk, StepPlan
+from flipfast.engine.warm_up import warm_up_plans
 
 if TYPE_CHECKING:
     from flipfast.engine.models.decoder import Decoder
@@ -141,6 +143,20 @@ class ModelRunner:
         """Free the memory of the pages and the slots' state; `allocate` makes new ones."""
         self._caches, self._graphs = [], None
         self._seen = self._last_token = torch.empty(0)
+
+    def warm_up(self, max_tokens: int) -> None:
+        """Let every kernel that steps of up to max_tokens launch be compiled now."""
+        row = torch.empty(1 + MAX_DRAFT, dtype=torch.int32, device=self.device)
+        plans = warm_up_plans(
+            max_seqs=self._max_seqs,
+            max_tokens=max_tokens,
+            max_positions=self.decoder.spec.max_positions,
+            page_size=self._attention.page_size,
+            drafts=self._penalty == 1.0,
+            output_row=row if self.keeps_rows else None,
+        )
+        for plan in plans:
+            self.run(plan).wait()
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
