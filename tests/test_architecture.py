@@ -30,7 +30,7 @@ WINGS = {
         {"attention", "counters", "fair_lock", "kv_cache", "ops", "options", "sampling"},
         {"models", "sequence", "step_costs"},
         {"prefix_cache", "step_plan"},
-        {"batch", "scheduler"},
+        {"batch", "scheduler", "warm_up"},
         {"cuda_graphs", "drafting", "keep", "sampler"},
         {"model_runner"},
         {"step_loop"},

@@ -79,6 +79,10 @@ class FakeCuda:
         """What takes the place of torch.cuda's names that flipfast and its libraries use."""
         return self._names
 
+    def record_stream(self) -> Callable[[torch.Tensor, _Stream], None]:
+        """What takes the place of torch.Tensor.record_stream."""
+        return lambda tensor, _: self.handed_over.append(tensor)
+
     def _all_names(self) -> dict[str, Any]:
         properties = SimpleNamespace(
             name="rehearsal", major=9, minor=0, multi_processor_count=132, total_memory=MEMORY
@@ -279,9 +283,6 @@ class _OnHost(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if func in _AS_IS:
             return args[0]
-        if func is torch.Tensor.record_stream:
-            self._fake.handed_over.append(args[0])
-            return None
         self._fake.called(func)
         kwargs = {key: _host(value) for key, value in (kwargs or {}).items()}
         kwargs.pop("pin_memory", None)

@@ -29,6 +29,7 @@ def pretend(*, compiles: bool) -> None:
     fake = FakeCuda()
     for name, value in fake.names().items():
         setattr(torch.cuda, name, value)
+    torch.Tensor.record_stream = fake.record_stream()  # type: ignore[assignment, method-assign]
     torch.Generator = _Generator  # type: ignore[misc]
     profile, host = torch.profiler.profile, [torch.profiler.ProfilerActivity.CPU]
     torch.profiler.profile = lambda **_: profile(activities=host)  # type: ignore[misc, assignment]

@@ -30,7 +30,6 @@ class StepBatch:
             of each sampling sequence, and before it those that a drafted token follows.
         cu_logits: (n_samples + 1,) int32, where each sampling sequence's logit_rows start, then
             their total number; None if each sequence has one.
-        max_logits: maximum number of logit_rows that a sequence has.
         scored_rows: (n_scored,) int64, the rows that give the probability of a target, chunk by
             chunk; None if no row does.
         targets: (n_scored,) int64, the targets; None like scored_rows.
@@ -46,7 +45,6 @@ class StepBatch:
     fed_slots: torch.Tensor
     logit_rows: torch.Tensor
     cu_logits: torch.Tensor | None
-    max_logits: int
     scored_rows: torch.Tensor | None
     targets: torch.Tensor | None
     sample_slots: torch.Tensor
@@ -106,7 +104,6 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
         fed_slots=put(fed_slots, np.int64),
         logit_rows=put(logit_rows, np.int64),
         cu_logits=put(cu_logits, np.int32) if len(logit_rows) > len(sampling) else None,
-        max_logits=int(n_logits.max(initial=1)),
         scored_rows=put(scored_rows, np.int64) if targets else None,
         targets=put(targets, np.int64) if targets else None,
         sample_slots=put([chunks[i].sequence.slot for i in sampling], np.int64),

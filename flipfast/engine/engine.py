@@ -39,6 +39,7 @@ class Engine:
         self._loop = StepLoop(
             runner, scheduler, end_ids=end_ids, overlap=overlap, drafting=drafting
         )
+        self._runner = runner
         self._scheduler = scheduler
         self._lock = FairLock()
 
@@ -99,6 +100,8 @@ class Engine:
         Of sequences with the same prompt, the first computes it and the others reuse its pages.
         """
         lead_samples(sequences)
+        with self._lock:
+            self._runner.wait_for_caller()
         for sequence in sequences:
             if not self.add(sequence) and sequence.on_end is not None:
                 sequence.on_end(sequence)

@@ -31,7 +31,7 @@ def keep_tokens(tokens: torch.Tensor, batch: StepBatch, last_token: torch.Tensor
 def fused_keep() -> KeepTokens | None:
     """`KeepTokens` as one Triton kernel, which can also write to addresses; None without Triton."""
     try:
-        from flipfast_kernels.acceptance import accept_tokens
+        from flipfast_kernels.acceptance import MAX_POSITIONS, accept_tokens
     except ImportError:
         return None
 
@@ -41,7 +41,7 @@ def fused_keep() -> KeepTokens | None:
             tokens,
             batch.input_ids[batch.logit_rows] if drafted else None,
             batch.cu_logits,
-            max_positions=batch.max_logits,
+            max_positions=MAX_POSITIONS if drafted else 1,  # which the kernel is compiled for
             slots=batch.sample_slots,
             last_token=last_token,
             output_addresses=batch.output_addresses,

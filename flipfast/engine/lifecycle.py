@@ -166,7 +166,9 @@ class LoadedModel:
 
     def _load(self, tensors: Iterable[tuple[str, torch.Tensor | Blocks]], name: str) -> None:
         self._why_not = f"the weights of {name} came in only in part: update them again"
-        self._live().decoder.load(tensors, name)
+        runner = self._live()
+        runner.decoder.load(tensors, name)
+        runner.wait_for_caller()
         _empty_cache()
 
 

@@ -78,6 +78,8 @@ def load_engine(
         repetition_penalty=repetition_penalty,
         recorder=CudaRecorder if device.type == "cuda" and options.cuda_graphs else None,
     )
+    if device.type == "cuda":
+        runner.warm_up(max_tokens)
     cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
     scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
     overlap = device.type == "cuda"

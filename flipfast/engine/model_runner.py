@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, 
 from flipfast.engine.batch import StepBatch, build_batch, to_device
 from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
 from flipfast.engine.keep import KeepTokens, keep_tokens
-from flipfast.engine.ops.devices import as_current
 from flipfast.engine.sampler import penalize, prepare_draws, sample
+from flipfast.engine.sequence import MAX_DRAFT
 from flipfast.engine.step_plan import Chunk, StepPlan
+from flipfast.engine.warm_up import warm_up_plans
 
 if TYPE_CHECKING:
     from flipfast.engine.models.decoder import Decoder
@@ -74,6 +76,10 @@ class ModelRunner:
     A sampled token stays on the device for the next step; the host receives a copy asynchronously,
     to detect end tokens and collect the result, and plans the next step meanwhile.
 
+    On a CUDA device, steps run in a stream of their own, so that they are in order whichever thread
+    starts them and in whichever stream that works. They read what callers have written only after
+    `wait_for_caller`; callers read what steps have written once the host has seen `arrived`.
+
     Args:
         decoder: with its weights loaded.
         ops: of the decoder's device.
@@ -109,10 +115,22 @@ class ModelRunner:
         self._max_seqs = max_seqs
         self._recorder = recorder
         self._caches: list[LayerCache] = []
+        on_cuda = self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if on_cuda else None
         self.allocate()
+
+    def wait_for_caller(self) -> None:
+        """Let later steps begin after the work that this thread has begun on the device."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def allocate(self) -> None:
         """Allocate the pages and the slots' state."""
+        self.wait_for_caller()
+        with self._in_stream():
+            self._allocate()
+
+    def _allocate(self) -> None:
         n_layers = len(self.decoder.spec.layers)
         self._caches = [self._attention.allocate(self._n_pages) for _ in range(n_layers)]
         self._last_token = torch.zeros(self._max_seqs, dtype=torch.int64, device=self.device)
@@ -126,6 +144,20 @@ class ModelRunner:
         self._caches, self._graphs = [], None
         self._seen = self._last_token = torch.empty(0)
 
+    def warm_up(self, max_tokens: int) -> None:
+        """Let every kernel that steps of up to max_tokens launch be compiled now."""
+        row = torch.empty(1 + MAX_DRAFT, dtype=torch.int32, device=self.device)
+        plans = warm_up_plans(
+            max_seqs=self._max_seqs,
+            max_tokens=max_tokens,
+            max_positions=self.decoder.spec.max_positions,
+            page_size=self._attention.page_size,
+            drafts=self._penalty == 1.0,
+            output_row=row if self.keeps_rows else None,
+        )
+        for plan in plans:
+            self.run(plan).wait()
+
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
         """Start a step; on a CUDA device it may still be running when this returns.
@@ -134,10 +166,15 @@ class ModelRunner:
             plan: at least one chunk; tokens that earlier steps sampled for its sequences are read
                 on the device.
         """
-        with as_current(self.device):
+        with self._in_stream():
             return self._run(plan)
 
+    def _in_stream(self) -> AbstractContextManager[object]:
+        """Make the stream the thread's current one, and its device the one of kernel launches."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
     def _run(self, plan: StepPlan) -> StepResult:
+        self._hold_output_rows(plan)
         self._copy_pages(plan.copies)
         batch = build_batch(plan, self._attention.page_size, self.device)
         batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
@@ -158,6 +195,12 @@ class ModelRunner:
         scored = [chunk for chunk in plan.chunks if chunk.n_scored]
         tokens, scores, arrived = self._send(tokens, scores)
         return StepResult(chunks, tokens, arrived, scored, scores)
+
+    def _hold_output_rows(self, plan: StepPlan) -> None:
+        """Keep a freed row from being used again before the steps that write to it have ended."""
+        for sequence in plan.admitted:
+            if sequence.output_row is not None and self._stream is not None:
+                sequence.output_row.record_stream(self._stream)
 
     def _copy_pages(self, copies: list[tuple[int, int]]) -> None:
         if copies:
@@ -200,16 +243,15 @@ class ModelRunner:
     @torch.inference_mode()
     def _recorded_steps(self) -> DecodeGraphs:
         assert self._recorder is not None
-        with as_current(self.device):
-            graphs = DecodeGraphs(
-                self._forward,
-                max_seqs=self._max_seqs,
-                max_positions=self.decoder.spec.max_positions,
-                page_size=self._attention.page_size,
-                device=self.device,
-                record=self._recorder(),
-            )
-            graphs.warm_up()
+        graphs = DecodeGraphs(
+            self._forward,
+            max_seqs=self._max_seqs,
+            max_positions=self.decoder.spec.max_positions,
+            page_size=self._attention.page_size,
+            device=self.device,
+            record=self._recorder(),
+        )
+        graphs.warm_up()
         return graphs
 
     def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:

@@ -27,7 +27,7 @@ PARTS = (
     ("flipfast.engine.scheduler", "Scheduler.plan", "plan", False),
     ("flipfast.engine.drafting", "Drafting.extend", "drafts", False),
     ("flipfast.engine.drafting", "Drafting.learn", "drafts", False),
-    ("flipfast.engine.model_runner", "ModelRunner.run", "step, rest", True),
+    ("flipfast.engine.model_runner", "ModelRunner._run", "step, rest", True),  # in its stream
     ("flipfast.engine.model_runner", "StepResult.wait", "wait for tokens", False),
     ("flipfast.scoring.reading", "extract_instruction", "parsing", False),
     ("flipfast.scoring.samples", "overlap_f1", "word F1", False),

@@ -67,6 +67,9 @@ class PageRunner:
         self.error: BaseException = RuntimeError("made to fail")
         self.longest_step = 0
 
+    def wait_for_caller(self) -> None:
+        """There is no stream."""
+
     def run(self, plan: StepPlan) -> StepResult:
         pages = self.slots.view(-1, self.page_size)
         copied = [pages[source].clone() for source, _ in plan.copies]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     found = FakeCuda(2)
     for name, value in found.names().items():
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.Tensor, "record_stream", found.record_stream())
     monkeypatch.setattr(InterpretedFunction, "run", found.launch)
     with found.mode():
         yield found
@@ -129,3 +131,39 @@ def test_engines_that_load_at_once_record_one_after_the_other(fake: FakeCuda) ->
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(record, [CudaRecorder(), CudaRecorder()]))
     assert len(fake.captures) == 6
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_steps_of_callers_in_different_streams_are_in_order(
+    folder: Path, fake: FakeCuda, graphs: bool
+) -> None:
+    """Each launch follows the one before, and what a caller launched before it queued a request."""
+    model = load_on_cuda(folder, cuda_graphs=graphs, drafting=False)
+    rows = torch.zeros(len(IDS), 4, dtype=torch.int32, device="cuda")
+    sequences = [Sequence(ids, PARAMS, output_row=row) for ids, row in zip(IDS, rows, strict=True)]
+    fake.launches.clear()
+    for sequence in sequences:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            fake.launch()  # as that of the row's zeros
+            model.engine.start([sequence])
+            model.engine.step()
+    while any(sequence.finish_reason is None for sequence in sequences):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            model.engine.step()
+    assert [sequence.error for sequence in sequences] == [None] * len(IDS)
+    steps = [launch for launch in fake.launches if launch.stream == fake.launches[-1].stream]
+    assert len(steps) == len(fake.launches) - len(IDS) > 20
+    for launch, after in pairwise(fake.launches):
+        assert after.follows(launch) or after not in steps
+    assert {row.data_ptr() for row in fake.handed_over} == {row.data_ptr() for row in rows}
+
+
+def test_new_weights_are_in_place_before_the_next_step(folder: Path, fake: FakeCuda) -> None:
+    model = load_on_cuda(folder)
+    for change in (lambda: model.update_weights(folder), lambda: (model.sleep(), model.wake())):
+        fake.launches.clear()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            fake.launch()  # as that of a copy
+            change()
+        generate(model)
+        assert all(launch.follows(fake.launches[0]) for launch in fake.launches[1:])

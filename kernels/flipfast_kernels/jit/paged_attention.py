@@ -147,7 +147,7 @@ def _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP: tl.constexpr, BLOCK_M: 
 
 
 # One binary for any step.
-@triton.jit(do_not_specialize=["n_seqs", "n_tokens", "window"])
+@triton.jit(do_not_specialize=["n_seqs", "n_tokens", "window", "table_stride"])
 def attend_kernel(
     query_ptr,
     key_pages_ptr,
