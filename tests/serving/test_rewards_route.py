@@ -114,6 +114,8 @@ def test_a_scorer_that_refuses_gives_a_code_and_no_rows(response, code, retry_af
     late = [{**TEXTS, "response": response, "context": "x" * turns} for turns in range(9)]
     items = [{**TEXTS, "response": "wait"}, *late]
     calls = ("POST", "/v1/rewards", {"items": items}), ("GET", "/metrics")
+    gc.collect()  # what other tests left behind is not this one's
+    caplog.clear()
     answer, metrics = ask(*calls, scorer=scorer)
     error_of(answer, code)
     assert answer.headers["retry-after"] == retry_after
