@@ -13,6 +13,7 @@ import transformers
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
 from bench.shapes import SHAPES
+from flipfast.engine.ops.blocks import Blocks, quantised, widened
 
 _EMBEDDING = "token_embd.weight"  # the head as well, where they are tied
 _EMBEDDING_TYPE = "Q8_0"
@@ -28,7 +29,7 @@ def requantise(source: Path, target: Path, kind: str) -> None:
     Args:
         source: a GGUF file in one piece.
         target: the file to write.
-        kind: a type that the gguf package can quantise to, such as "Q4_0".
+        kind: one of `FLOAT_KINDS`.
     """
     reader, wanted = GGUFReader(source), GGMLQuantizationType[kind]
     architecture = reader.fields["general.architecture"].contents()
@@ -42,8 +43,9 @@ def requantise(source: Path, target: Path, kind: str) -> None:
     for tensor in reader.tensors:
         data, stored = tensor.data, tensor.tensor_type
         if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-            values = gguf.quants.dequantize(data, stored)
-            data, stored = gguf.quants.quantize(values, wanted), wanted
+            shape = tuple(int(n) for n in reversed(tensor.shape))
+            blocks = Blocks(stored.name, shape, torch.from_numpy(np.array(data)))
+            data, stored = quantised(widened(blocks), kind).data.numpy(), wanted
         writer.add_tensor(tensor.name, data, raw_dtype=stored)
     finish(writer)
 
