@@ -60,6 +60,8 @@ class Worker:
         self._writer = writer
         self._numbers = itertools.count(STARTED + 1)
         self._started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # Where a pool is closed meanwhile, nobody waits for it: asyncio need not tell of its error.
+        self._started.add_done_callback(lambda started: started.cancelled() or started.exception())
         self._open = {STARTED: self._started}
         self._calls: list[Call] = []
         self._reason: str | None = None  # why it ended, or is about to

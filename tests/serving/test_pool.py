@@ -187,6 +187,9 @@ def test_a_process_that_ends_is_started_again(end, reason):
             batch = await pool.score(["a"] * 2, ["x"] * 2)
             assert batch.status == ["ok"] * 2
             assert pool.status().counters["rewards"] == 4
+        for task in set(tasks) - set(lost):
+            with pytest.raises(UnavailableError, match="closed"):
+                await task
 
     run(work())
 
