@@ -40,11 +40,11 @@ def _raters(names: Sequence[str]) -> str:
 
 
 _REAL = "-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz"
-_SHORT = f"{_REAL} --limit 16 --max-new-tokens 128"
+_SHORT = f"{_REAL} --limit 8 --max-new-tokens 128"
 _EVAL = f"-m flipfast eval PREFERENCES {_raters(_QUICK)} KEPT"
-_PAIRS = f"-m flipfast eval PAIRS {_raters(_QUICK)} KEPT"
-_WRITTEN = f"-m flipfast eval PREFERENCES {_raters(['flip:style=direct', *_SLOW])} --limit 10 KEPT"
-_DRAFTS = "-m bench.quality_drafts GROUPS --limit 16"
+_PAIRS = f"-m flipfast eval PAIRS {_raters(_QUICK)} --limit 48 KEPT"
+_WRITTEN = f"-m flipfast eval PREFERENCES {_raters(['flip:style=direct', *_SLOW])} --limit 8 KEPT"
+_DRAFTS = "-m bench.quality_drafts GROUPS --limit"
 # Parts by name: the model, and the arguments of Python.
 PARTS = {
     "real-small": (SMALL, f"{_REAL} --win-rates {WIN_RATES}"),
@@ -53,7 +53,7 @@ PARTS = {
     "real-base-forced": (BASE, f"{_SHORT} --style standalone --json forced"),
     "real-base-conversation": (BASE, f"{_SHORT} --style conversation"),
     "eval-small": (SMALL, _EVAL),
-    "eval-base": (BASE, _EVAL),
+    "eval-base": (BASE, f"{_EVAL} --limit 40"),
     "pairs-small": (SMALL, _PAIRS),
     "pairs-base": (BASE, _PAIRS),
     "written-small": (SMALL, _WRITTEN),
@@ -61,16 +61,16 @@ PARTS = {
     "metrics-small": (
         SMALL,
         f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} "
-        "--limit 20 KEPT",
+        "--limit 12 KEPT",
     ),
-    "drafts-small": (SMALL, _DRAFTS),
-    "drafts-base": (BASE, _DRAFTS),
+    "drafts-small": (SMALL, f"{_DRAFTS} 16"),
+    "drafts-base": (BASE, f"{_DRAFTS} 6"),
     "attack-small": (
         SMALL,
         "-m flipfast attack GROUPS --limit 2 --climb 10 --rater flip --rater likelihood "
         "--rater p_true KEPT",
     ),
-    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 6 KEPT"),
+    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 4 KEPT"),
     "guards-small": (
         SMALL,
         "-m flipfast agree FEW --variant copy_guard=report --variant copy_guard=mask "

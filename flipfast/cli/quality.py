@@ -24,6 +24,7 @@ def add_commands(commands: Any) -> None:
         _consistency,
     )
     _add(commands, "explain", "which words made a reward", _explain_options, _explain)
+    _add(commands, "credit", "which parts of a response made it", _credit_options, _credit)
 
 
 def _add(
@@ -120,6 +121,13 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page, too")
 
 
+def _credit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("instruction", nargs="?", help="the true one")
+    parser.add_argument("response", nargs="?", help="its sentences get credit")
+    parser.add_argument("--messages", metavar="FILE.json", help="instead: an agent's turns do")
+    parser.add_argument("--context", help="what came before the response")
+
+
 def _eval(**arguments: Any) -> None:
     from flipfast.cli.evaluate import show_evaluation
 
@@ -150,6 +158,12 @@ def _explain(**arguments: Any) -> None:
     from flipfast.cli.explain import show_explanation
 
     _call(show_explanation, arguments, "instruction", "response", "inferred", "context", "html")
+
+
+def _credit(**arguments: Any) -> None:
+    from flipfast.cli.credit import show_credit
+
+    _call(show_credit, arguments, "instruction", "response", "messages", "context")
 
 
 def _call(show: Callable[..., None], arguments: dict[str, Any], *own: str) -> None:

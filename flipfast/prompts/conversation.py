@@ -107,6 +107,21 @@ def completion_text(completion: object) -> str:
     return turns[_last(turns, "assistant")].text
 
 
+def assistant_texts(messages: object) -> list[str]:
+    """Return the text of every assistant turn, in order, "" for one without.
+
+    Raises InputError for a wrong shape and if there is no assistant turn.
+    """
+    turns = _read_turns(messages)
+    _last(turns, "assistant")
+    return [turn.text for turn in turns if turn.role == "assistant"]
+
+
+def join_turns(before: str, text: str) -> str:
+    """Return what is scored of several turns: their texts, with an empty line between them."""
+    return f"{before}\n\n{text}" if before and text else before + text
+
+
 def final_answer(text: str) -> str:
     """Return the part of a reply that the published RL code scores.
 

@@ -9,5 +9,6 @@
 7. `samples`: a sample's score and status, and a row's reward from its samples.
 8. `batches`, `best_of`, `streaming`: scoring of whole batches, of groups, and row by row.
 9. `async_scoring`, `background`: the same for asyncio code, and for blocking callers.
-10. `shaping`, `ensemble`: transforms and combines rewards, also those of several models.
+10. `credit`: splits a response's reward over its parts.
+11. `shaping`, `ensemble`: transforms and combines rewards, also those of several models.
 """

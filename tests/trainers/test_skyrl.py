@@ -6,10 +6,12 @@ import pytest
 
 from flipfast import FlipReward
 from flipfast.errors import InputError
+from flipfast.scoring.credit import turn_credit
 from tests.trainers.conftest import BREAD, CHAT, RESPONSE
 from tests.waiting import PATIENCE_S
 
 skyrl_gym = pytest.importorskip("skyrl_gym", reason="needs skyrl_gym: pip install skyrl-gym")
+base_text_env = pytest.importorskip("skyrl_gym.envs.base_text_env")
 
 
 @pytest.fixture
@@ -71,3 +73,62 @@ def test_a_failure_has_a_number(make):
     output = env.step(RESPONSE)
     assert output["reward"] == -1.0
     assert output["metadata"]["flip_failed"] == 1.0
+
+
+class TalkingEnv(base_text_env.BaseTextEnv):
+    """Goes on for as many turns as it is told, with a reward for each."""
+
+    def __init__(self, env_config, extras):
+        super().__init__()
+        self.left = extras["max_turns"]
+        self.closed = False
+
+    def step(self, action):
+        self.left -= 1
+        asked = [{"role": "user", "content": "Go on."}]
+        return {"observations": asked, "reward": 0.5, "done": not self.left, "metadata": None}
+
+    def get_metrics(self):
+        return {"left": self.left}
+
+
+@pytest.fixture
+def talk():
+    from skyrl_gym.envs.registration import deregister
+
+    def made(turns, **kwargs):
+        entries = {"talk": TalkingEnv, "flip": "flipfast.trainers.skyrl:FlipTurns"}
+        options = {"talk": {}, "flip": {"env": "talk", **kwargs}}
+        for name, entry in entries.items():
+            skyrl_gym.register(id=name, entry_point=entry, kwargs=options[name])
+        try:
+            return skyrl_gym.make("flip", env_config={}, extras={"max_turns": turns})
+        finally:
+            for name in entries:
+                deregister(name)
+
+    return made
+
+
+def test_credit_of_turns(flip: FlipReward, talk):
+    turns = [RESPONSE, "", "That is all."]
+    env = talk(3, weight=2.0)
+    env.init(CHAT)
+    outputs = [env.step(turn + "<|im_end|>") for turn in turns]
+    assert [output["done"] for output in outputs] == [False, False, True]
+    trace = [{"role": "assistant", "content": turn} for turn in turns]
+    credits = [part.credit for part in turn_credit(flip, CHAT, trace).parts]
+    assert credits[0] != 0
+    assert [output["reward"] for output in outputs] == [0.5 + 2 * each for each in credits]
+    assert outputs[-1]["metadata"]["flip_credit"] == credits[-1]
+    assert env.get_metrics()["left"] == 0
+    assert env.get_metrics()["flip_credit"] == credits[-1]
+
+
+def test_a_turn_that_cannot_be_scored_gets_no_credit(flip: FlipReward, talk):
+    env = talk(2, min_response_words=4)
+    env.init(CHAT)
+    first, second = env.step("Well."), env.step(RESPONSE)
+    assert first["reward"] == 0.5
+    assert env.get_metrics()["flip_failed"] == 0.0
+    assert second["reward"] == 0.5  # nothing before it has a reward
