@@ -14,7 +14,8 @@ class EngineCounters:
         sampling_passes: model passes that gave a sequence output tokens, summed over sequences.
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, taken from the prefix cache.
-        copied_pages: cached pages that held the rest of a prompt and were copied.
+        copied_pages: cached pages that held the rest of a prompt, or of a pinned prefix, and were
+            copied.
         computed_tokens: rows of all passes.
         output_tokens: tokens sampled.
         scored_tokens: target tokens whose probabilities were computed.

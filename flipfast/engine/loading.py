@@ -80,7 +80,12 @@ def load_engine(
     )
     if device.type == "cuda":
         runner.warm_up(max_tokens)
-    cache = PrefixCache(pages, attention.page_size, enabled=options.prefix_cache)
+    cache = PrefixCache(
+        pages,
+        attention.page_size,
+        enabled=options.prefix_cache,
+        copies_pins=device.type == "cpu",
+    )
     scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
     overlap = device.type == "cuda"
     # A repetition penalty depends on the previous tokens, which a draft only guesses.

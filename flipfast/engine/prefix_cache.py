@@ -10,7 +10,7 @@ from itertools import count
 import numpy as np
 
 from flipfast.engine.kv_cache import PagePool
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.sequence import TOKEN_BYTES, Sequence
 
 ROOT = 0
 
@@ -36,13 +36,19 @@ class PrefixCache:
         n_pages: of the pool.
         page_size: tokens per page.
         enabled: False keeps nothing and finds nothing.
+        copies_pins: find the tokens of a pinned prefix behind its last full page, too, in the page
+            of any prompt that goes on with them. They are copied for each sequence: worth it where
+            a row costs more than the copies, on a CPU but not on a GPU.
     """
 
-    def __init__(self, n_pages: int, page_size: int, *, enabled: bool = True) -> None:
+    def __init__(
+        self, n_pages: int, page_size: int, *, enabled: bool = True, copies_pins: bool = True
+    ) -> None:
         self.pool = PagePool(n_pages, self._keep, self._evict)
         self.page_size = page_size
         self.n_evicted = 0
         self._enabled = enabled
+        self._copies_pins = copies_pins
         self._numbers = count(ROOT + 1)
         self._pages: dict[tuple[int, bytes], int] = {}  # (parent's number, tokens) -> page
         self._nodes: dict[int, _Node] = {}  # page -> its node
@@ -50,12 +56,20 @@ class PrefixCache:
         self._kept_pinned: OrderedDict[int, None] = OrderedDict()
         self._pins: set[bytes] = set()  # pinned prefixes of every number of full pages, as bytes
         self._paths: dict[int, bytes] = {ROOT: b""}  # number -> all tokens, for pinned nodes only
+        self._rests: dict[bytes, list[bytes]] = {}  # a pin's full pages -> its tokens behind them
+        self._rest_pages: dict[tuple[int, bytes], int] = {}  # (parent's number, such) -> page
+        self._rests_in: dict[int, list[tuple[int, bytes]]] = {}  # page -> its keys there
 
     def pin(self, token_ids: SequenceOf[int]) -> None:
         """Keep the full pages of this prompt prefix, once computed, for longer than others."""
         whole = np.asarray(token_ids, dtype="<i4").tobytes()
-        width = self.page_size * 4
-        self._pins |= {whole[: end * width] for end in range(1, len(whole) // width + 1)}
+        width = self.page_size * TOKEN_BYTES
+        n_full = len(whole) // width
+        self._pins |= {whole[: end * width] for end in range(1, n_full + 1)}
+        path, rest = whole[: n_full * width], whole[n_full * width :]
+        if rest and self._copies_pins:
+            known = {rest, *self._rests.get(path, ())}
+            self._rests[path] = sorted(known, key=len, reverse=True)
 
     def match(self, sequence: Sequence) -> list[int]:
         """Full pages that hold the start of the prompt, within its first `n_reusable` tokens."""
@@ -79,15 +93,25 @@ class PrefixCache:
         sequence.n_registered = len(pages)
         sequence.node = self._nodes[pages[-1]].number if pages else ROOT
 
-    def match_rest(self, sequence: Sequence) -> int | None:
-        """The page with the rest of the prompt, after those just attached; None if not cached.
+    def match_rest(self, sequence: Sequence) -> tuple[int, int] | None:
+        """A page that begins with the next tokens after the pages just attached, and how many.
 
-        It may be copied but not shared: its holder may be writing tokens after the prompt.
+        They are the rest of the prompt, or of a pinned prefix. The page may be copied but not
+        shared: its holder may be writing tokens behind them.
         """
         n_full, n_rest = divmod(sequence.n_reusable, self.page_size)
-        if sequence.n_registered < n_full or not n_rest:
-            return None
-        return self._pages.get((sequence.node, sequence.page_key(n_full, self.page_size)))
+        if sequence.n_registered == n_full and n_rest:
+            page = self._pages.get((sequence.node, sequence.page_key(n_full, self.page_size)))
+            if page is not None:
+                return page, n_rest
+        following = sequence.page_key(sequence.n_registered, self.page_size)
+        path = self._paths.get(sequence.node)
+        for rest in () if path is None else self._rests.get(path, ()):
+            page, n = self._rest_pages.get((sequence.node, rest)), len(rest) // TOKEN_BYTES
+            fits = sequence.n_registered * self.page_size + n <= sequence.n_reusable
+            if page is not None and fits and following.startswith(rest):
+                return page, n
+        return None
 
     def n_kept(self, pages: SequenceOf[int]) -> int:
         """How many of these pages no sequence holds."""
@@ -144,9 +168,15 @@ class PrefixCache:
             self._paths[number] = path + tokens
         self._pages[key] = page
         self._nodes[page] = _Node(number, parent, tokens, pinned)
+        for rest in self._rests.get(path, ()) if path is not None else ():
+            if tokens.startswith(rest) and (parent, rest) not in self._rest_pages:
+                self._rest_pages[parent, rest] = page
+                self._rests_in.setdefault(page, []).append((parent, rest))
 
     def _remove(self, page: int) -> None:
         node = self._nodes.pop(page)
+        for key in self._rests_in.pop(page, ()):
+            del self._rest_pages[key]
         self._paths.pop(node.number, None)
         del self._pages[node.parent, node.key]
 

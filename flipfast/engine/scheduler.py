@@ -18,7 +18,8 @@ class SchedulerCounters:
     Attributes:
         prompt_tokens: of all admitted prompts; a preempted one counts again.
         prefix_tokens: of these, found in cached pages.
-        copied_pages: pages that held the rest of a sequence's prompt and were copied for it.
+        copied_pages: pages that held the rest of a sequence's prompt, or of the pinned prefix it
+            begins with, and were copied for it.
         preemptions: times that a sequence lost its pages and had to be computed again.
     """
 
@@ -199,11 +200,11 @@ class Scheduler:
         self._take_pages(sequence, sequence.n_left)
         # The source page may be evicted for another sequence of this step, which writes to it only
         # after the copy. A page that this step has yet to fill cannot be copied.
-        source = self.cache.match_rest(sequence)
-        if source is not None and source not in plan.registered:
-            target = sequence.pages[sequence.n_reusable // self.cache.page_size]
-            plan.copies.append((source, target))
-            sequence.n_computed = sequence.n_reusable
+        rest = self.cache.match_rest(sequence)
+        if rest is not None and rest[0] not in plan.registered:
+            source, n = rest
+            plan.copies.append((source, sequence.pages[sequence.n_registered]))
+            sequence.n_computed += n
             self.counters.copied_pages += 1
         self.counters.prompt_tokens += sequence.n_prompt
         self.counters.prefix_tokens += sequence.n_computed

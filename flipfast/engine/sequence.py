@@ -14,7 +14,7 @@ from flipfast.engine.sampling import SamplingParams
 from flipfast.watchers.base import Verdict, Watcher
 
 MAX_DRAFT = 64  # tokens; the acceptance kernel holds one more
-_TOKEN_BYTES = 4
+TOKEN_BYTES = 4
 _USUAL = Verdict()
 
 
@@ -145,7 +145,7 @@ class Sequence:
 
     def page_key(self, index: int, page_size: int) -> bytes:
         """The prefix cache's key for a page of the prompt: the bytes of its token ids."""
-        width = page_size * _TOKEN_BYTES
+        width = page_size * TOKEN_BYTES
         return self._prompt_bytes[index * width : (index + 1) * width]
 
     def accept(self, token: int, end_ids: frozenset[int]) -> None:

@@ -108,6 +108,57 @@ def test_pinned_pages_are_given_up_last() -> None:
     paged.check_empty()
 
 
+@pytest.mark.parametrize(("n_stem", "n_full"), [(10, 8), (3, 0), (4, 4)])
+def test_what_a_pinned_prefix_has_behind_its_full_pages_is_copied(n_stem: int, n_full: int) -> None:
+    paged = PagedEngine(n_pages=30)
+    stem = list(range(3, 3 + n_stem))
+    paged.engine.pin(stem)
+
+    def run(prompt: list[int]) -> tuple[int, int]:
+        """Tokens that were found, and pages that were copied."""
+        before = paged.engine.counters
+        seq = sequence(prompt, 3)
+        paged.engine.generate([seq])
+        assert outcome(seq) == expected(seq)
+        paged.check_books()
+        after = paged.engine.counters
+        return (
+            after.prefix_tokens - before.prefix_tokens,
+            after.copied_pages - before.copied_pages,
+        )
+
+    copied = int(n_stem > n_full)
+    assert run([*stem, *range(20, 27)]) == (0, 0)
+    assert run([*stem, *range(30, 37)]) == (n_stem, copied)
+    assert run([*stem, 40]) == (n_stem, copied)
+    assert run([*stem[:-1], 41, 42, 43, 44]) == (min(n_full, n_stem - 1) // 4 * 4, 0)  # it differs
+    # Its last token has to run: of a whole page all others are copied.
+    assert run(stem) == ((3, 1) if n_stem == 4 else (n_full, 0))
+    # Once the page is gone, another prompt's serves as well.
+    rng = random.Random(0)
+    for _ in range(30):
+        run([rng.randrange(50, 90) for _ in range(60)])
+    found, _ = run([*stem, *range(30, 37)])
+    assert found in {n_full, n_stem}
+    assert run([*stem, *range(45, 49)]) == (n_stem, copied)
+
+
+def test_two_pins_with_the_same_full_pages() -> None:
+    paged = PagedEngine()
+    stem = list(range(3, 7))
+    for end in ([11], [11, 12], [13, 14]):
+        paged.engine.pin([*stem, *end])
+    seqs = [sequence([*stem, *rest, 40, 41, 42, 43], 2) for rest in ([11, 12], [13, 14], [11, 30])]
+    for seq in seqs:
+        paged.engine.generate([seq])
+    before = paged.engine.counters.prefix_tokens
+    last = [sequence([*stem, *rest, 50], 2) for rest in ([11, 12], [13, 14], [11, 31])]
+    for seq in last:
+        paged.engine.generate([seq])
+    assert [outcome(seq) for seq in [*seqs, *last]] == [expected(seq) for seq in [*seqs, *last]]
+    assert paged.engine.counters.prefix_tokens - before == 6 + 6 + 5
+
+
 def test_the_end_of_a_start_is_given_up_before_its_beginning() -> None:
     paged = PagedEngine(n_pages=31)
     stem = list(range(3, 43))  # ten pages
