@@ -42,8 +42,8 @@ def _raters(names: Sequence[str]) -> str:
 _REAL = "-m flipfast.training.evaluate --groups 0 --real-groups GROUPS.gz"
 _SHORT = f"{_REAL} --limit 8 --max-new-tokens 128"
 _EVAL = f"-m flipfast eval PREFERENCES {_raters(_QUICK)} KEPT"
-_PAIRS = f"-m flipfast eval PAIRS {_raters(_QUICK)} --limit 48 KEPT"
-_WRITTEN = f"-m flipfast eval PREFERENCES {_raters(['flip:style=direct', *_SLOW])} --limit 8 KEPT"
+_PAIRS = f"-m flipfast eval PAIRS {_raters(_QUICK)} KEPT"
+_WRITTEN = f"-m flipfast eval PREFERENCES {_raters(['flip:style=direct', *_SLOW])} --limit 6 KEPT"
 _DRAFTS = "-m bench.quality_drafts GROUPS --limit"
 # Parts by name: the model, and the arguments of Python.
 PARTS = {
@@ -53,9 +53,9 @@ PARTS = {
     "real-base-forced": (BASE, f"{_SHORT} --style standalone --json forced"),
     "real-base-conversation": (BASE, f"{_SHORT} --style conversation"),
     "eval-small": (SMALL, _EVAL),
-    "eval-base": (BASE, f"{_EVAL} --limit 40"),
-    "pairs-small": (SMALL, _PAIRS),
-    "pairs-base": (BASE, _PAIRS),
+    "eval-base": (BASE, f"{_EVAL} --limit 25"),
+    "pairs-small": (SMALL, f"{_PAIRS} --limit 48"),
+    "pairs-base": (BASE, f"{_PAIRS} --limit 32"),
     "written-small": (SMALL, _WRITTEN),
     "written-base": (BASE, _WRITTEN),
     "metrics-small": (
@@ -64,7 +64,7 @@ PARTS = {
         "--limit 12 KEPT",
     ),
     "drafts-small": (SMALL, f"{_DRAFTS} 16"),
-    "drafts-base": (BASE, f"{_DRAFTS} 6"),
+    "drafts-base": (BASE, f"{_DRAFTS} 4"),
     "attack-small": (
         SMALL,
         "-m flipfast attack GROUPS --limit 2 --climb 10 --rater flip --rater likelihood "
