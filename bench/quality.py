@@ -53,7 +53,7 @@ PARTS = {
     "real-base-forced": (BASE, f"{_SHORT} --style standalone --json forced"),
     "real-base-conversation": (BASE, f"{_SHORT} --style conversation"),
     "eval-small": (SMALL, _EVAL),
-    "eval-base": (BASE, f"{_EVAL} --limit 25"),
+    "eval-base": (BASE, _EVAL),
     "pairs-small": (SMALL, f"{_PAIRS} --limit 48"),
     "pairs-base": (BASE, f"{_PAIRS} --limit 32"),
     "written-small": (SMALL, _WRITTEN),
@@ -61,9 +61,9 @@ PARTS = {
     "metrics-small": (
         SMALL,
         f"-m flipfast eval PREFERENCES {_raters([f'flip:metric={m}' for m in _METRICS])} "
-        "--limit 12 KEPT",
+        "--limit 8 KEPT",
     ),
-    "drafts-small": (SMALL, f"{_DRAFTS} 16"),
+    "drafts-small": (SMALL, f"{_DRAFTS} 8"),
     "drafts-base": (BASE, f"{_DRAFTS} 4"),
     "attack-small": (
         SMALL,
