@@ -198,7 +198,8 @@ def bench_gguf(benchmark: Any, real: Case) -> None:
     """All rows in one call."""
     pair = real.interleaved(real.run, OURS, PLAIN, FLOAT)
     outputs = pair.ours[OURS]().outputs
-    agreed = checked_agreement(outputs, pair.theirs().outputs, real.rewards_of)
+    floats = pair.ours[FLOAT]().outputs
+    agreed = checked_agreement(outputs, pair.theirs().outputs, floats, real.rewards_of)
     real.run_alone(FLOAT, range(N_WARM_UP))
     measure(benchmark, real, pair, f"peers: {real.name}")
     for name in (OURS, PLAIN):

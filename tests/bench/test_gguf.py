@@ -70,21 +70,38 @@ def test_random_blocks_are_a_model_that_runs(tmp_path: Path, kind: str) -> None:
 def test_like_outputs_agree() -> None:
     ours = [[i, 1] for i in range(40)]
     theirs = [*ours[:20], *([i, 2] for i in range(20, 39)), [0, 2]]  # parted, and a wrong first
-    found = checked_agreement(ours, theirs, lambda rows: [float(len(rows) - i) for i in range(40)])
-    assert found == {"equal_first_tokens": 39 / 40, "spearman": 1.0}
+    found = checked_agreement(ours, theirs, ours, lambda rows: [float(i) for i in range(40)])
+    assert found == {
+        "ours_theirs_first_tokens": 39 / 40,
+        "ours_theirs_spearman": 1.0,
+        "ours_floats_first_tokens": 1.0,
+        "ours_floats_spearman": 1.0,
+        "theirs_floats_first_tokens": 39 / 40,
+        "theirs_floats_spearman": 1.0,
+        "as_alike_as_wanted": 1.0,
+    }
 
 
-def test_other_outputs_do_not() -> None:
+def test_other_outputs_are_told() -> None:
     ours = [[i] for i in range(40)]
-    with pytest.raises(AssertionError, match=r"92\.5% of the rows.*95% must.*row 0"):
-        checked_agreement(ours, [[41]] * 3 + ours[3:], lambda rows: [0.0] * 40)
+    other = [[41]] * 3 + ours[3:]
+    assert not checked_agreement(ours, other, ours, lambda _: [0.0] * 40)["as_alike_as_wanted"]
     theirs = [[i, 1] for i in range(40)]
-    with pytest.raises(AssertionError, match=r"correlation is -1\.000, it must be 0\.97"):
-        checked_agreement(
-            ours, theirs, lambda rows: [i if len(rows[0]) == 1 else -i for i in range(40)]
-        )
+    found = checked_agreement(
+        ours, theirs, ours, lambda rows: [float(i if len(rows[0]) == 1 else -i) for i in range(40)]
+    )
+    assert found["ours_theirs_spearman"] == pytest.approx(-1)
+    assert not found["as_alike_as_wanted"]
+
+
+def test_ours_must_be_as_close_to_floats_as_theirs() -> None:
+    floats = [[i] for i in range(40)]
+    ours = [[42]] * 7 + floats[7:]
+    checked_agreement(ours, [[41]] * 4 + floats[4:], floats, lambda _: [0.0] * 40)
+    with pytest.raises(AssertionError, match=r"82\.5% of our outputs.*100\.0% of theirs"):
+        checked_agreement(ours, floats, floats, lambda _: [0.0] * 40)
     with pytest.raises(AssertionError, match="39 outputs for 40 prompts"):
-        checked_agreement(ours, theirs[1:], lambda rows: [0.0] * 40)
+        checked_agreement(floats, floats[1:], floats, lambda _: [0.0] * 40)
 
 
 def test_rank_correlation() -> None:
