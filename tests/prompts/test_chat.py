@@ -1,4 +1,4 @@
-"""What chat templates do with messages, and what they get to see; templates in the ways of models."""
+"""What chat templates see and what they do with messages, in small forms of real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from flipfast.errors import ConfigError, InputError, ModelLoadError
 from flipfast.prompts.chat import ChatTemplate
 from flipfast.prompts.jinja_program import format_date
-from tests.prompts.conftest import CHAT, NO_SYSTEM
+from tests.prompts.conftest import CHAT, CLOCK, NO_SYSTEM, on_day
 
 DATE = "2024-07-26"
 TURN = "<|{{ m.role }}|>\n{{ m.content }}<|end|>\n"
@@ -105,13 +105,7 @@ def test_the_date_is_the_option_s_on_any_day(
 ) -> None:
     seen = set()
     for day in (2, 3):
-
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: Any = None, day: int = day) -> datetime:
-                return datetime(2026, 5, day, 12, 30, 59)
-
-        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+        monkeypatch.setattr(CLOCK, on_day(day))
         tokenizer = make_tokenizer(chat_template=template)
         seen.add(tokenizer.apply_chat_template(CONVERSATION, tokenize=False))
         assert prompt(template + CHAT).startswith(default + "\n<s><|system|>")
@@ -150,7 +144,18 @@ def test_a_template_that_fails_says_why(chat: Any, code: str, reason: str) -> No
 
 
 def test_nothing_else_is_defined(prompt: Any) -> None:
-    names = "now datetime os environ request config self_name documents tools custom_tools".split()
+    names = [
+        "now",
+        "datetime",
+        "os",
+        "environ",
+        "request",
+        "config",
+        "self_name",
+        "documents",
+        "tools",
+        "custom_tools",
+    ]
     code = "".join(f"{{{{ '{name} ' if {name} }}}}" for name in names)
     assert prompt(code + CHAT) == prompt(CHAT)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 
 from flipfast import ConfigError, FlipConfig, FlipReward
 from flipfast.cli import main
-from flipfast.quality.raters import load_rater
 from flipfast.training.world import World
+from tests.prompts.conftest import CLOCK, on_day
 
 EMBEDDED = Path(__file__).parents[2] / "flipfast" / "assets" / "tiny-inverter"
 TODAY = "{{ strftime_now('%A, %d %B %Y, %H:%M') }} {{ date_string }}\n"
@@ -28,39 +27,32 @@ def folder(tmp_path: Path) -> Path:
     return copy
 
 
+def prompts_and_scores(folder: Path, backend: str) -> tuple[list[str], Any]:
+    rng, prompts = Random(5), []
+    samples = [World(held_out=True).good(rng) for _ in range(6)]
+    with FlipReward(str(folder), backend=backend, device="cpu", dtype="float32") as reward:
+        generate = reward.inverter.generate
+
+        def spy(requests: Any, *rest: Any) -> Any:
+            prompts.extend(reward.inverter.decode(request.prompt_ids) for request in requests)
+            return generate(requests, *rest)
+
+        reward.inverter.generate = spy  # type: ignore[method-assign]
+        batch = reward.score([s.instruction for s in samples], [s.response for s in samples])
+        return prompts, batch.to_dicts()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["native", "transformers"])
 def test_rewards_are_the_same_on_any_day(
     backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = Random(5)
-    samples = [World(held_out=True).good(rng) for _ in range(6)]
-    texts = [s.instruction for s in samples], [s.response for s in samples]
-    found = []
-    for day in (2, 3):
-
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: Any = None, day: int = day) -> datetime:
-                return datetime(2026, 5, day, 12, 30, 59)
-
-        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
-        with FlipReward(str(folder), backend=backend, device="cpu", dtype="float32") as reward:
-            prompts: list[str] = []
-            generate = reward.inverter.generate
-
-            def spy(requests: Any, *rest: Any, seen: Any = (prompts, generate, reward)) -> Any:
-                texts_seen, run, owner = seen
-                texts_seen += [owner.inverter.decode(r.prompt_ids) for r in requests]
-                return run(requests, *rest)
-
-            monkeypatch.setattr(reward.inverter, "generate", spy)
-            batch = reward.score(*texts)
-            load_rater("pointwise", reward)
-        assert all(p.startswith("Friday, 26 July 2024, 00:00 26 Jul 2024") for p in prompts)
-        found.append((prompts, batch.inferred, batch.rewards))
-    assert found[0] == found[1]
-    assert len(found[0][0]) == 6
+    monkeypatch.setattr(CLOCK, on_day(2))
+    first = prompts_and_scores(folder, backend)
+    monkeypatch.setattr(CLOCK, on_day(3))
+    assert prompts_and_scores(folder, backend) == first
+    assert len(first[0]) == 6
+    assert all(p.startswith("Friday, 26 July 2024, 00:00 26 Jul 2024") for p in first[0])
 
 
 @pytest.mark.parametrize("date", ["26 Jul 2024", "2024-02-30", "", None, 20240726])
