@@ -27,6 +27,7 @@ from bench.scripted import random_outputs
 from bench.shapes import SHAPES
 from bench.sizes import FULL, GgufLoad, Sizes
 from bench.workloads import Groups, columns, take
+from flipfast.config import FlipConfig
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.tokenizer import read_gguf_end_ids, read_gguf_tokenizer
 from flipfast.metrics.word_f1_py import word_f1
@@ -121,6 +122,7 @@ def real_case(
     renderer = PromptRenderer(
         tokenizer,
         template,
+        date=FlipConfig.prompt_date,
         thinking=False,
         max_prompt_tokens=2 * longest,
         max_response_tokens=longest,

@@ -28,7 +28,7 @@ from bench.peers.process import OURS, PeerProcess, Run
 from bench.shapes import SHAPES
 from bench.sizes import PEER_LOADS, Sizes
 from bench.workloads import Groups, columns, take
-from flipfast import FlipReward
+from flipfast import FlipConfig, FlipReward
 from flipfast.prompts.authors import load_authors_template
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import get_template
@@ -86,6 +86,7 @@ def embedded_task(responses: list[str], n_new: int, rounds: int) -> Task:
     renderer = PromptRenderer(
         AutoTokenizer.from_pretrained(EMBEDDED),
         get_template(made_for["style"]),
+        date=FlipConfig.prompt_date,
         thinking=False,
         max_prompt_tokens=job.n_prompt,
         max_response_tokens=made_for["max_response_tokens"],

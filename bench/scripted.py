@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from bench.models import EMBEDDED, random_model, random_requests
 from bench.sizes import OUTPUT_TOKENS, TEXT_SHARES, Prescribed
 from flipfast._core import Drafter
+from flipfast.config import FlipConfig
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.loading import load_engine
 from flipfast.engine.model_runner import StepResult
@@ -70,7 +71,13 @@ def text_script(texts: SequenceOf[str], *, vocab: int, n_out: int | None = None)
     n_out tokens, of None as long as real ones are.
     """
     tokenizer, template = AutoTokenizer.from_pretrained(EMBEDDED), get_template("direct")
-    renderer = PromptRenderer(tokenizer, template, thinking=False, max_prompt_tokens=2**31)
+    renderer = PromptRenderer(
+        tokenizer,
+        template,
+        date=FlipConfig.prompt_date,
+        thinking=False,
+        max_prompt_tokens=2**31,
+    )
     prompts = [renderer.render(text).token_ids for text in texts]
     lengths = output_lengths(len(texts)) if n_out is None else [n_out] * len(texts)
     return Script(prompts, random_outputs(lengths, vocab=vocab))

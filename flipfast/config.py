@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class FlipConfig:
             reward is then their mean.
         seed: sampling seed. It and the prompt determine a row's samples.
         thinking: leave the model's thinking on, if its chat template has a switch for it.
+        prompt_date: what a chat template that writes today's date takes for today, such as
+            "2024-07-26", so that rewards do not change from day to day. The time is midnight.
         device: "cpu", "cuda", "cuda:1"; None picks CUDA if available.
         dtype: "float32", "bfloat16" or "float16"; None picks the fastest on the device.
         weights: what the native engine multiplies with on a CPU: "float" for floats of the dtype,
@@ -120,6 +123,7 @@ class FlipConfig:
     samples: int = 1
     seed: int = 0
     thinking: bool = False
+    prompt_date: str = "2024-07-26"  # which Llama 3.1's template takes if it is given none
     device: str | None = None
     dtype: str | None = None
     weights: str | None = None
@@ -153,6 +157,7 @@ class FlipConfig:
                 f"samples={self.samples} with temperature={self.temperature} would give the same "
                 "sample again and again: raise the temperature"
             )
+        self._check_date()
         self._check_scoring()
         if self.copy_guard not in _COPY_GUARDS:
             known = ", ".join(_COPY_GUARDS)
@@ -165,6 +170,14 @@ class FlipConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
+
+    def _check_date(self) -> None:
+        try:
+            date.fromisoformat(self.prompt_date)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"prompt_date must be a date such as '2024-07-26', not {self.prompt_date!r}"
+            ) from None
 
     def _check_scoring(self) -> None:
         if self.scoring not in _SCORINGS:

@@ -11,6 +11,7 @@ from transformers.generation import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
 from bench.peers.base import Job, until_end
+from flipfast.config import FlipConfig
 from flipfast.metrics.word_f1_py import word_f1
 from flipfast.parsing.reference import parse_reference
 from flipfast.prompts.rendering import PromptRenderer
@@ -146,6 +147,7 @@ class PublishedPipeline:
         self._renderer = PromptRenderer(
             self._tokenizer,
             template,
+            date=FlipConfig.prompt_date,
             thinking=False,
             max_prompt_tokens=job.n_prompt,
             max_response_tokens=max_response_tokens,

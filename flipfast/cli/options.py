@@ -58,6 +58,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     option("min-response-words", "responses with fewer words are not inverted; default 0", type=int)
     option("thinking", "let the model think before it answers", action="store_true")
+    option("prompt-date", "today, to a chat template; default 2024-07-26", metavar="YYYY-MM-DD")
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
     option(

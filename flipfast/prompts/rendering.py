@@ -34,6 +34,7 @@ class PromptRenderer:
     Args:
         tokenizer: a transformers tokenizer backed by the tokenizers library.
         template: the prompt's texts.
+        date: what the chat template takes for today, such as "2024-07-26".
         thinking: leave the model's thinking on, if its template has a switch for it.
         max_prompt_tokens: the longest prompt, in tokens, template included.
         max_response_tokens: a tighter bound for the response, or None.
@@ -41,6 +42,7 @@ class PromptRenderer:
     Raises:
         ConfigError: the chat template drops, changes or repeats a text, or the template leaves no
             room for a response.
+        ModelLoadError: the chat template cannot be read.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class PromptRenderer:
         tokenizer: Any,
         template: PromptTemplate,
         *,
+        date: str,
         thinking: bool,
         max_prompt_tokens: int,
         max_response_tokens: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._chat = ChatTemplate(tokenizer, thinking=thinking)
+        self._chat = ChatTemplate(tokenizer, date=date, thinking=thinking)
         self._max_prompt_tokens = max_prompt_tokens
         self._max_response_tokens = max_response_tokens
         self.encoder = self._chat.encoder
@@ -122,7 +125,7 @@ class PromptRenderer:
         Unlike in `render`, text that spells a special token becomes one.
 
         Raises:
-            InputError: the chat template refuses the conversation.
+            InputError: the chat template refuses the conversation, or loses a user's message.
         """
         return self._chat.message_ids(messages)
 

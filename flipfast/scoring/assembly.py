@@ -88,6 +88,7 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     renderer = PromptRenderer(
         inverter.tokenizer,
         template,
+        date=config.prompt_date,
         thinking=config.thinking,
         max_prompt_tokens=inverter.context_length - (sampling.max_new_tokens if generates else 0),
         max_response_tokens=config.max_response_tokens or hints.get("max_response_tokens"),

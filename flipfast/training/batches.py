@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from flipfast.config import FlipConfig
 from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import STYLES, get_template
 from flipfast.training.data import Example, RealText, world_example
@@ -60,6 +61,7 @@ class Batches:
             style: PromptRenderer(
                 tokenizer,
                 get_template(style),
+                date=FlipConfig.prompt_date,
                 thinking=False,
                 max_prompt_tokens=MAX_LENGTH,
                 max_response_tokens=MAX_RESPONSE_TOKENS,

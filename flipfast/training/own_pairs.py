@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flipfast.backends import InversionRequest, SamplingParams, load_inverter
+from flipfast.config import FlipConfig
+from flipfast.prompts.chat import ChatTemplate
 
 SOURCE = "own"
 _BATCH = 128
@@ -34,7 +36,9 @@ class Author:
     def __init__(self, base: Path, seed: int) -> None:
         self._inverter = load_inverter("native", str(base))
         self._seed = seed
-        self._start, self._between = self._chat(_MARK).split(_MARK)
+        chat = ChatTemplate(self._inverter.tokenizer, date=FlipConfig.prompt_date)
+        text = chat.text([{"role": "user", "content": _MARK}])
+        self._start, self._between = text.split(_MARK)
 
     def write(self, n: int) -> Iterator[dict[str, str]]:
         """Yield n pairs; outputs that do not end as instructions are dropped."""
@@ -58,11 +62,6 @@ class Author:
         self._seed += len(prompts)
         outputs = self._inverter.generate(requests, sampling)
         return [((out.text or "").strip(), out.finish_reason == "stop") for out in outputs]
-
-    def _chat(self, text: str) -> str:
-        messages = [{"role": "user", "content": text}]
-        apply = self._inverter.tokenizer.apply_chat_template
-        return str(apply(messages, tokenize=False, add_generation_prompt=True))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from flipfast.config import FlipConfig
 from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.spec import read_gguf_config
@@ -103,6 +104,7 @@ class Examples:
         self._renderer = PromptRenderer(
             tokenizer,
             get_template("direct"),
+            date=FlipConfig.prompt_date,
             thinking=False,
             max_prompt_tokens=1024,
             max_response_tokens=MAX_RESPONSE_TOKENS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -24,8 +25,20 @@ CHAT = (
 NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
 )
+CLOCK = "transformers.utils.chat_template_utils.datetime"  # which transformers shows to templates
 MARKS = ["<s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 TEXTS = ["Name the instruction that this response follows, alone.", "a man a plan\n\nline"] * 9
+
+
+def on_day(day: int) -> type[datetime]:
+    """A `datetime` that takes a day of May 2026 for today."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime(2026, 5, day, 12, 30, 59)
+
+    return Clock
 
 
 def byte_level() -> Tokenizer:

@@ -10,13 +10,13 @@ from flipfast.prompts.rendering import PromptRenderer
 from flipfast.prompts.templates import STYLES, TARGETS, PromptTemplate, get_template
 from tests.prompts.conftest import CHAT, NO_SYSTEM
 
+DATE = "2024-07-26"
 SHORT = PromptTemplate("short", None, "A {response} B", "C {context} A {response} B", False)
 
 
 def renderer(tokenizer: Any, template: PromptTemplate = SHORT, **options: Any) -> PromptRenderer:
-    return PromptRenderer(
-        tokenizer, template, **{"thinking": False, "max_prompt_tokens": 4000, **options}
-    )
+    usual = {"date": DATE, "thinking": False, "max_prompt_tokens": 4000}
+    return PromptRenderer(tokenizer, template, **{**usual, **options})
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -11,6 +11,7 @@ from flipfast.prompts.chat import ChatTemplate
 from flipfast.prompts.fitting import fair_shares
 from flipfast.prompts.slots import SlotPrompt
 
+DATE = "2024-07-26"
 USER = "Task {{kept}}\n[A]\n{response_a}\n[B]\n{response_b}\nVerdict:"
 SLOTS = ("response_a", "response_b")
 
@@ -22,7 +23,9 @@ def tokenizer(make_tokenizer):
 
 @pytest.fixture
 def prompt(tokenizer):
-    return SlotPrompt(ChatTemplate(tokenizer), "Be fair.", USER, SLOTS, max_prompt_tokens=400)
+    return SlotPrompt(
+        ChatTemplate(tokenizer, date=DATE), "Be fair.", USER, SLOTS, max_prompt_tokens=400
+    )
 
 
 def test_the_texts_stand_in_their_places(prompt, tokenizer):
@@ -46,7 +49,7 @@ def test_long_texts_are_cut_to_the_longest_prompt(prompt):
 
 def test_no_room(tokenizer):
     with pytest.raises(ConfigError, match="leaves room for"):
-        SlotPrompt(ChatTemplate(tokenizer), None, USER, SLOTS, max_prompt_tokens=40)
+        SlotPrompt(ChatTemplate(tokenizer, date=DATE), None, USER, SLOTS, max_prompt_tokens=40)
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=6), st.integers(0, 300))
@@ -61,7 +64,9 @@ def test_shares_are_fair(lengths, room):
 def test_start_and_end_are_the_template_around_the_texts(tokenizer):
     for template in (tokenizer.chat_template, None):
         tokenizer.chat_template = template
-        prompt = SlotPrompt(ChatTemplate(tokenizer), "Be fair.", USER, SLOTS, max_prompt_tokens=400)
+        prompt = SlotPrompt(
+            ChatTemplate(tokenizer, date=DATE), "Be fair.", USER, SLOTS, max_prompt_tokens=400
+        )
         ids = prompt.render({"response_a": "first", "response_b": "second"}).token_ids
         assert ids[: len(prompt.start)] == prompt.start
         assert ids[-len(prompt.end) :] == prompt.end

@@ -64,6 +64,7 @@ class Judge(Rater, Generic[Answer]):
         name: its name in tables.
         inverter: runs the model.
         template: the wording.
+        date: FlipConfig's `prompt_date`.
         thinking: see FlipConfig.
         n_new_tokens: tokens of the context to reserve for the output.
         n_shown: fewest responses in a prompt.
@@ -78,13 +79,14 @@ class Judge(Rater, Generic[Answer]):
         inverter: Inverter,
         template: JudgeTemplate,
         *,
+        date: str,
         thinking: bool,
         n_new_tokens: int,
         n_shown: int = 1,
     ) -> None:
         self.name = name
         self._inverter = inverter
-        self._chat = ChatTemplate(inverter.tokenizer, thinking=thinking)
+        self._chat = ChatTemplate(inverter.tokenizer, date=date, thinking=thinking)
         room = inverter.context_length - n_new_tokens
         self._prompts = JudgePrompts(self._chat, template, max_prompt_tokens=room)
         usual = [self._prompts.get(n_shown, with_context=given) for given in (False, True)]

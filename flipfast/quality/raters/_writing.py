@@ -59,6 +59,7 @@ class WritingJudge(Judge[Inversion]):
             name,
             inverter,
             template,
+            date=config.prompt_date,
             thinking=config.thinking,
             n_new_tokens=self._sampling.max_new_tokens,
             n_shown=n_shown,

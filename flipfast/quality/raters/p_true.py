@@ -27,7 +27,7 @@ class PTrueJudge(Judge[Sequence[Likelihood]]):
 
     Args:
         name: its name in tables.
-        config: says whether to show a progress bar.
+        config: says what date it is, and whether to show a progress bar.
         inverter: one that has likelihoods.
 
     Raises:
@@ -38,7 +38,9 @@ class PTrueJudge(Judge[Sequence[Likelihood]]):
     def __init__(self, name: str, config: FlipConfig, inverter: Inverter) -> None:
         if not inverter.has_likelihoods:
             raise needs_native(repr(name), inverter)
-        super().__init__(name, inverter, P_TRUE, thinking=False, n_new_tokens=1)
+        super().__init__(
+            name, inverter, P_TRUE, date=config.prompt_date, thinking=False, n_new_tokens=1
+        )
         self._targets = _first_tokens(self._chat.encoder)
         self._shows_progress = config.progress
 

@@ -175,6 +175,23 @@ def test_fields_that_cannot_be_used(own: dict[str, Any], message: str, tmp_path:
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"chat_template": "a"}, "a"),
+        ({"chat_templates": ["rag"], "chat_template.rag": "b", "chat_template": "a"}, "a"),
+        ({"chat_templates": ["rag"], "chat_template.rag": "b"}, {"rag": "b"}),
+    ],
+)
+def test_chat_templates(fields: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    own = {f"tokenizer.{name}": value for name, value in fields.items()}
+    write_gguf(tmp_path / "model.gguf", model_of("llama-one-layer"), **tokenizer_fields(), **own)
+    tokenizer = read_gguf_tokenizer(open_gguf(tmp_path / "model.gguf"))
+    assert tokenizer.chat_template == expected
+    assert tokenizer.name_or_path == str(tmp_path / "model.gguf")
+
+
 def test_unknown_architectures_and_types(tmp_path: Path) -> None:
     model = model_of("llama")
     model.config.model_type = "mamba"

@@ -12,7 +12,10 @@ import pytest
 from flipfast.backends import InversionRequest, Likelihood, LikelihoodRequest
 from flipfast.quality.raters import Rater, load_rater
 from flipfast.reward import FlipReward
-from tests.prompts.conftest import make_tokenizer  # noqa: F401  (a fixture)
+from tests.prompts.conftest import (
+    CHAT,
+    make_tokenizer,  # noqa: F401  (a fixture)
+)
 from tests.scripted import ScriptedInverter
 
 Answer = Callable[[str, InversionRequest], Any]
@@ -63,8 +66,10 @@ def make_judge(make_tokenizer: Any) -> Callable[..., tuple[Rater, ScriptedInvert
 def make_believer(make_tokenizer: Any) -> Callable[..., tuple[Rater, Opinionated]]:  # noqa: F811
     """A function from a belief to a P(True) judge and its model."""
 
-    def make(belief: Callable[[str], float], **options: Any) -> tuple[Rater, Opinionated]:
-        inverter = Opinionated(make_tokenizer(), belief)
+    def make(
+        belief: Callable[[str], float], *, chat_template: str = CHAT, **options: Any
+    ) -> tuple[Rater, Opinionated]:
+        inverter = Opinionated(make_tokenizer(chat_template=chat_template), belief)
         return load_rater("p_true", FlipReward("scripted", inverter=inverter, **options)), inverter
 
     return make

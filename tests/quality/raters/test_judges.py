@@ -209,6 +209,26 @@ def test_thinking(make_judge: Any) -> None:
         assert inverter.sampling.max_new_tokens == 2048
 
 
+def test_a_judge_s_date_is_fixed(make_judge: Any, make_believer: Any) -> None:
+    dated = "{{ strftime_now('%Y-%m-%d') }} " + CHAT
+    group, prompts = Group("Hi", ("Hello!", "Bye!")), []
+
+    def answer(prompt: str, *_: Any) -> Any:
+        prompts.append(prompt)
+        return "[[5]] [[A]]"
+
+    for options, date in [({}, "2024-07-26"), ({"prompt_date": "2031-03-01"}, "2031-03-01")]:
+        for name in WRITING:
+            make_judge(name, answer, chat_template=dated, **options)[0].rate([group])
+        believer = make_believer(
+            lambda prompt: bool(answer(prompt)) / 2, chat_template=dated, **options
+        )[0]
+        believer.rate([group])
+        assert len(prompts) > 2
+        assert {prompt[:11] for prompt in prompts} == {f"{date} "}
+        prompts.clear()
+
+
 @pytest.mark.parametrize("name", WRITING)
 def test_options_that_do_not_go_with_a_judge(make_judge: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' reads one verdict.* not 3"):

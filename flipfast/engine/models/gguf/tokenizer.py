@@ -40,7 +40,7 @@ _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>"
 
 
 def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
-    """The tokenizer and the chat template.
+    """The tokenizer and the chat template, or all of them by their names if none is the default.
 
     Raises:
         UnsupportedModelError: a kind or a pre-tokenizer that is not known here.
@@ -61,7 +61,8 @@ def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
     _add_ends(tokenizer, file, named, tokens)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        chat_template=file.field("tokenizer.chat_template", (str, type(None))),
+        chat_template=_chat_template(file),
+        name_or_path=str(file.path),
         clean_up_tokenization_spaces=False,
         **named,
     )
@@ -77,6 +78,15 @@ def read_gguf_end_ids(file: GgufFile) -> frozenset[int]:
     pairs = enumerate(zip(tokens, _types(file, tokens), strict=True))
     known = [i for i, (token, kind) in pairs if kind == _CONTROL and token in _ENDS]
     return frozenset(i for i in (*named, *known) if i is not None)
+
+
+def _chat_template(file: GgufFile) -> str | dict[str, str] | None:
+    field = "tokenizer.chat_template"
+    default: str | None = file.field(field, (str, type(None)))
+    if default is not None:
+        return default
+    names = file.field("tokenizer.chat_templates", list, [])
+    return {f"{name}": file.field(f"{field}.{name}", str) for name in names} or None
 
 
 def _byte_level(file: GgufFile) -> Tokenizer:
