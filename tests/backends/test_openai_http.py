@@ -120,7 +120,7 @@ def test_what_is_sent(server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
     greedy, sampled = server.bodies
     assert greedy == {
         "model": FOLDER, "prompt": list(request.prompt_ids), "max_tokens": 8, "temperature": 0.0,
-        "return_token_ids": True,
+        "return_token_ids": True, "stop_token_ids": [1],
     }  # fmt: skip
     assert sampled == {
         **greedy, "temperature": 0.5, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "seed": 2,
@@ -271,7 +271,6 @@ def test_a_folder_without_a_config_says_so(native: Inverter, tmp_path: Path) -> 
         ("http://localhost", {"dtype": "float16"}, "dtype='float16' is for the server"),
         ("http://localhost", {"memory": 0.5}, "memory=0.5 is for the server"),
         ("http://localhost", {"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ("native", {"tokenizer": FOLDER}, "the native backend has no option 'tokenizer'"),
     ],
 )
 def test_options_that_cannot_be_used(backend: str, options: dict[str, Any], complaint: str) -> None:
