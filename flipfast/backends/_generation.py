@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
@@ -49,14 +50,16 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 
 
 def end_ids(
-    generation_config: GenerationConfig, tokenizer: PreTrainedTokenizerBase
+    named: int | Iterable[int] | None, tokenizer: PreTrainedTokenizerBase
 ) -> frozenset[int]:
-    """The token ids that end an output: the generation config's (none, one or a list of them), and
-    the tokenizer's own, which chat models are trained on even where a config names another.
+    """The token ids that end an output.
+
+    Args:
+        named: those that the generation config names.
+        tokenizer: its own end token counts, too: chat models write it where a config names another.
     """
-    eos = generation_config.eos_token_id
-    named = eos if isinstance(eos, list) else [eos]
-    return frozenset(i for i in (*named, tokenizer.eos_token_id) if i is not None)
+    several = named if isinstance(named, Iterable) else [named]
+    return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)
 
 
 def stop_strings(generation_config: GenerationConfig) -> tuple[str, ...]:

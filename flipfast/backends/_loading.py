@@ -128,7 +128,7 @@ def load_model(
     for field, value in _PLAIN_FIELDS.items():
         setattr(model.generation_config, field, value)
     model.generation_config.eos_token_id = (
-        sorted(end_ids(model.generation_config, of_model)) or None
+        sorted(end_ids(model.generation_config.eos_token_id, of_model)) or None
     )
     try:
         return model.to(device).eval(), of_model

@@ -36,9 +36,7 @@ class StopStrings(StoppingCriteria):
         # A token has a byte or more; one before them, as decoders drop the space of a first token.
         self._n_looked_at = max(len(string.encode()) for string in strings) + 1
 
-    def __call__(
-        self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any
-    ) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """Which rows have ended, (rows,) bool."""
         outputs = input_ids[:, self._n_prompt :]
         for row, ids in enumerate(outputs[:, -self._n_looked_at :].tolist()):
@@ -75,7 +73,5 @@ def _first(text: str, strings: Sequence[str]) -> int | None:
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip: bool) -> str:
-    text = tokenizer.decode(
-        list(ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False
-    )
+    text = tokenizer.decode(list(ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False)
     return str(text)

@@ -86,15 +86,13 @@ def load(
         drafting=drafting,
     )
     spec, checkpoint = read_model(model, revision)
-    own: PreTrainedTokenizerBase | None = None
+    encoder: PreTrainedTokenizerBase | None = None
     if tokenizer is not None:
         elsewhere = fetch(tokenizer, None, TOKENIZER_FILES)
-        own = load_tokenizer(tokenizer, elsewhere, spec.vocab_size, trust_remote_code)
+        encoder = load_tokenizer(tokenizer, elsewhere, spec.vocab_size, trust_remote_code)
     if isinstance(checkpoint, GgufCheckpoint):
-        own = own or read_gguf_tokenizer(checkpoint.file)
+        encoder = encoder or read_gguf_tokenizer(checkpoint.file)
         ends, repetition_penalty = read_gguf_end_ids(checkpoint.file), 1.0
-        if own.eos_token_id is not None:
-            ends |= {own.eos_token_id}
         checkpoint = GgufCheckpoint(checkpoint.file.without_lists())
     else:
         folder = fetch(model, revision, TOKENIZER_FILES)
@@ -105,14 +103,18 @@ def load(
                 f"the generation config of {model!r} asks for {unserved}, which the native engine "
                 "lacks"
             )
-        own = own or load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
-        ends, repetition_penalty = end_ids(generation, own), generation.repetition_penalty or 1.0
+        encoder = encoder or load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
+        ends, repetition_penalty = generation.eos_token_id, generation.repetition_penalty or 1.0
     if adapter is not None:
         checkpoint = AdaptedCheckpoint(checkpoint, read_adapter(adapter))
     loaded = load_engine(
-        spec, checkpoint, options, end_ids=ends, repetition_penalty=repetition_penalty
+        spec,
+        checkpoint,
+        options,
+        end_ids=end_ids(ends, encoder),
+        repetition_penalty=repetition_penalty,
     )
-    return NativeInverter(loaded, own, spec.max_positions, spec.vocab_size)
+    return NativeInverter(loaded, encoder, spec.max_positions, spec.vocab_size)
 
 
 class NativeInverter(Inverter):

@@ -125,7 +125,7 @@ class OpenAIInverter(Inverter):
         self._server: CompletionsServer | None = server
         self._model = model
         self._batch_size = batch_size
-        self._end_ids = end_ids(generation_config, tokenizer)
+        self._end_ids = end_ids(generation_config.eos_token_id, tokenizer)
         self._stop_strings = stop_strings(generation_config)
         self._repetition_penalty = generation_config.repetition_penalty or 1.0
 

@@ -93,7 +93,7 @@ class TransformersInverter(Inverter):
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._model = model
         self._batch_size = batch_size
-        self._end_ids = end_ids(model.generation_config, tokenizer)
+        self._end_ids = end_ids(model.generation_config.eos_token_id, tokenizer)
         self._stop_strings = stop_strings(model.generation_config)
         model.generation_config.stop_strings = None  # generate would ask for the tokenizer
         self._uniform_above = _longest_mixed(model)
@@ -187,9 +187,7 @@ class TransformersInverter(Inverter):
             for row, bad, length in zip(rows, watch.first_bad.tolist(), stopped, strict=True)
         ]
 
-    def _inversion(
-        self, new_ids: list[int], first_bad: int, *, stopped: bool = False
-    ) -> Inversion:
+    def _inversion(self, new_ids: list[int], first_bad: int, *, stopped: bool = False) -> Inversion:
         end = next((i for i, token_id in enumerate(new_ids) if token_id in self._end_ids), None)
         output_ids = new_ids[:end]
         if 0 <= first_bad < len(new_ids) and first_bad <= len(output_ids):

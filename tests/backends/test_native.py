@@ -160,7 +160,8 @@ def test_a_tensor_of_another_kind_of_model_goes_to_transformers(
     expected = load(model_folder("llama")).generate(requests, GREEDY)
     folder = Path(shutil.copytree(model_folder("llama"), tmp_path / "m"))
     tensors = load_file(folder / "model.safetensors")
-    for name, kind in (("v_head.summary.weight", NativeInverter), ("c.weight", TransformersInverter)):
+    kinds = {"v_head.summary.weight": NativeInverter, "c.weight": TransformersInverter}
+    for name, kind in kinds.items():
         save_file({**tensors, name: torch.ones(1, 64)}, folder / "model.safetensors",
                   metadata={"format": "pt"})  # fmt: skip
         with caplog.at_level(logging.WARNING, logger="flipfast"):

@@ -57,7 +57,7 @@ def test_a_tokenizer_for_a_gguf_file(model_folder: Any, tmp_path: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(whole)
     file = tmp_path / "model.gguf"  # without a tokenizer
     write_gguf(file, model)
-    with pytest.raises(ModelLoadError, match="tokenizer"):
+    with pytest.raises(ModelLoadError, match=r"holds no tokenizer.*tokenizer='\.\.\.'"):
         load_inverter("native", str(file), device="cpu")
     with load_inverter("native", str(file), tokenizer=str(whole), device="cpu") as inverter:
         ids = inverter.tokenizer("the lazy dog").input_ids
@@ -68,7 +68,6 @@ def test_a_tokenizer_for_a_gguf_file(model_folder: Any, tmp_path: Path) -> None:
 def test_a_tokenizer_that_has_no_file_of_tokens(model_folder: Any, tmp_path: Path) -> None:
     folder = bare(model_folder("llama"), tmp_path / "m")
     other = transformers.ByT5Tokenizer(extra_ids=0)
-    assert other.vocab_size == 259
     other.save_pretrained(tmp_path / "bytes")  # a tokenizer that needs no file with a vocabulary
     with load_inverter(
         "native", str(folder), tokenizer=str(tmp_path / "bytes"), device="cpu"

@@ -99,7 +99,7 @@ def bare(name: str) -> str:
 def with_both(
     tensors: Iterable[tuple[str, torch.Tensor | Blocks]], untie: Callable[[], object]
 ) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
-    """The tensors of a model whose configuration ties them, with an embedding and a head at the end.
+    """The tensors of a model whose configuration ties two, its embedding and its head, both last.
 
     As in transformers, a head that differs from the embedding is a tensor of its own, and one that
     is alone stands for both.

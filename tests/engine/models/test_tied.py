@@ -106,7 +106,10 @@ def test_a_head_that_does_not_differ_takes_no_memory(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda t: t.pop("model.embed_tokens.weight"), "the first is embed_tokens.weight"),
-        (lambda t: t.update({"lm_head.weight": torch.zeros(3)}), r"lm_head.weight has shape \(3,\)"),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(3)}),
+            r"lm_head.* has shape \(3,\)",
+        ),
         (
             lambda t: t.update({"embed_tokens.weight": t["model.embed_tokens.weight"].clone()}),
             "embed_tokens.weight comes twice",
@@ -120,7 +123,7 @@ def test_what_is_broken(change: Any, message: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models of one shape: tied, with another head under the same config, and two of untied ones."""
+    """Models of one shape: tied, with a head under the same config, and untied by its config."""
     make = tmp_path_factory.mktemp
     tied = save_random_model(make("tied"), "Qwen3Config", **SMALL, tie_word_embeddings=True)
     found = {"tied": tied}
@@ -129,9 +132,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             Path(shutil.copytree(tied, make(name) / "m")), lambda t, seed=seed: add_head(t, seed)
         )
         config = json.loads((found[name] / "config.json").read_text())
-        (found[name] / "config.json").write_text(
-            json.dumps({**config, "tie_word_embeddings": tie})
-        )
+        (found[name] / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": tie}))
     return found
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.spec import DecoderSpec
-from flipfast.errors import ModelLoadError
 
 __all__ = ["available_families", "read_spec"]
 
