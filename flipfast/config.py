@@ -27,8 +27,8 @@ class FlipConfig:
         backend: the inverter backend: a module of flipfast.backends, or the address of an
             OpenAI-compatible server ("http://host:8000") that serves `model`. None picks the
             native engine, or transformers for a model the engine does not support.
-        tokenizer: a local folder or hub name with the model's tokenizer, for when `model` is only
-            the name the server at `backend` uses.
+        tokenizer: a local folder or hub name with the model's tokenizer, where `model` has none or
+            is only the name that the server at `backend` uses; None takes the model's own.
         adapter: a LoRA adapter in PEFT's format, a local folder or a hub name; the native engine
             merges it into the weights as it loads them.
         style: the prompt: "standalone", "conversation" or "direct" (see prompts.get_template).

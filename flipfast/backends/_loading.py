@@ -13,7 +13,8 @@ from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from flipfast.engine.models.hub import local_folder, not_cached, refusal
+from flipfast.backends._generation import end_ids
+from flipfast.engine.models.hub import fetch, local_folder, not_cached, refusal
 from flipfast.engine.options import DTYPES, resolve_device
 from flipfast.errors import ConfigError, ModelLoadError
 
@@ -29,6 +30,7 @@ __all__ = [
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 _HUB_TIMEOUT_S = 10.0
 _LONGEST_REASON = 300  # characters of another library's message; some are pages long
 
@@ -45,6 +47,11 @@ _PLAIN_FIELDS = {
     "output_logits": False,
     "output_scores": False,
     "use_cache": True,  # training runs often save it switched off
+    "max_time": None,
+    "token_healing": False,
+    "prompt_lookup_num_tokens": None,
+    "penalty_alpha": None,
+    "dola_layers": None,
     "pad_token_id": 0,  # only fills rows that have ended, so any id works
 }
 
@@ -69,11 +76,20 @@ def load_model(
     dtype: torch.dtype,
     revision: str | None,
     trust_remote_code: bool,
+    tokenizer: str | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a model in eval mode and its tokenizer from a local folder or by hub name.
 
-    Its generation_config is the folder's, changed to decode greedily: end tokens and processors
-    such as the repetition penalty are kept; sampling and beam search are disabled.
+    Its generation_config is the folder's, changed to decode greedily: end tokens, to which the
+    tokenizer's is added, and processors such as the repetition penalty are kept; sampling and beam
+    search are disabled.
+
+    Args:
+        name: a local folder or a hub name.
+        device, dtype: of the weights.
+        revision: of a hub model; None is its main branch.
+        trust_remote_code: run Python code that comes with the model or the tokenizer.
+        tokenizer: a local folder or hub name with another tokenizer; None for the model's own.
 
     Raises:
         ModelLoadError: no such folder or hub model, or files that are missing or unusable.
@@ -85,11 +101,18 @@ def load_model(
         "local_files_only": local_only,
     }
     try:
+        if tokenizer is None:
+            with quiet(progress_bars=not local_only):
+                of_model = _tokenizer(name, where, options)
+        else:
+            folder = fetch(tokenizer, None, TOKENIZER_FILES)
+            of_model = load_tokenizer(tokenizer, folder, None, trust_remote_code)
         with quiet(progress_bars=not local_only):
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype, output_loading_info=True, **options
             )
+    except ModelLoadError:
+        raise
     except OSError as error:  # raised by transformers for missing files
         raise ModelLoadError(_explain(name, where, local_only, error)) from None
     except Exception as error:
@@ -104,8 +127,11 @@ def load_model(
         )
     for field, value in _PLAIN_FIELDS.items():
         setattr(model.generation_config, field, value)
+    model.generation_config.eos_token_id = (
+        sorted(end_ids(model.generation_config.eos_token_id, of_model)) or None
+    )
     try:
-        return model.to(device).eval(), tokenizer
+        return model.to(device).eval(), of_model
     except Exception as error:  # out of memory, or a device that is not there after all
         raise ModelLoadError(
             f"could not move {name!r} to {device}: {_one_line(error)}; "
@@ -125,13 +151,14 @@ def load_tokenizer(
         trust_remote_code: run Python code that comes with the tokenizer.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or has more tokens than the model.
+        ModelLoadError: it is not there, cannot be loaded, or has more tokens than the model.
     """
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         with quiet(progress_bars=False):
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
+            tokenizer = _tokenizer(name, str(folder), options)
+    except ModelLoadError:
+        raise
     except Exception as error:
         raise ModelLoadError(
             f"could not load the tokenizer of {name!r}: {_one_line(error)}"
@@ -165,6 +192,25 @@ def _locate(name: str, revision: str | None) -> tuple[str, bool]:
             raise ModelLoadError(known) from None
         return name, True  # no network, offline mode, a mirror without this call: use the cache
     return name, False
+
+
+def _tokenizer(name: str, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    missing = ModelLoadError(
+        f"could not load the tokenizer of {name!r}: {where} holds none (a tokenizer.json, a "
+        "tokenizer.model, or a vocab.json with its merges.txt). Save the tokenizer there, too, or "
+        "name a folder or hub model that has it with tokenizer='...'"
+    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **options)
+    except Exception as error:
+        folder = Path(where)
+        if folder.is_dir() and not any(any(folder.glob(each)) for each in _VOCABULARIES):
+            raise missing from error
+        raise
+    # Without a file, some classes start with their special tokens alone.
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
+        raise missing
+    return tokenizer
 
 
 def _explain(name: str, where: str, local_only: bool, error: Exception) -> str:

@@ -49,6 +49,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     adapter: str | None = None,
+    tokenizer: str | None = None,
     deterministic: bool = True,
     attention: str | None = None,
     memory: float | None = None,
@@ -66,6 +67,7 @@ def load(
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.
         adapter: a LoRA adapter to merge into the weights, a local folder or a hub name.
+        tokenizer: a local folder or hub name with the tokenizer; None for the model's own.
         deterministic, attention, memory, drafting: see EngineOptions.
 
     Raises:
@@ -84,8 +86,12 @@ def load(
         drafting=drafting,
     )
     spec, checkpoint = read_model(model, revision)
+    encoder: PreTrainedTokenizerBase | None = None
+    if tokenizer is not None:
+        elsewhere = fetch(tokenizer, None, TOKENIZER_FILES)
+        encoder = load_tokenizer(tokenizer, elsewhere, spec.vocab_size, trust_remote_code)
     if isinstance(checkpoint, GgufCheckpoint):
-        tokenizer: PreTrainedTokenizerBase = read_gguf_tokenizer(checkpoint.file)
+        encoder = encoder or read_gguf_tokenizer(checkpoint.file)
         ends, repetition_penalty = read_gguf_end_ids(checkpoint.file), 1.0
         checkpoint = GgufCheckpoint(checkpoint.file.without_lists())
     else:
@@ -97,14 +103,18 @@ def load(
                 f"the generation config of {model!r} asks for {unserved}, which the native engine "
                 "lacks"
             )
-        tokenizer = load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
-        ends, repetition_penalty = end_ids(generation), generation.repetition_penalty or 1.0
+        encoder = encoder or load_tokenizer(model, folder, spec.vocab_size, trust_remote_code)
+        ends, repetition_penalty = generation.eos_token_id, generation.repetition_penalty or 1.0
     if adapter is not None:
         checkpoint = AdaptedCheckpoint(checkpoint, read_adapter(adapter))
     loaded = load_engine(
-        spec, checkpoint, options, end_ids=ends, repetition_penalty=repetition_penalty
+        spec,
+        checkpoint,
+        options,
+        end_ids=end_ids(ends, encoder),
+        repetition_penalty=repetition_penalty,
     )
-    return NativeInverter(loaded, tokenizer, spec.max_positions, spec.vocab_size)
+    return NativeInverter(loaded, encoder, spec.max_positions, spec.vocab_size)
 
 
 class NativeInverter(Inverter):
@@ -142,7 +152,7 @@ class NativeInverter(Inverter):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The end tokens of the model's generation config."""
+        """The end tokens of the model's generation config and of its tokenizer."""
         return self._model.engine.end_ids
 
     @property

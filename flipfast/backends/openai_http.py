@@ -11,9 +11,10 @@ from typing import Any
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from flipfast.backends._completions import Call, CompletionsServer
-from flipfast.backends._generation import end_ids, read_generation_config
+from flipfast.backends._generation import end_ids, read_generation_config, stop_strings
 from flipfast.backends._loading import TOKENIZER_FILES, load_tokenizer
 from flipfast.backends._seeds import narrow_seed
+from flipfast.backends._stopping import before_stop
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.engine.models.hub import fetch
 from flipfast.env import openai_api_key
@@ -100,7 +101,8 @@ class OpenAIInverter(Inverter):
         server: the server that runs the model.
         model: the server's name for the model.
         tokenizer: the model's tokenizer.
-        generation_config: the model's; only its end tokens and repetition penalty are used.
+        generation_config: the model's; only its end tokens, stop strings and repetition penalty
+            are used.
         context_length: maximum number of tokens of prompt and output together.
         vocab_size: token ids are in [0, vocab_size).
         batch_size: maximum number of concurrent requests.
@@ -123,7 +125,8 @@ class OpenAIInverter(Inverter):
         self._server: CompletionsServer | None = server
         self._model = model
         self._batch_size = batch_size
-        self._end_ids = {*end_ids(generation_config), tokenizer.eos_token_id}
+        self._end_ids = end_ids(generation_config.eos_token_id, tokenizer)
+        self._stop_strings = stop_strings(generation_config)
         self._repetition_penalty = generation_config.repetition_penalty or 1.0
 
     @property
@@ -201,6 +204,10 @@ class OpenAIInverter(Inverter):
             "temperature": sampling.temperature,
             "return_token_ids": True,
         }
+        if self._end_ids:
+            body["stop_token_ids"] = sorted(self._end_ids)
+        if self._stop_strings:
+            body["stop"] = list(self._stop_strings)
         if self._repetition_penalty != 1.0:
             body["repetition_penalty"] = self._repetition_penalty
         if sampling.temperature > 0:  # set all: a server may default to the model's own values
@@ -221,9 +228,11 @@ class OpenAIInverter(Inverter):
         if not isinstance(ids, list):
             output_ids = self.tokenizer(text, add_special_tokens=False).input_ids
             return Inversion(output_ids, text, reason)
-        ended = reason == "stop" and ids and ids[-1] in self._end_ids
-        output_ids = ids[:-1] if ended else ids
-        return Inversion(output_ids, self.decode(output_ids), reason)
+        if reason == "stop" and ids and ids[-1] in self._end_ids:
+            ids = ids[:-1]
+        elif reason == "stop" and self._stop_strings:
+            return Inversion(*before_stop(self.tokenizer, ids, self._stop_strings), reason)
+        return Inversion(ids, self.decode(ids), reason)
 
 
 def _card(server: CompletionsServer, model: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from flipfast.backends._generation import end_ids
+from flipfast.backends._generation import end_ids, stop_strings
 from flipfast.backends._loading import (
     context_length,
     load_model,
@@ -18,6 +18,7 @@ from flipfast.backends._loading import (
     resolve_dtype,
 )
 from flipfast.backends._sampling import LogitsWatch, SeededSampler
+from flipfast.backends._stopping import StopStrings, before_stop
 from flipfast.backends.base import Inversion, InversionRequest, Inverter, SamplingParams
 from flipfast.errors import ConfigError, FlipfastError
 
@@ -34,6 +35,7 @@ def load(
     batch_size: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    tokenizer: str | None = None,
 ) -> TransformersInverter:
     """Load a causal language model with transformers.
 
@@ -44,6 +46,7 @@ def load(
         batch_size: maximum rows per batch; None chooses by the device and the prompts.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the model.
+        tokenizer: a local folder or hub name with the tokenizer; None for the model's own.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -52,14 +55,15 @@ def load(
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
     place = resolve_device(device)
-    language_model, tokenizer = load_model(
+    language_model, its_tokenizer = load_model(
         model,
         device=place,
         dtype=resolve_dtype(dtype, place),
         revision=revision,
         trust_remote_code=trust_remote_code,
+        tokenizer=tokenizer,
     )
-    return TransformersInverter(language_model, tokenizer, batch_size=batch_size)
+    return TransformersInverter(language_model, its_tokenizer, batch_size=batch_size)
 
 
 class TransformersInverter(Inverter):
@@ -68,8 +72,8 @@ class TransformersInverter(Inverter):
     Greedy output is token-identical to `model.generate(do_sample=False)` on the prompt alone as
     long as no two logits differ by less than the rounding of a batched matrix product. In float32
     this practically always holds; in half precision ties occur, and batch_size=1 avoids them. The
-    end tokens and logits processors of the folder's generation config apply; sampling follows the
-    call's `SamplingParams` alone.
+    end tokens and logits processors of the folder's generation config apply, and its stop strings,
+    which do not become part of the output; sampling follows the call's `SamplingParams` alone.
 
     Args:
         model: a transformers causal language model, as `load` prepares it.
@@ -89,7 +93,9 @@ class TransformersInverter(Inverter):
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self._model = model
         self._batch_size = batch_size
-        self._end_ids = end_ids(model.generation_config)
+        self._end_ids = end_ids(model.generation_config.eos_token_id, tokenizer)
+        self._stop_strings = stop_strings(model.generation_config)
+        model.generation_config.stop_strings = None  # generate would ask for the tokenizer
         self._uniform_above = _longest_mixed(model)
 
     def generate(
@@ -160,27 +166,37 @@ class TransformersInverter(Inverter):
         processors = LogitsProcessorList([watch])
         if sampling.temperature > 0:
             processors.append(SeededSampler([request.seed for request in batch], sampling))
+        criteria = StoppingCriteriaList()
+        stops = None
+        if self._stop_strings:
+            n_prompt = input_ids.shape[1]
+            stops = StopStrings(self.tokenizer, self._stop_strings, len(batch), n_prompt)
+            criteria.append(stops)
         with quiet(progress_bars=True):  # generate warns about options that are switched off
             sequences = model.generate(
                 input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
                 logits_processor=processors,
+                stopping_criteria=criteria,
                 max_new_tokens=sampling.max_new_tokens,
             )
         rows = sequences[:, input_ids.shape[1] :].tolist()
+        stopped = [None] * len(rows) if stops is None else stops.lengths
         return [
-            self._inversion(row, bad)
-            for row, bad in zip(rows, watch.first_bad.tolist(), strict=True)
+            self._inversion(row[:length], bad, stopped=length is not None)
+            for row, bad, length in zip(rows, watch.first_bad.tolist(), stopped, strict=True)
         ]
 
-    def _inversion(self, new_ids: list[int], first_bad: int) -> Inversion:
+    def _inversion(self, new_ids: list[int], first_bad: int, *, stopped: bool = False) -> Inversion:
         end = next((i for i, token_id in enumerate(new_ids) if token_id in self._end_ids), None)
         output_ids = new_ids[:end]
-        if 0 <= first_bad <= len(output_ids):
+        if 0 <= first_bad < len(new_ids) and first_bad <= len(output_ids):
             return Inversion.failed(
                 f"the model's logits are not finite at output token {first_bad}; "
                 "another dtype may help (float32, or bfloat16 instead of float16)"
             )
+        if end is None and stopped:
+            return Inversion(*before_stop(self.tokenizer, output_ids, self._stop_strings), "stop")
         reason = "length" if end is None else "stop"
         return Inversion(output_ids, self.decode(output_ids), reason)
 

@@ -24,6 +24,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     memory: float | None = None,
+    tokenizer: str | None = None,
 ) -> VllmInverter:
     """Load a model into a new vLLM engine.
 
@@ -36,6 +37,7 @@ def load(
         trust_remote_code: run Python code that comes with the model.
         memory: above 1.0, bytes of KV cache on each GPU; at most 1.0, vLLM's
             gpu_memory_utilization, a share of the whole GPU that includes the weights.
+        tokenizer: a local folder or hub name with the tokenizer; None for the model's own.
 
     Raises:
         ConfigError: an option that cannot be used.
@@ -43,8 +45,12 @@ def load(
     """
     _check_device(device)
     options: dict[str, Any] = {"dtype": dtype or "auto", "trust_remote_code": trust_remote_code}
+    if tokenizer is not None:
+        options["tokenizer"] = tokenizer
     if revision is not None:
-        options["revision"] = options["tokenizer_revision"] = revision
+        options["revision"] = revision
+        if tokenizer is None:
+            options["tokenizer_revision"] = revision
     if batch_size is not None:
         options["max_num_seqs"] = batch_size
     if memory is not None:
@@ -62,8 +68,8 @@ class VllmInverter(Inverter):
 
     Prompts go in and outputs come out as token ids, so that prompt, truncation, parser and overlap
     match every other backend. Arg-maxes, and the samples that a seed yields, depend on vLLM's own
-    arithmetic. End tokens and repetition penalty come from the model's generation config, as far
-    as the LLM itself reads it.
+    arithmetic. vLLM ends an output at its tokenizer's end token; further end tokens and repetition
+    penalty come from the model's generation config, as far as the LLM itself reads it.
 
     Calls from several threads take turns; nothing else may use the LLM during a call.
 

@@ -109,7 +109,7 @@ class LoadedModel:
         runner = self._live()
         if self._asleep:
             self.require_usable()
-        checkpoint, as_on_disk = self._checkpoint, True
+        checkpoint, as_on_disk, spec = self._checkpoint, True, runner.decoder.spec
         tensors: Iterable[tuple[str, torch.Tensor | Blocks]]
         if isinstance(source, Mapping) and not is_adapter_state(source):
             tensors, name = source.items(), "the new state dict"
@@ -121,13 +121,14 @@ class LoadedModel:
                 checkpoint = replace(self._adapted(), adapter=read_adapter(str(source)))
             else:
                 spec, checkpoint = read_model(str(source))
-                if spec != runner.decoder.spec:
+                if replace(spec, tied=runner.decoder.spec.tied) != runner.decoder.spec:
                     raise FlipfastError(
                         f"{source} holds a model of another shape than {self._checkpoint.source}: "
                         "load it as a model of its own"
                     )
             tensors, name = checkpoint.tensors(), checkpoint.source
         self.engine.forget_prefixes()
+        runner.decoder.spec = spec
         self._load(tensors, name)
         self._checkpoint, self._as_on_disk = checkpoint, as_on_disk
         self._why_not = None

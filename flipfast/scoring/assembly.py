@@ -75,10 +75,10 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
         ModelLoadError: the model cannot be loaded.
     """
     folder, adapter = _model_folder(config.model), _adapter(config)
-    source = config.tokenizer or folder
+    sources = [config.tokenizer, folder, adapter]  # a server's name for a model is no folder
     if inverter is not None and config.model == EMBEDDED:  # shared, and the config names no model
-        source = inverter.tokenizer.name_or_path
-    hints = _hints(source) | ({} if adapter is None else _hints(adapter))
+        sources = [inverter.tokenizer.name_or_path, adapter]
+    hints = {name: hint for each in filter(None, sources) for name, hint in _hints(each).items()}
     template = _template(config, hints.get("style"))
     sampling = _sampling(config, template)
     inverter = inverter or _load(folder, config)

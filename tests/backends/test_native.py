@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from flipfast.backends import (
     InversionRequest,
@@ -128,7 +129,9 @@ def test_the_repetition_penalty_of_the_folder_is_kept(
     [
         ("config.json", {"architectures": ["StrangeForCausalLM"]}, "StrangeForCausalLM"),
         ("generation_config.json", {"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3"),
+        ("generation_config.json", {"stop_strings": ["User:"]}, "stop_strings="),
         ("config.json", {"hidden_act": "relu"}, "relu"),
+        ("config.json", {"architectures": None}, "'architectures' is None"),
     ],
 )
 def test_what_the_engine_lacks_goes_to_transformers_with_one_line(
@@ -147,6 +150,35 @@ def test_what_the_engine_lacks_goes_to_transformers_with_one_line(
     assert reason in record.message
     assert record.message.endswith("running it with the transformers backend instead")
     with pytest.raises(ModelLoadError, match=reason):
+        load_inverter("native", str(folder), device="cpu")
+
+
+def test_a_tensor_of_another_kind_of_model_goes_to_transformers(
+    model_folder: Any, tmp_path: Path, random_prompts: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = [InversionRequest(ids) for ids in random_prompts([9, 33])]
+    expected = load(model_folder("llama")).generate(requests, GREEDY)
+    folder = Path(shutil.copytree(model_folder("llama"), tmp_path / "m"))
+    tensors = load_file(folder / "model.safetensors")
+    kinds = {"v_head.summary.weight": NativeInverter, "c.weight": TransformersInverter}
+    for name, kind in kinds.items():
+        save_file({**tensors, name: torch.ones(1, 64)}, folder / "model.safetensors",
+                  metadata={"format": "pt"})  # fmt: skip
+        with caplog.at_level(logging.WARNING, logger="flipfast"):
+            inverter = load(folder)
+        assert isinstance(inverter, kind)
+        assert inverter.generate(requests, GREEDY) == expected
+    (record,) = caplog.records
+    assert "the tensor c.weight has no place" in record.message
+
+
+@pytest.mark.parametrize("broken", ["{", '{"max_new_tokens": -1}'])
+def test_a_generation_config_that_cannot_be_read(
+    model_folder: Any, tmp_path: Path, broken: str
+) -> None:
+    folder = Path(shutil.copytree(model_folder("llama"), tmp_path / "m"))
+    (folder / "generation_config.json").write_text(broken)
+    with pytest.raises(ModelLoadError, match=r"generation_config\.json"):
         load_inverter("native", str(folder), device="cpu")
 
 

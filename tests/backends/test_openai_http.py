@@ -120,7 +120,7 @@ def test_what_is_sent(server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
     greedy, sampled = server.bodies
     assert greedy == {
         "model": FOLDER, "prompt": list(request.prompt_ids), "max_tokens": 8, "temperature": 0.0,
-        "return_token_ids": True,
+        "return_token_ids": True, "stop_token_ids": [4],
     }  # fmt: skip
     assert sampled == {
         **greedy, "temperature": 0.5, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "seed": 2,
@@ -134,6 +134,24 @@ def test_the_repetition_penalty_of_the_folder_is_sent(native: Inverter, tmp_path
     with completions_server(native, str(folder)) as server:
         load_inverter(server.address, str(folder)).close()
         assert server.bodies[0]["repetition_penalty"] == 1.5
+
+
+def test_stop_strings_of_the_folder_are_sent_and_left_out(native: Inverter, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "m"))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1, "stop_strings": [" a r"]}')
+    with (
+        completions_server(native, str(folder)) as server,
+        load_inverter(server.address, str(folder)) as inverter,
+    ):
+        assert server.bodies[0]["stop"] == [" a r"]
+        assert server.bodies[0]["stop_token_ids"] == [1, 4]  # the tokenizer's, too
+        ids = native.tokenizer("name a river", add_special_tokens=False).input_ids
+        choice = {"text": "name", "token_ids": ids, "finish_reason": "stop"}
+        server.fault = lambda body: (200, {"choices": [choice]}, {})
+        (result,) = inverter.generate(requests(inverter)[:1], GREEDY)
+    assert (result.text, result.finish_reason) == ("name", "stop")
+    assert native.decode(result.output_ids).startswith("name")
+    assert len(result.output_ids) < len(ids)
 
 
 @pytest.mark.slow
@@ -271,7 +289,6 @@ def test_a_folder_without_a_config_says_so(native: Inverter, tmp_path: Path) -> 
         ("http://localhost", {"dtype": "float16"}, "dtype='float16' is for the server"),
         ("http://localhost", {"memory": 0.5}, "memory=0.5 is for the server"),
         ("http://localhost", {"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ("native", {"tokenizer": FOLDER}, "the native backend has no option 'tokenizer'"),
     ],
 )
 def test_options_that_cannot_be_used(backend: str, options: dict[str, Any], complaint: str) -> None:

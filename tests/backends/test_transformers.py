@@ -103,6 +103,8 @@ def test_one_plain_greedy_path_whatever_the_folder_asks_for(
     folder = edited_folder(
         num_beams=3, num_return_sequences=2, early_stopping=True, length_penalty=2.0,
         return_dict_in_generate=True, output_scores=True, use_cache=False, max_new_tokens=3,
+        max_time=1e-9, token_healing=True, prompt_lookup_num_tokens=2, penalty_alpha=0.5, top_k=4,
+        dola_layers="low", stop_strings=[],
     )  # fmt: skip
     capfd.readouterr()  # saving the model showed its progress
     assert outputs(load(str(folder), device="cpu"), prompts) == expected
@@ -133,8 +135,9 @@ def test_a_model_without_an_end_token_fills_the_length(
     edited_folder: Callable[..., Path], random_prompts: Prompts
 ) -> None:
     folder = edited_folder(eos_token_id=None, pad_token_id=None)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+    for name, field in (("config.json", "eos_token_id"), ("tokenizer_config.json", "eos_token")):
+        config = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**config, field: None}))
     results = outputs(load(str(folder), device="cpu"), random_prompts(LENGTHS))
     assert {len(ids) for ids in results} == {28}
 

@@ -75,6 +75,7 @@ def test_a_shared_llm_is_asked_in_its_own_models_style(tmp_path: Path) -> None:
         ({"memory": 2e9, "device": "cpu:0"}, {"kv_cache_memory_bytes": 2_000_000_000}),
         ({"revision": "v1"}, {"revision": "v1", "tokenizer_revision": "v1"}),
         ({"trust_remote_code": True}, {"trust_remote_code": True}),
+        ({"tokenizer": FOLDER, "revision": "v1"}, {"tokenizer": FOLDER, "revision": "v1"}),
     ],
 )
 def test_options_are_vllms(options: dict[str, Any], made: dict[str, Any]) -> None:
@@ -89,7 +90,6 @@ def test_options_are_vllms(options: dict[str, Any], made: dict[str, Any]) -> Non
         ({"device": "cuda"}, "device='cuda' is not for backend='vllm', which runs on 'cpu'"),
         ({"device": "cpu:1"}, "CUDA_VISIBLE_DEVICES"),
         ({"memory": 0.0}, "memory must be above 0, not 0.0"),
-        ({"tokenizer": FOLDER}, "no option 'tokenizer'"),
         ({"scoring": "likelihood"}, "needs backend='native': 'vllm' does not have it"),
     ],
 )

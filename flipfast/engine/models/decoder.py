@@ -9,11 +9,12 @@ import torch
 from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
 from flipfast.engine.models.layer import DecoderLayer, norm_slot
 from flipfast.engine.models.spec import DecoderSpec, RopeSpec
-from flipfast.engine.models.weights import Slot, fill
+from flipfast.engine.models.weights import HEAD, TABLE, VALUE_HEADS, Slot, fill, with_both
 from flipfast.engine.models.workspace import Workspace
 from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
 from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.engine.ops.torch_ops import TorchLinear
+from flipfast.errors import ModelLoadError
 
 
 class Decoder:
@@ -52,6 +53,7 @@ class Decoder:
         self._kinds = kinds or {}
         self.max_logit_rows = max_logit_rows
         self._max_tokens = max_tokens
+        self._shared = spec.tied  # whether head and embedding may be one tensor
         self._kept = False
         self.restore()
 
@@ -66,12 +68,33 @@ class Decoder:
             for index in range(len(spec.layers))
         ]
         self._norm = torch.empty(spec.hidden_size, dtype=torch.float32, device=ops.device)
-        shape = spec.vocab_size, spec.hidden_size
-        of_table = (self._kinds.get("embed_tokens.weight", ""),)
-        of_head = of_table if spec.tied else (self._kinds.get("lm_head.weight", ""),)
-        self._head = ops.linear(*shape, bias=False, source_dtype=self._source_dtype, kinds=of_head)
-        shared = self._head.table if spec.tied else None
-        self._embedding: Table = ops.table(*shape, kinds=of_table) if shared is None else shared
+        self._head = self._new_head()
+        shared = self._head.table if self._shared else None
+        if shared is None:
+            kinds = (self._kinds.get(TABLE, ""),)
+            shared = ops.table(spec.vocab_size, spec.hidden_size, kinds=kinds)
+        self._embedding: Table = shared
+
+    def _new_head(self) -> Linear:
+        return self.ops.linear(
+            self.spec.vocab_size,
+            self.spec.hidden_size,
+            bias=False,
+            source_dtype=self._source_dtype,
+            kinds=(self._kinds.get(HEAD, self._kinds.get(TABLE, "")),),
+        )
+
+    def _untie(self, source: str) -> None:
+        """Give the head memory of its own; recorded steps go on with the embedding's."""
+        self._shared = False
+        if self._embedding is self._head.table:
+            try:
+                self._head = self._new_head()
+            except torch.OutOfMemoryError as error:
+                raise ModelLoadError(
+                    f"{source} has a head that is not its embedding, for which "
+                    f"{self.ops.device} has no memory left ({error}): load it as a model of its own"
+                ) from error
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor | Blocks]], source: str) -> None:
         """Load weights in place, for the first time or to replace earlier ones.
@@ -79,37 +102,36 @@ class Decoder:
         Args:
             tensors: all tensors of the model, by their names in published checkpoints, with or
                 without the prefixes "model." and "language_model."; any float dtype, or in blocks.
+                Of a tied model's head and embedding one is enough, and a head that differs counts.
             source: name of the checkpoint in error messages, such as the path of its file.
 
         Raises:
             ModelLoadError: a tensor is missing, unknown or misshapen, or is not finite and to be
                 quantised; the weights are then a mix of old and new.
         """
-        ignored = self.spec.foreign + (("lm_head.weight",) if self.spec.tied else ())
-        fill(self._slots(), tensors, source, ignored=ignored)
+        if self.spec.tied:
+            tensors = with_both(tensors, lambda: self._untie(source))
+        fill(self._slots(), tensors, source, ignored=self.spec.foreign + VALUE_HEADS)
 
     def _slots(self) -> dict[str, Slot]:
-        spec, head, embedding = self.spec, self._head, self._embedding
+        spec, embedding = self.spec, self._embedding
 
         def put_embedding(tensor: torch.Tensor | Blocks) -> None:
             if isinstance(embedding, Linear):
                 embedding.load(tensor, 0)
             else:
-                tensor = widened(tensor)
-                embedding.copy_(tensor)
-            if spec.tied and embedding is not head.table:
-                head.load(tensor, 0)
+                embedding.copy_(widened(tensor))
 
         def put_head(tensor: torch.Tensor | Blocks) -> None:
-            head.load(tensor, 0)
+            if self._head.table is not embedding:
+                self._head.load(tensor, 0)
 
         shape = (spec.vocab_size, spec.hidden_size)
-        slots = {"embed_tokens.weight": Slot(shape, "vocab_size, hidden_size", put_embedding)}
+        slots = {TABLE: Slot(shape, "vocab_size, hidden_size", put_embedding)}
         for layer in self._layers:
             slots.update(layer.slots())
         slots.update([norm_slot("norm.weight", self._norm, spec.norm_offset)])
-        if not spec.tied:
-            slots["lm_head.weight"] = Slot(shape, "vocab_size, hidden_size", put_head)
+        slots[HEAD] = Slot(shape, "vocab_size, hidden_size", put_head)
         return slots
 
     def forward(

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 
 from flipfast.engine.models.checkpoint import Checkpoint
 from flipfast.engine.models.hub import fetch
-from flipfast.engine.models.weights import bare
+from flipfast.engine.models.weights import HEAD, TABLE, bare
 from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.errors import ModelLoadError
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TIED = {TABLE.removesuffix(".weight"), HEAD.removesuffix(".weight")}
 _PARTS = re.compile(r"(.*)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?")
 # Whole weights: those of modules_to_save, and those that PEFT saves with an adapted head.
 _WHOLE = re.compile(r"(.*?)(?:\.modules_to_save)?(?:\.default)?(?:\.base_layer)?\.weight")
@@ -140,7 +141,7 @@ class AdaptedCheckpoint:
             ModelLoadError: the adapter has a module that the model lacks, or of another shape.
         """
         left = set(self.adapter.modules)
-        for name, tensor in self.base.tensors():
+        for name, tensor in self._with_head():
             module = bare(name).removesuffix(".weight")
             if module in left and name.endswith(".weight"):
                 left.remove(module)
@@ -152,6 +153,21 @@ class AdaptedCheckpoint:
                 f"{self.adapter.source} adapts {len(left)} modules that {self.base.source} does "
                 f"not have, the first is {min(left)}"
             )
+
+    def _with_head(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
+        """The base's tensors, with a tied one's head if the adapter changes it or the embedding.
+
+        PEFT adapts the two apart, and has both in an adapter that keeps them tied.
+        """
+        missing = bool(_TIED & self.adapter.modules.keys())
+        table: torch.Tensor | Blocks | None = None
+        for name, tensor in self.base.tensors():
+            if bare(name) == TABLE:
+                table = tensor
+            missing = missing and bare(name) != HEAD
+            yield name, tensor
+        if missing and table is not None:
+            yield HEAD, table
 
     def with_state(self, state: Mapping[str, torch.Tensor], source: str) -> AdaptedCheckpoint:
         """The same base with the adapter after more training."""

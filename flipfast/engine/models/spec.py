@@ -55,7 +55,7 @@ class DecoderSpec:
         embed_scale: multiplies embeddings.
         attention_scale: multiplies q.k.
         attention_softcap, logit_softcap: caps, or None.
-        tied: whether the LM head uses the embedding's weight.
+        tied: whether the LM head uses the embedding's weight, unless the checkpoint has another.
         foreign: name prefixes of tensors that belong to other parts of the checkpoint, such as a
             vision tower.
     """

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from flipfast.engine.ops.blocks import Blocks
+from flipfast.engine.models.errors import UnsupportedModelError
+from flipfast.engine.ops.blocks import Blocks, widened
 from flipfast.errors import ModelLoadError
+
+TABLE, HEAD = "embed_tokens.weight", "lm_head.weight"
+VALUE_HEADS = ("v_head.", "value_head.")  # that trainers save beside the model: TRL, OpenRLHF
 
 _PREFIXES = ("model.", "language_model.")
 _COMPUTED = "rotary_emb.inv_freq"  # in old checkpoints; it follows from the configuration
@@ -46,8 +50,9 @@ def fill(
         ignored: name prefixes of tensors to skip.
 
     Raises:
-        ModelLoadError: a tensor is missing, has no slot, occurs twice, has the wrong shape or no
-            float dtype, or holds what its place cannot; slots filled before stay filled.
+        UnsupportedModelError: a tensor has no slot.
+        ModelLoadError: a tensor is missing, occurs twice, has the wrong shape or no float dtype, or
+            holds what its place cannot; slots filled before stay filled.
     """
     filled: set[str] = set()
     for full_name, tensor in tensors:
@@ -56,7 +61,9 @@ def fill(
             continue
         slot = slots.get(name)
         if slot is None:
-            raise ModelLoadError(f"{source}: the tensor {full_name} has no place in this model")
+            raise UnsupportedModelError(
+                f"{source}: the tensor {full_name} has no place in this model"
+            )
         if name in filled:
             raise ModelLoadError(f"{source}: the tensor {full_name} comes twice")
         if tuple(tensor.shape) != slot.shape:
@@ -87,3 +94,41 @@ def bare(name: str) -> str:
     while name.startswith(_PREFIXES):
         name = name.split(".", 1)[1]
     return name
+
+
+def with_both(
+    tensors: Iterable[tuple[str, torch.Tensor | Blocks]], untie: Callable[[], object]
+) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
+    """The tensors of a model whose configuration ties two, its embedding and its head, both last.
+
+    As in transformers, a head that differs from the embedding is a tensor of its own, and one that
+    is alone stands for both.
+
+    Args:
+        tensors: names, and tensors; of the two, the first is held until the others have passed.
+        untie: called before a head that differs.
+    """
+    pair: dict[str, tuple[str, torch.Tensor | Blocks]] = {}
+    for full_name, tensor in tensors:
+        name = bare(full_name)
+        if name in (TABLE, HEAD) and name not in pair:
+            pair[name] = full_name, tensor
+        else:
+            yield full_name, tensor
+    if not pair:
+        return
+    table = pair.get(TABLE) or (TABLE, pair[HEAD][1])
+    head = pair.get(HEAD) or (HEAD, table[1])
+    yield table
+    if not _same(table[1], head[1]):
+        untie()
+    yield head
+
+
+def _same(one: torch.Tensor | Blocks, other: torch.Tensor | Blocks) -> bool:
+    if isinstance(one, Blocks) and isinstance(other, Blocks) and one.kind == other.kind:
+        return torch.equal(one.data, other.data)
+    one, other = widened(one), widened(other)
+    if one.dtype != other.dtype:
+        one, other = one.float(), other.float()
+    return torch.equal(one, other.to(one.device))

@@ -24,7 +24,7 @@ from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import ConfigError, FlipfastError, ModelLoadError
 from tests.engine.models.gguf_files import write_gguf
-from tests.engine.models.paged import SHAPE, random_model
+from tests.engine.models.paged import SHAPE, Paged, build_decoder, random_model
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
@@ -84,6 +84,44 @@ def test_merged_as_peft_does(case: str, tmp_path: Path) -> None:
     changed = sum(not torch.equal(w, weights[name]) for name, w in base.tensors())
     assert changed == len(found.adapter.modules) > 0
     assert_merged(weights, model)
+
+
+@pytest.mark.parametrize("head_in_file", [False, True])
+@pytest.mark.parametrize(
+    "adapts",
+    [
+        {"target_modules": ["lm_head", "v_proj"]},
+        {"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["v_proj"]},
+        {
+            "target_modules": ["v_proj"],
+            "modules_to_save": ["embed_tokens"],
+            "ensure_weight_tying": True,
+        },
+    ],
+)
+def test_a_tied_model(adapts: dict[str, Any], head_in_file: bool, tmp_path: Path) -> None:
+    """As with the adapter beside it: merging, peft adds to both what it has learnt for one."""
+    model = random_model(transformers.Qwen3Config(**SHAPE, tie_word_embeddings=True))
+    model.save_pretrained(tmp_path / "model")
+    if head_in_file:
+        file = tmp_path / "model/model.safetensors"
+        table = model.model.embed_tokens.weight.detach().clone()
+        save_file({**load_file(file), "lm_head.weight": table}, file, metadata={"format": "pt"})
+    with_adapter = peft.get_peft_model(model, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **adapts))
+    randomise(with_adapter, 0)
+    with_adapter.save_pretrained(tmp_path / "adapter")
+    ids = list(range(3, 20))
+    with torch.no_grad():
+        expected = with_adapter(torch.tensor([ids])).logits[0]
+    spec, base = read_model(str(tmp_path / "model"))
+    decoder = build_decoder(spec, base)
+    adapted = AdaptedCheckpoint(base, read_adapter(str(tmp_path / "adapter")))
+    decoder.load(adapted.tensors(), adapted.source)
+    logits = Paged(decoder, 1).step([(0, ids)], all_rows=True)
+    assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_on_a_gguf_file(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.spec import DecoderSpec
-from flipfast.errors import ModelLoadError
 
 __all__ = ["available_families", "read_spec"]
 
@@ -37,7 +36,9 @@ def read_spec(config: Mapping[str, Any]) -> DecoderSpec:
     """
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
-        raise ModelLoadError(f"the field 'architectures' is {architectures!r}, not a list of names")
+        raise UnsupportedModelError(
+            f"the field 'architectures' is {architectures!r}, not a list of names"
+        )
     architecture = str(architectures[0])
     family = architecture.split("For")[0].lower()
     if family in available_families():

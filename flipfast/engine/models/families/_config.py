@@ -33,7 +33,6 @@ def read_config(
     config: Mapping[str, Any],
     *,
     needed: tuple[str, ...] = _NEEDED,
-    also: tuple[str, ...] = (),
 ) -> Any:
     """The fields as transformers reads them: old names renamed, defaults filled in.
 
@@ -41,13 +40,12 @@ def read_config(
         config_class: transformers' configuration class of the family.
         config: contents of config.json; not modified.
         needed: required fields, for which no default suits every model.
-        also: further required fields of this family.
 
     Raises:
         ModelLoadError: a needed field is missing, or transformers refuses a value.
         UnsupportedModelError: the weights are quantized.
     """
-    for field in (*needed, *also):
+    for field in needed:
         if field not in config:
             raise ModelLoadError(f"the field {field!r} is missing")
     if config.get("quantization_config") is not None:

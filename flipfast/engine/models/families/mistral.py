@@ -17,6 +17,6 @@ def spec(config: Mapping[str, Any]) -> DecoderSpec:
     """The decoder of a Mistral."""
     if config.get("layer_types") is not None:  # transformers' Mistral ignores the field
         raise UnsupportedModelError("layer_types: a Mistral has one kind of layer only")
-    c = read_config(MistralConfig, config, also=("num_key_value_heads",))
+    c = read_config(MistralConfig, config)
     kind = FULL if c.sliding_window is None else SLIDING
     return decoder_spec(c, [kind] * positive(c, "num_hidden_layers"))

@@ -13,5 +13,5 @@ ARCHITECTURES = ("Qwen2ForCausalLM",)
 
 def spec(config: Mapping[str, Any]) -> DecoderSpec:
     """The decoder of a Qwen 2."""
-    c = read_config(Qwen2Config, config, also=("num_key_value_heads",))
+    c = read_config(Qwen2Config, config)
     return decoder_spec(c, layer_types(c), qkv_bias=True)

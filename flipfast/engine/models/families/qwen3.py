@@ -13,7 +13,7 @@ ARCHITECTURES = ("Qwen3ForCausalLM",)
 
 def spec(config: Mapping[str, Any]) -> DecoderSpec:
     """The decoder of a Qwen 3."""
-    c = read_config(Qwen3Config, config, also=("num_key_value_heads",))
+    c = read_config(Qwen3Config, config)
     return decoder_spec(
         c,
         layer_types(c),

@@ -46,6 +46,11 @@ def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
         UnsupportedModelError: a kind or a pre-tokenizer that is not known here.
         ModelLoadError: fields are missing or do not fit each other.
     """
+    if "tokenizer.ggml.model" not in file.fields:
+        raise ModelLoadError(
+            f"{file.path} holds no tokenizer: name a folder or hub model that has it with "
+            "tokenizer='...'"
+        )
     kind = file.field("tokenizer.ggml.model", str)
     if kind == "gpt2":
         tokenizer = _byte_level(file)
@@ -69,7 +74,11 @@ def read_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
 
 
 def read_gguf_end_ids(file: GgufFile) -> frozenset[int]:
-    """Tokens that end an output: those that the file names, and those that llama.cpp knows."""
+    """Tokens that end an output: those that the file names, and those that llama.cpp knows; none
+    for a file without a tokenizer.
+    """
+    if "tokenizer.ggml.tokens" not in file.fields:
+        return frozenset()
     named = [
         file.field(f"tokenizer.ggml.{role}_token_id", (int, type(None)))
         for role in ("eos", "eot", "eom")
