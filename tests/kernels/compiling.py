@@ -11,16 +11,17 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tests.kernels.launches import launched
+from tests.kernels.launches import RUNS, launched
 
-SMS = (90, 80, 100)  # the one with the most work first
-# Of variants that differ only in these constants, one is compiled: heads change addresses.
+# Of variants that differ only in these constants, one is compiled. The numbers of heads change only
+# addresses; the others are for a selection. A run's first mode, "loop", needs the most registers.
 HEADS = ("N_HEADS", "GROUP")
 ALIKE = {90: HEADS, 80: (*HEADS, "MODE", "ONE_BLOCK"), 100: (*HEADS, "MODE", "ONE_BLOCK")}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -30,8 +31,11 @@ MATRIX = r"wgmma\.mma_async[\w.]*|mma\.sync[\w.]*|tcgen05\.mma[\w.:]*"
 def main():
     context = multiprocessing.get_context("fork")  # what took long to import is there already
     with context.Pool(2, maxtasksperchild=1) as pool:
-        found = dict(zip(SMS, pool.map(launched, SMS, chunksize=1), strict=True))
-    tasks = [(sm, variant) for sm in SMS for variant in distinct(found[sm], ALIKE[sm])]
+        found = pool.starmap(launched, RUNS, chunksize=1)
+    variants = defaultdict(list)
+    for (sm, _), some in zip(RUNS, found, strict=True):
+        variants[sm] += some
+    tasks = [(sm, one) for sm, every in variants.items() for one in distinct(every, ALIKE[sm])]
     with context.Pool(2) as pool:
         json.dump(pool.starmap(compiled, tasks, chunksize=1), sys.stdout)
 

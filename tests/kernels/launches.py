@@ -8,6 +8,7 @@ real models; there are two layers, and nobody writes the weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from bench.shapes import SHAPES, Shape
 
 MODELS = {name: shape for name, shape in SHAPES.items() if name[:5] in ("qwen3", "llama", "olmo2")}
 MODELS["gemma3-1b"] = SHAPES["gemma3-1b"]
+SMALLEST = "qwen3-0.6b"
+# Runs by compute capability, in groups for processes of their own: all for 9.0, else a selection.
+RUNS = [(90, [*MODELS][::2]), (90, [*MODELS][1::2]), (80, [SMALLEST]), (100, [SMALLEST])]
 FEW = {"num_hidden_layers": 2, "max_position_embeddings": 16384}
 BOTH_KINDS = {"layer_types": ["sliding_attention", "full_attention"]}
 VOCABULARY = [b"soil", b" the", b'"', b"{", b"}", b":"]
@@ -50,19 +54,17 @@ def noted() -> dict[tuple[str, str], Variant]:
     return found
 
 
-def launched(sm: int) -> list[Variant]:
-    """All for compute capability 9.0, else those of a smaller selection of runs.
+def launched(sm: int, models: Sequence[str]) -> list[Variant]:
+    """What runs of these models launch at this compute capability, 90 for 9.0.
 
     Call it in a process of its own.
     """
     pretend(compiles=True, capability=sm)
     found = noted()
-    if sm == 90:
-        for shape in MODELS.values():
-            _load(shape)
-        _load(MODELS["qwen3-0.6b"], dtype="float32")
-    else:
-        _load(MODELS["qwen3-0.6b"])
+    for name in models:
+        _load(MODELS[name])
+    if sm == 90 and SMALLEST in models:
+        _load(MODELS[SMALLEST], dtype="float32")
     _score()
     _launch_others()
     return list(found.values())

@@ -41,15 +41,16 @@ def most_stack(r):
     """Bytes of stack a thread may take, which is where spills go."""
     constants, is_float32 = r["constants"], r["type"] == "fp32"
     if r["kernel"] == "attend":
-        # A loop over splits keeps some of its second set of sums on the stack, head size 256 fills
-        # the registers, and float32 is not a hot path: none of it inside a loop over keys.
-        if constants["MODE"] == "loop":
-            return 128
-        return 64 if constants["HEAD_DIM"] == 256 or is_float32 else 0
+        # A loop over splits keeps some of its second set of sums on the stack, at head size 256
+        # most of it; head size 256 fills the registers anyway, and float32 is not a hot path.
+        is_loop = constants["MODE"] == "loop"
+        if constants["HEAD_DIM"] == 256:
+            return 1024 if is_loop else 64
+        return 192 if is_loop or is_float32 else 0
     if r["kernel"] == "head_tile" and is_float32:
         return 1024
-    # One number, for the branch of ids beyond 2**31 - 2**24.
-    return 8 if r["kernel"] == "overlap" and constants["BLOCK"] == 1024 else 0
+    # A few numbers of the branch for ids beyond 2**31 - 2**24.
+    return 16 if r["kernel"] == "overlap" else 0
 
 
 def test_every_kernel_is_compiled_for_every_target(results):
@@ -115,8 +116,9 @@ def test_tiles_of_all_heights_use_the_same_instructions(results):
     both = {64, 128}
     assert heights["attend", 128, None, 90] == heights["linear", 128, None, 90] == both
     assert heights["head_tile", 128, True, 90] == both
-    for (kernel, _, sums, sm), members in groups.items():
+    for key, members in groups.items():
         assert len({tuple(r["instructions"]) for r in members}) == 1, members
-        # Elsewhere sums come from one height.
-        if kernel == "attend" or (sums and sm == 90):
+        kernel, _, sums, sm = key
+        # Where there is one height, sums may come from several warps.
+        if len(heights[key]) > 1 and (kernel == "attend" or (sums and sm == 90)):
             assert all(r["columns_of_warps"] == ["1"] for r in members), members
