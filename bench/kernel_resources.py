@@ -6,30 +6,55 @@ No GPU is needed: `python bench/kernel_resources.py` compiles what the tests com
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-COMPILING = Path(__file__).resolve().parents[1] / "tests/kernels/compiling.py"
+ROOT = Path(__file__).resolve().parents[1]
+
+# Constants by which the table tells a kernel's variants apart.
+_TOLD = {
+    "accept": ("HAS_DRAFTS", "HAS_PROBS"),
+    "attend": ("HEAD_DIM", "MODE", "BLOCK_M"),
+    "combine": ("HEAD_DIM",),
+    "gated": ("GELU",),
+    "head_row": ("BLOCK", "HAS_SUMS"),
+    "head_tile": ("BLOCK_M", "HAS_SUMS"),
+    "linear": ("BLOCK_M", "BLOCK_N"),
+    "norm_rope": ("QUERY_NORM", "BLOCK_H", "BLOCK_KV"),
+    "overlap": ("BLOCK",),
+    "rms_norm": ("BLOCK",),
+    "word_f1": ("BLOCK_T",),
+}
 
 
 def main() -> None:
     """Compile and print."""
-    command = [sys.executable, "-W", "ignore", str(COMPILING)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kernels.compiling"]
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "kernels")))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     print(f"Triton {metadata.version('triton')}:\n")
     print(table(row for row in json.loads(done.stdout) if row["sm"] == 90))
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Markdown, one line a configuration."""
-    lines = ["| configuration | registers | stack | shared memory |", "|---|---|---|---|"]
+    """Markdown, a line for what `_TOLD` tells apart, with the most that its variants take."""
+    groups = defaultdict(list)
     for row in rows:
-        cells = (row["name"], str(row["registers"]), str(row["stack"]), f"{row['shared']:,}")
-        lines.append(f"| {' | '.join(cells)} |")
+        told = [f"{name}={row['constants'][name]}" for name in _TOLD.get(row["kernel"], ())]
+        groups[" ".join([row["kernel"], row["type"], *told])].append(row)
+    lines = ["| kernel | variants | registers | stack | shared memory |", "|---|---|---|---|---|"]
+    for name, members in sorted(groups.items()):
+        most = [max(row[what] for row in members) for what in ("registers", "stack", "shared")]
+        lines.append(f"| {name} | {len(members)} | " + " | ".join(f"{n:,}" for n in most) + " |")
     return "\n".join(lines)
 
 

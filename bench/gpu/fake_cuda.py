@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -19,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 HERE = torch.device("cuda", 0)
 MEMORY = 10**10  # bytes that are said to be free
-_ZEROS = {torch.empty: torch.zeros, torch.empty_like: torch.zeros_like}
 _AS_IS = (torch.Tensor.pin_memory, torch.Tensor.cuda)
 _PRODUCTS = (torch.mm, torch.addmm)
+_LARGE = 2**20  # bytes
 
 Clock = dict[int, int]  # by stream, how many of its launches have ended
 
@@ -42,17 +43,22 @@ class Launch(NamedTuple):
 class FakeCuda:
     """The books of some devices.
 
+    Args:
+        n_devices: how many there are.
+        capability: the compute capability of each, 90 for 9.0.
+
     Attributes:
         launches: so far, in the host's order.
         captures: the streams and error modes of graphs that were recorded.
         handed_over: tensors that a stream other than their own has been noted for.
     """
 
-    def __init__(self, n_devices: int = 1) -> None:
+    def __init__(self, n_devices: int = 1, capability: int = 90) -> None:
         self.launches: list[Launch] = []
         self.captures: list[tuple[int, str]] = []
         self.handed_over: list[torch.Tensor] = []
         self._n_devices = n_devices
+        self._capability = divmod(capability, 10)
         self._threads = threading.local()
         self._streams: list[_Stream] = []
         self._names = self._all_names()
@@ -84,8 +90,13 @@ class FakeCuda:
         return lambda tensor, _: self.handed_over.append(tensor)
 
     def _all_names(self) -> dict[str, Any]:
+        major, minor = self._capability
         properties = SimpleNamespace(
-            name="rehearsal", major=9, minor=0, multi_processor_count=132, total_memory=MEMORY
+            name="rehearsal",
+            major=major,
+            minor=minor,
+            multi_processor_count=132,
+            total_memory=MEMORY,
         )
         values = {
             "is_available": True,
@@ -93,7 +104,7 @@ class FakeCuda:
             "device_count": self._n_devices,
             "get_device_name": properties.name,
             "get_device_properties": properties,
-            "get_device_capability": (9, 0),
+            "get_device_capability": self._capability,
             "mem_get_info": (MEMORY, MEMORY),
             "memory_allocated": 0,
             "max_memory_reserved": 0,
@@ -287,6 +298,18 @@ class _OnHost(TorchFunctionMode):
         kwargs = {key: _host(value) for key, value in (kwargs or {}).items()}
         kwargs.pop("pin_memory", None)
         return _ZEROS.get(func, func)(*map(_host, args), **kwargs)
+
+
+def _zeros(*size: Any, **options: Any) -> torch.Tensor:
+    """torch.zeros, but large ones take no memory until they are written to."""
+    wanted = torch.empty(*size, **{**options, "device": "meta"})
+    if wanted.nbytes < _LARGE:
+        return torch.zeros(*size, **options)
+    pages = mmap.mmap(-1, wanted.nbytes)
+    return torch.frombuffer(pages, dtype=wanted.dtype).view(wanted.shape)
+
+
+_ZEROS = {torch.empty: _zeros, torch.zeros: _zeros, torch.empty_like: torch.zeros_like}
 
 
 def _host(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """A run on a CUDA device that is none (`bench.gpu.fake_cuda`), through code that needs one.
 
-Triton compiles every kernel for compute capability 9.0, with the arguments that it is called with,
-and launches nothing.
+Triton compiles every kernel with the arguments that it is called with, and launches nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ _SHARED = 232_448  # bytes that a program of a Hopper may have
 _FEW_SECONDS = 3.0  # for tuning
 
 
-def pretend(*, compiles: bool) -> None:
+def pretend(*, compiles: bool, capability: int = 90) -> None:
     """Make this thread see the device, for good; call it before flipfast is imported.
 
     Args:
         compiles: whether Triton compiles what it would launch.
+        capability: the device's compute capability, 90 for 9.0.
     """
     from triton.runtime import JITFunction, driver
 
-    fake = FakeCuda()
+    fake = FakeCuda(capability=capability)
     for name, value in fake.names().items():
         setattr(torch.cuda, name, value)
     torch.Tensor.record_stream = fake.record_stream()  # type: ignore[assignment, method-assign]
@@ -36,7 +36,7 @@ def pretend(*, compiles: bool) -> None:
     torch.set_num_threads(1)  # nothing here is large enough for more
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # in other threads nothing is pretended
     fake.mode().__enter__()
-    driver.set_active(_Driver())
+    driver.set_active(_Driver(capability))
     if not compiles:
         JITFunction.run = lambda *_, **__: None
     _shrink()
@@ -67,7 +67,8 @@ class _Generator(torch.Generator):
 class _Driver:
     """Triton's driver of a device that loads programs and runs none."""
 
-    def __init__(self) -> None:
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
         self.utils = SimpleNamespace(
             get_device_properties=lambda _: {"max_shared_mem": _SHARED},
             load_binary=lambda *_: (1, 1, 255, 0, 1024),
@@ -78,7 +79,7 @@ class _Driver:
     def get_current_target(self) -> Any:
         from triton.backends.compiler import GPUTarget
 
-        return GPUTarget("cuda", 90, 32)
+        return GPUTarget("cuda", self._capability, 32)
 
     def get_current_device(self) -> int:
         return 0

@@ -102,7 +102,7 @@ def assemble(config: FlipConfig, inverter: Inverter | None = None) -> Parts:
     metric = None if config.metric == WORD_F1 else load_metric(config.metric, inverter.tokenizer)
     # Some tokens of a forced output are not sampled on the device.
     on_host = config.json == "forced" or metric is not None
-    scorer = None if on_host else _scorer(inverter, parser)
+    scorer = None if on_host else _scorer(inverter, parser, sampling.max_new_tokens)
     drafts = None
     if config.drafting and inverter.drafts:
         end_id = inverter.tokenizer.eos_token_id
@@ -168,12 +168,12 @@ def _template(config: FlipConfig, recommended: str | None) -> PromptTemplate:
     return get_template(config.style or recommended or "standalone", config.target)
 
 
-def _scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
+def _scorer(inverter: Inverter, parser: str, max_new_tokens: int) -> DeviceScorer | None:
     if inverter.token_device is None:
         return None
     from flipfast.scoring.device_scoring import device_scorer  # needs triton: a GPU is in use
 
-    return device_scorer(inverter, parser)
+    return device_scorer(inverter, parser, max_new_tokens)
 
 
 def _watch(

@@ -14,7 +14,7 @@ from flipfast.metrics.reference_words import reference_words
 from flipfast.parsing.token_spans import span_automaton
 from flipfast_kernels.spans import EMPTY, UNDECIDED, SpanAutomaton, find_spans
 from flipfast_kernels.word_f1 import word_f1
-from flipfast_kernels.word_tables import TokenTable, build_token_table
+from flipfast_kernels.word_tables import ReferenceWords, TokenTable, build_token_table
 
 
 @dataclass(frozen=True)
@@ -80,28 +80,51 @@ class DeviceScorer:
         tokens = torch.zeros(shape, dtype=torch.int32, device=device)
         inversions = self._inverter.generate_into(tokens, requests, sampling, on_progress)
         lengths = [len(inversion.output_ids) for inversion in inversions]
-        tokens = tokens[places]
-        lens = torch.tensor(lengths, dtype=torch.int32).to(device)[places]
-        with as_current(device):
+        lens = torch.tensor(lengths, dtype=torch.int32).to(device)
+        table = self._scores(tokens[places], lens[places], references, rows)
+        return inversions, [
+            None if inversions[place].finish_reason == "error" else _score(*row)
+            for (place, _), row in zip(pairs, table, strict=True)
+        ]
+
+    def warm_up(self, max_new_tokens: int) -> None:
+        """Let the kernels be compiled now that score outputs of up to max_new_tokens."""
+        device = self._table.device
+        tokens = torch.zeros(1, max_new_tokens, dtype=torch.int32, device=device)
+        zero = torch.zeros(1, dtype=torch.int32, device=device)
+        self._scores(tokens, zero, reference_words([""]).to(device), zero)
+
+    def _scores(
+        self,
+        tokens: torch.Tensor,
+        lens: torch.Tensor,
+        references: ReferenceWords,
+        rows: torch.Tensor,
+    ) -> list[list[float]]:
+        """Status, F1, precision and recall of each output.
+
+        Args:
+            tokens: (N, T) int32 and lens: (N,) int32, the outputs.
+            references: the words of true instructions.
+            rows: (N,) int32, which of them is an output's.
+        """
+        with as_current(self._table.device):
             spans = find_spans(tokens, lens, self._automaton, validate=False)
             words = word_f1(
                 tokens, lens, spans.begin, spans.end, self._table, references, rows, validate=False
             )
         decided = words.decided & (spans.status != UNDECIDED)
         kind = torch.where(decided, spans.status, UNDECIDED)
-        table = torch.cat([kind[:, None].double(), words.scores], dim=1).tolist()
-        return inversions, [
-            None if inversions[place].finish_reason == "error" else _score(*row)
-            for (place, _), row in zip(pairs, table, strict=True)
-        ]
+        return torch.cat([kind[:, None].double(), words.scores], dim=1).tolist()
 
 
-def device_scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
-    """Make the scorer of an inverter.
+def device_scorer(inverter: Inverter, parser: str, max_new_tokens: int) -> DeviceScorer | None:
+    """Make the scorer of an inverter, with its kernels compiled.
 
     Args:
         inverter: any.
         parser: "plain", "robust" or "reference".
+        max_new_tokens: of an output.
 
     Returns:
         None if the inverter's tokens do not stay on a device, or their bytes are unknown.
@@ -112,9 +135,11 @@ def device_scorer(inverter: Inverter, parser: str) -> DeviceScorer | None:
     if flaw is not None:
         return None
     device = inverter.token_device
-    return DeviceScorer(
+    scorer = DeviceScorer(
         inverter, build_token_table(tokens).to(device), span_automaton(tokens, parser).to(device)
     )
+    scorer.warm_up(max_new_tokens)
+    return scorer
 
 
 def _score(kind: float, f1: float, precision: float, recall: float) -> DeviceScore | None:

@@ -1,80 +1,95 @@
-"""Compile every shipped configuration for devices that need not be here; JSON to stdout.
+"""Compile all that runs launch, for devices that need not be here; JSON to stdout.
 
-A program of its own: the tests' process may run Triton as an interpreter, which compiles nothing.
+A program of its own, `python -m tests.kernels.compiling`: the tests' process may run Triton as an
+interpreter, which compiles nothing.
 """
 
-import importlib.util
+import importlib
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections import defaultdict
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-HERE = Path(__file__).parent
+from tests.kernels.launches import RUNS, launched
+
+# Of variants that differ only in these constants, one is compiled. The numbers of heads change only
+# addresses; the others are for a selection. A run's first mode, "loop", needs the most registers.
+HEADS = ("N_HEADS", "GROUP")
+ALIKE = {90: HEADS, 80: (*HEADS, "MODE", "ONE_BLOCK"), 100: (*HEADS, "MODE", "ONE_BLOCK")}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 MATRIX = r"wgmma\.mma_async[\w.]*|mma\.sync[\w.]*|tcgen05\.mma[\w.:]*"
 
 
 def main():
-    with ProcessPoolExecutor(2) as pool:
-        keys = [(file, i) for file, cases in files().items() for i in range(len(cases))]
-        json.dump(list(pool.map(compiled, keys)), sys.stdout)
+    context = multiprocessing.get_context("fork")  # what took long to import is there already
+    with context.Pool(2, maxtasksperchild=1) as pool:
+        found = pool.starmap(launched, RUNS, chunksize=1)
+    variants = defaultdict(list)
+    for (sm, _), some in zip(RUNS, found, strict=True):
+        variants[sm] += some
+    tasks = [(sm, one) for sm, every in variants.items() for one in distinct(every, ALIKE[sm])]
+    with context.Pool(2) as pool:
+        json.dump(pool.starmap(compiled, tasks, chunksize=1), sys.stdout)
 
 
-def files():
-    """The cases of every `compile_*.py` here, by file name."""
+def distinct(variants, alike):
+    """The first of those variants that differ in nothing but these constants."""
     found = {}
-    for file in sorted(HERE.glob("compile_*.py")):
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if hasattr(module, "cases"):
-            found[file.name] = list(module.cases())
-    return found
+    for variant in variants:
+        asked = json.loads(variant.data)
+        names = list(asked["signature"])
+        constants = paired(asked, "constant").items()
+        rest = [(at, value) for (at,), value in constants if names[at] not in alike]
+        marks = paired(asked, "attrs")
+        key = repr((variant.kernel, asked["signature"], rest, marks, asked["options"]))
+        found.setdefault(key, variant)
+    return list(found.values())
 
 
-_cases = {}
-
-
-def compiled(key):
-    """Compile one case; it is found again by its place, as kernels cannot be sent to a process."""
-    if not _cases:
-        _cases.update(files())
-    name, index = key
-    case = _cases[name][index]
-    kernel, types = case.kernel, case.types
-    missing = set(kernel.arg_names) ^ (set(types) | set(case.constants))
-    assert not missing, f"{case.name}: {sorted(missing)} in only one of kernel and case"
-    signature = {arg: types.get(arg, "constexpr") for arg in kernel.arg_names}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, arg in enumerate(kernel.arg_names)
-        if arg in types and arg.endswith(("_ptr", "_stride"))
-    }
-    source = ASTSource(kernel, signature, constexprs=case.constants, attrs=aligned)
-    target = GPUTarget("cuda", case.sm, 32)
-    result = triton.compile(source, target=target, options=case.options)
+def compiled(sm, variant):
+    """What the compiler makes of a variant."""
+    asked = json.loads(variant.data)
+    signature, constants = asked["signature"], paired(asked, "constant")
+    options = {name: hashable(value) for name, value in asked["options"].items()}
+    kernel = getattr(importlib.import_module(variant.module), variant.kernel)
+    source = ASTSource(kernel, signature, constants, paired(asked, "attrs"))
+    result = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
     registers, stack = resources(result.asm["cubin"])
     layouts = re.findall(r"#ttg\.nvidia_mma<[^>]*>", result.asm["ttgir"])
+    names = list(signature)
     return {
-        "file": name,
-        "name": case.name,
-        "sm": case.sm,
+        "kernel": variant.kernel.removesuffix("_kernel"),
+        "sm": sm,
+        "type": next(kind for kind in signature.values() if kind.startswith("*"))[1:],
+        "constants": {names[at]: value for (at,), value in constants.items()},
         "registers": registers,
         "stack": stack,
-        "most_stack": case.most_stack,
         "shared": result.metadata.shared,
         "instructions": sorted(set(re.findall(MATRIX, result.asm["ptx"]))),
+        "stores": sorted(set(re.findall(r"st\.global[\w.]*", result.asm["ptx"]))),
         "columns_of_warps": sorted(
             {re.search(r"warpsPerCTA = \[\d+, (\d+)", x)[1] for x in layouts}
         ),
     }
+
+
+def paired(asked, name):
+    """Keys, the places of arguments, with their values."""
+    keys, values = asked[f"{name}_keys"], asked[f"{name}_vals"]
+    return dict(zip(map(tuple, keys), values, strict=True))
+
+
+def hashable(value):
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
 def resources(cubin):

@@ -5,7 +5,20 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# Each lane reads and writes its own row a number at a time: what divides by 16 helps nothing, and
+# would be another variant to compile.
+@triton.jit(
+    do_not_specialize=[
+        "n_rows",
+        "width",
+        "ids_stride",
+        "vocab",
+        "n_states",
+        "first_inside",
+        "first_after",
+    ],
+    do_not_specialize_on_alignment=["begin_ptr", "end_ptr", "status_ptr"],
+)
 def find_spans_kernel(
     ids_ptr,
     lens_ptr,
