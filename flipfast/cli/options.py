@@ -57,6 +57,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=("off", "report", "mask", "discount"),
     )
     option("min-response-words", "responses with fewer words are not inverted; default 0", type=int)
+    option("tool-calls", "count tool calls in messages as text", action="store_true")
     option("thinking", "let the model think before it answers", action="store_true")
     option("device", "cpu, cuda, cuda:1")
     option("dtype", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
