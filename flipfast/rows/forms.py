@@ -32,6 +32,7 @@ FIELDS = (
     "use instruction, prompt or messages, and response, responses, completion, or chosen and "
     "rejected"
 )
+_PAIR_FIELDS = "a preference has prompt, chosen and rejected"
 
 
 def read_texts(
@@ -72,7 +73,7 @@ def read_pair(
     """
     chosen, rejected = _candidates(fields, "chosen"), _candidates(fields, "rejected")
     if not chosen:
-        raise InputError(f"no chosen response: {field_found(fields, 'chosen')}; {FIELDS}")
+        raise InputError(f"no chosen response: {field_found(fields, 'chosen')}; {_PAIR_FIELDS}")
     texts = []
     for name, candidates in (("chosen", chosen), ("rejected", rejected)):
         with named(name):
@@ -110,7 +111,7 @@ def _question_of(fields: Fields, candidates: list[Any], target: str, tool_calls:
     if _first(fields, _QUESTIONS) is not None:
         return _question(fields, target, tool_calls)
     if not all(isinstance(candidate, list) for candidate in candidates):
-        raise InputError(f"{field_found(fields, 'prompt')}: {FIELDS}")
+        raise InputError(f"{field_found(fields, 'prompt')}: {_PAIR_FIELDS}")
     context = as_string_or_none(fields.get("context"), "context")
     with named("no prompt, and before the response"):
         found = {

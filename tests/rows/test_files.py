@@ -1,4 +1,4 @@
-"""Rows of files: every format gives the same rows, and a broken file says so after its good ones."""
+"""Rows of files: every format gives the same rows; a broken file says so after its good ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import pytest
 
 from flipfast.errors import InputError, MissingDependencyError
 from flipfast.rows import open_rows
-from flipfast.rows.files import count_rows, is_plain
+from flipfast.rows.files import count_rows
 from flipfast.rows.reading import parsed
 
-ROWS = [{"instruction": "Name a river", "response": "Ebro"}, {"a": [1.5, None, "é\u2028"]}, {"b": {}}]
+ROWS = [
+    {"instruction": "Name a river", "response": "Ebro"},
+    {"a": [1.5, None, "é\u2028"]},
+    {"b": {}},
+]
 LINES = b"\n".join(json.dumps(row, ensure_ascii=False).encode() for row in ROWS)
 ARRAY = json.dumps(ROWS, indent=1).encode()
 
@@ -47,18 +51,15 @@ def written(path: Path, data: bytes) -> Path:
         ("in.json", LINES),
         ("in.txt", b"\xef\xbb\xbf" + LINES + b"\r\n \n"),
         ("in.json", ARRAY),
-        ("in.jsonl", b"\n\xef\xbb\xbf" + ARRAY),
+        ("in.jsonl", b"\n \n" + ARRAY),
         ("in.json", b"\xef\xbb\xbf  [" + b",".join(LINES.split(b"\n")) + b"]"),
     ],
 )
 def test_lines_and_arrays(tmp_path: Path, name: str, data: bytes, packed: str) -> None:
     path = written(tmp_path / f"{name}{packed}", data)
-    if data == b"\n\xef\xbb\xbf" + ARRAY:  # a byte order mark in the middle is none
-        with pytest.raises(InputError, match="not JSON|not a JSON"):
-            rows_of(path)
-        return
     assert rows_of(path) == list(enumerate(ROWS, start=1))
-    assert count_rows(str(path)) == (None if packed or not is_plain(path) else data.count(b"\n") + 1)
+    plain = not packed and not data.endswith(b"]")
+    assert count_rows(str(path)) == (len(data.splitlines()) if plain else None)
 
 
 def test_numbers_count_blank_lines(tmp_path: Path) -> None:
@@ -119,7 +120,9 @@ def test_a_broken_file_gives_its_rows_first(tmp_path: Path, packed: str, kept: i
     assert (len(found) > 1000) == (kept == -9)
 
 
-@pytest.mark.parametrize(("name", "missing"), [("in.jsonl.zst", "zstandard"), ("in.parquet", "pyarrow")])
+@pytest.mark.parametrize(
+    ("name", "missing"), [("in.jsonl.zst", "zstandard"), ("in.parquet", "pyarrow")]
+)
 def test_a_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
 ) -> None:

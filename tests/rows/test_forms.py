@@ -102,7 +102,10 @@ TOOL = {"role": "tool", "content": "x"}
         ({"response": None}, ["response is None"]),
         ({"completion": None, "output": None}, ["completion is None"]),
         ({"messages": [USER], "response": None}, ["response is None"]),
-        ({"responses": ["x", None, [CALL]]}, [None, r"responses\[1\]: ", r"responses\[2\]: .*only"]),
+        (
+            {"responses": ["x", None, [CALL]]},
+            [None, r"responses\[1\]: ", r"responses\[2\]: .*only"],
+        ),
         ({"response": [CALL, TOOL]}, ["response: it ends in a turn of the role 'tool'"]),
         ({"messages": [USER, CALL]}, ["and messages: it has only tool calls"]),
         ({"messages": [USER, CALL, TOOL]}, ["and messages: it ends in a turn of the role 'tool'"]),
