@@ -20,7 +20,7 @@ from flipfast.rows.files import STDIO, count_rows
 from flipfast.scores import CONTENTLESS
 
 _RESPONSES_A_CHUNK = 128
-_NOT_RUN = {"error", CONTENTLESS}
+NOT_RUN = frozenset({"error", CONTENTLESS})  # the statuses of rows that reach no model
 
 Work = Callable[[Sequence[InputRow]], list[dict[str, Any]]]
 
@@ -84,7 +84,7 @@ class RowStream:
             task = bar.add_task("rows", total=n_rows, completed=done)
             for chunk in _chunks(rows):
                 for row, fields in zip(chunk, work(chunk), strict=True):
-                    sink.write(self._encoded(row, fields) + "\n")
+                    sink.write(self._encoded(fields) + "\n")
                     self._report(row, fields)
                     yield fields
                 sink.flush()
@@ -108,17 +108,16 @@ class RowStream:
                     self._tell(f"the input's field {old} is kept as {new}: {old} is the output's")
             yield replace(row, fields=fields)
 
-    def _encoded(self, row: InputRow, fields: dict[str, Any]) -> str:
+    def _encoded(self, fields: dict[str, Any]) -> str:
         text, odd = encode(fields)
-        if odd and "odd" not in self._told:
-            self._told.add("odd")
-            self._say(f"line {row.line}: a number that JSON cannot hold, NaN or infinite, is null")
+        if odd:
+            self._tell("numbers that JSON cannot hold, NaN or infinite, are written as null")
         return text
 
     def _report(self, row: InputRow, fields: dict[str, Any]) -> None:
         lists = "statuses" in self._reserved and "statuses" in fields
         statuses = fields["statuses" if lists else "status"]
-        self._ran |= not _NOT_RUN.issuperset([statuses] if isinstance(statuses, str) else statuses)
+        self._ran |= not NOT_RUN.issuperset([statuses] if isinstance(statuses, str) else statuses)
         errors = fields["errors"] if "errors" in fields else [fields.get("error")]
         error = next(filter(None, errors), None)
         if error is not None and self._first_error is None:
