@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import random
@@ -14,13 +13,13 @@ from tokenizers import Tokenizer
 
 from bench.models import EMBEDDED
 from bench.sizes import INSTRUCTION_WORDS, RESPONSE_WORDS, TEXT_SHARES, Workload
-from flipfast.rows import read_row
+from flipfast.rows import open_rows, read_row
 
 Groups = list[tuple[str, list[str]]]
 
 
 def read_groups(path: Path) -> Groups:
-    """Instructions and their responses from a JSONL file, which may be compressed with gzip.
+    """Instructions and their responses from a file.
 
     Args:
         path: of rows as `flipfast score` takes them; rows of one instruction that stand next to
@@ -29,9 +28,8 @@ def read_groups(path: Path) -> Groups:
     Raises:
         ValueError: a row is broken; the message has its line.
     """
-    data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
-    rows = [read_row(line, n, "instruction") for n, line in enumerate(lines, 1) if line.strip()]
+    with open_rows(path) as found:
+        rows = [read_row(raw, number, "instruction") for number, raw in found]
     for row in rows:
         if row.error is not None:
             raise ValueError(f"{path}, line {row.line}: {row.error}")

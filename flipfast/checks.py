@@ -35,7 +35,7 @@ def named(field: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{field}: {error}") from None
+        raise type(error)(f"{field}: {error}") from None
 
 
 def as_string(value: object, name: str) -> str:

@@ -94,7 +94,10 @@ class FlipConfig:
             "discount" multiplies a non-negative reward by 1 - copied, and `score_best_of` then
             prunes nothing. "off" does not look for copies. The context is never changed.
         min_response_words: a response with fewer words that hold a letter or a digit is not
-            inverted, and fails with the status "contentless"; 0 inverts all.
+            inverted, and fails with the status "contentless"; 0 inverts all, an empty one too.
+        tool_calls: count an assistant's tool calls as part of its text, when completions and
+            prompts are messages. Otherwise a completion that only calls tools, or ends in a tool's
+            turn, fails with the status "contentless".
         cache_rewards: how many inversion results to keep for later calls that bring the same
             response in the same context; 0 for none. `update_weights` drops them.
         progress: show a progress bar on standard error while a batch is scored.
@@ -138,6 +141,7 @@ class FlipConfig:
     likelihood_baseline: bool = False
     copy_guard: str = "off"
     min_response_words: int = 0
+    tool_calls: bool = False
     cache_rewards: int = 0
     progress: bool = False
     revision: str | None = None

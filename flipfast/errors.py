@@ -13,6 +13,10 @@ class InputError(FlipfastError, ValueError):
     """Data passed to a call has the wrong type, length or shape."""
 
 
+class ContentlessError(InputError):
+    """A completion without a text to score; the message says why it has none."""
+
+
 class ModelLoadError(FlipfastError, RuntimeError):
     """A model, tokenizer or template could not be loaded."""
 

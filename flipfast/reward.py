@@ -74,8 +74,10 @@ class FlipReward:
 
         Args:
             prompts: strings, or lists of messages, whose last user turn is the instruction and
-                whose earlier turns are the context.
-            completions: strings, or lists of messages, whose last assistant turn is scored.
+                whose earlier turns are the context. Messages have role and content, or from and
+                value; see `flipfast.prompts.messages`.
+            completions: strings, messages, or lists of messages, whose last assistant turn is
+                scored. One without a text, such as a call of a tool, has the status "contentless".
             kwargs: the trainer's other columns and helpers; ignored.
 
         Returns:
@@ -99,7 +101,7 @@ class FlipReward:
     def score(
         self,
         instructions: Sequence[str],
-        responses: Sequence[str],
+        responses: Sequence[str | InputError],
         contexts: Sequence[str | None] | None = None,
         *,
         on_progress: Callable[[int], None] | None = None,
@@ -108,7 +110,8 @@ class FlipReward:
 
         Args:
             instructions: the true instructions (or system prompts, with target="system").
-            responses: one response per instruction.
+            responses: one response per instruction. An error in a response's place becomes that of
+                its row, and None one with the status "contentless".
             contexts: the conversation before each response, or None.
             on_progress: called from time to time with the number of rows done.
 
@@ -215,7 +218,7 @@ class FlipReward:
         return [read_row(self._make_row, read, *entries) for entries in zip(*columns, strict=True)]
 
     def _chat_texts(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
-        return chat_texts(prompt, completion, self.config.target)
+        return chat_texts(prompt, completion, self.config.target, self.config.tool_calls)
 
     def _score(
         self,

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Generic, TypeVar, overload
 
 from flipfast.checks import brief
-from flipfast.errors import InputError
+from flipfast.errors import ContentlessError, FlipfastError, InputError
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ EXTRA_KEYS = ("reward_std", "agreement", "forced_f1", "copied")
 
 
 CUT = "+response_cut"  # suffix of a status: the response or context lost its middle
-CONTENTLESS = "contentless"  # the status of a response with too few words to be inverted
+CONTENTLESS = "contentless"  # the status of a response without a text, or with too few words
 _FAILURES = ("empty", "unparsed", CONTENTLESS, "error")
 
 
@@ -42,9 +42,14 @@ def failed(status: str) -> bool:
     return status.removesuffix(CUT) in _FAILURES
 
 
-def failed_row(error: str, on_failure: float | None = None) -> ScoredRow:
+def failure_status(error: str | FlipfastError) -> str:
+    """Return the status of a row that could not be run because of an error."""
+    return CONTENTLESS if isinstance(error, ContentlessError) else "error"
+
+
+def failed_row(error: str | FlipfastError, on_failure: float | None = None) -> ScoredRow:
     """Make the row of scores for a row that could not be scored, with the reason."""
-    values = (on_failure, None, None, "", "error", 0, 0, error)
+    values = (on_failure, None, None, "", failure_status(error), 0, 0, str(error))
     return dict(zip(SCORE_KEYS, values, strict=True))
 
 
@@ -168,12 +173,13 @@ class ScoreBatch:
         status: "ok" (clean output), "recovered" (found in malformed output), "prose" (no object
             could be read, and the whole output was scored), "truncated" (the output ended inside
             the instruction; the part before that was scored), or the failures "empty", "unparsed",
-            "contentless" (the response has fewer words than `min_response_words`, and was not
-            inverted) and "error"; with the suffix "+response_cut" if the response or context was
-            too long for the prompt and lost its middle.
+            "contentless" (the response has no text, or fewer words than `min_response_words`, and
+            was not inverted) and "error"; with the suffix "+response_cut" if the response or
+            context was too long for the prompt and lost its middle.
         n_prompt_tokens: length of the prompt.
         n_output_tokens: length of the model's output.
-        errors: for status "error" what was wrong with the row, else None.
+        errors: for status "error" what was wrong with the row, for "contentless" why the response
+            has no text, else None.
         stats: counters of the call.
         reward_std: population standard deviation of the rewards of a row's samples; None for a row
             without any. The list itself is None with one sample per row.
@@ -272,7 +278,7 @@ class BestOf:
         inferred: the inferred instruction, or for a pruned response as much as was written.
         status: as in ScoreBatch, or "pruned": the model's output was ended early because its
             reward could not have been the highest.
-        errors: for status "error" what was wrong with the response, else None.
+        errors: as in ScoreBatch.
         n_prompt_tokens: length of the prompt.
         n_output_tokens: length of the model's output.
         n_pruned: number of pruned responses.

@@ -19,8 +19,8 @@ from flipfast.config import FlipConfig
 from flipfast.errors import InputError
 from flipfast.quality.agreement import Agreement, agreement, require_stats
 from flipfast.quality.option_text import read_options
+from flipfast.quality.raters import Group
 from flipfast.reward import FlipReward
-from flipfast.rows import InputRow
 from flipfast.scoring.assembly import loading_options
 
 
@@ -57,7 +57,7 @@ def show_agreement(
     """Score groups with a base reward and its variants, and print how the rewards agree.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        groups: path of a file, rows as for `flipfast score`; None uses the package's groups.
         base: options of the first reward, "style=direct,parser=robust"; "" for none.
         variants: options of the others.
         plot: an image to write, in the format of its suffix; None for none.
@@ -75,7 +75,7 @@ def show_agreement(
         check_plot(plot)
     texts = [base, *variants]
     configs = [FlipConfig(**{**options, **read_options(text)}) for text in texts]
-    rows = [read_groups(groups, config.target) for config in configs]
+    rows = [read_groups(groups, config) for config in configs]
     if not any(row.responses for row in rows[0]):
         raise InputError(f"{groups} holds no responses: there is nothing to compare")
     for path in filter(None, (plot, json_out)):
@@ -107,7 +107,7 @@ def check_writable(path: str) -> None:
 
 
 def _score_all(
-    names: Sequence[str], configs: Sequence[FlipConfig], rows: Sequence[list[InputRow]]
+    names: Sequence[str], configs: Sequence[FlipConfig], rows: Sequence[list[Group]]
 ) -> list[Variant]:
     """Return one result per configuration; loads one model at a time and shares it if possible."""
     results: dict[int, Variant] = {}
@@ -127,7 +127,7 @@ def _by_model(configs: Sequence[FlipConfig]) -> list[list[int]]:
     return list(found.values())
 
 
-def _score(name: str, reward: FlipReward, rows: list[InputRow]) -> Variant:
+def _score(name: str, reward: FlipReward, rows: list[Group]) -> Variant:
     texts = [(row.instruction, text, row.context) for row in rows for text in row.responses]
     instructions, responses, contexts = zip(*texts, strict=True)
     reward.score(instructions[:1], responses[:1], contexts[:1])  # warm up
@@ -170,7 +170,7 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _summary(rows: Sequence[InputRow], config: FlipConfig) -> str:
+def _summary(rows: Sequence[Group], config: FlipConfig) -> str:
     n = sum(len(row.responses) for row in rows)
     return (
         f"{n} responses in {len(rows)} groups, model {config.model}. Kendall and same best are "

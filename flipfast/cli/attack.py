@@ -49,7 +49,7 @@ def show_attacks(
     """Attack raters on one model, and print how far that moves their scores.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`, whose responses count as
+        groups: path of a file, rows as for `flipfast score`, whose responses count as
             honest; None uses the package's groups. Groups without responses are skipped and
             counted.
         raters: see load_rater.
@@ -73,8 +73,8 @@ def show_attacks(
     for path in filter(None, (plot, json_out)):
         check_writable(path)
     config = FlipConfig(**options)
-    rows = read_groups(groups, config.target)[:limit]
-    honest = [Group(row.instruction, row.responses, row.context) for row in rows if row.responses]
+    rows = read_groups(groups, config)[:limit]
+    honest = [row for row in rows if row.responses]
     if not honest:
         raise InputError(f"{groups} holds no responses: there is nothing to attack")
     console = Console(highlight=False, width=_COLUMNS)

@@ -1,9 +1,9 @@
-"""`flipfast best-of-n`: reads a JSONL file and writes its rows with their best responses."""
+"""`flipfast best-of-n`: reads a file of rows and writes its rows with their best responses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,12 @@ from flipfast.quality.raters import Group, Rater, load_rater
 from flipfast.quality.raters.flip import FlipRater
 from flipfast.reward import FlipReward
 from flipfast.rows import InputRow
+from flipfast.scores import CONTENTLESS
+
+_RESERVED = frozenset(
+    {"line", "status", "error", "best", "best_response", "tied", "rater", "scores", "statuses"}
+    | {"errors"}
+)
 
 
 @dataclass
@@ -87,7 +93,7 @@ def write_best(
     """Choose the best response of each row of `groups` and write the rows to `out`, in order.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`, or "-".
+        groups: path of a file, rows as for `flipfast score`, or "-".
         out: path of the file to write, or "-".
         resume: keep the rows that `out` already holds and continue after them.
         overwrite: replace `out`.
@@ -96,20 +102,23 @@ def write_best(
         options: of FlipConfig.
 
     Raises:
-        InputError: `groups` cannot be read, or `out` was not written for it.
+        InputError: `groups` cannot be read or has no row that can be scored, or `out` was not
+            written for it.
         ConfigError: options exclude each other or are invalid.
     """
     console = Console(stderr=True, highlight=False)
     totals = Totals()
-    with RowStream(groups, out, resume=resume, overwrite=overwrite, console=console) as stream:
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "reserved": _RESERVED}
+    with RowStream(groups, out, console=console, **how) as stream:
         reward = FlipReward(**options)
         judge = load_rater(rater, reward)
         if prune and not isinstance(judge, FlipRater):
             raise ConfigError(f"--prune ends outputs of the FLIP reward, not those of {rater!r}")
         work = partial(_chosen, judge, reward.config.seed, prune, totals)
-        for _ in stream.run(reward.config.target, work):
+        for _ in stream.run(reward.config, work):
             pass
     console.print(totals.summary(pruned=prune), markup=False, soft_wrap=True)
+    stream.check_scored()
 
 
 def _chosen(
@@ -117,11 +126,13 @@ def _chosen(
 ) -> list[dict[str, Any]]:
     """Return the output lines of some rows."""
     good = [row for row in chunk if row.error is None]
-    groups = [Group(row.instruction, row.responses, row.context) for row in good]
+    groups = [Group(row.instruction, _texts(row), row.context) for row in good]
     if prune and isinstance(rater, FlipRater):
         found = race(rater, groups, seed=seed)
     else:
         found = best_of_n(rater, groups, seed=seed)
+    pairs = zip(good, found.choices, strict=True)
+    found = replace(found, choices=[_among_all(row, choice) for row, choice in pairs])
     totals.add(found)
     totals.n_broken += len(chunk) - len(good)
     choices = iter(found.choices)
@@ -129,6 +140,27 @@ def _chosen(
         _broken(row) if row.error is not None else _fields(row, rater.name, next(choices))
         for row in chunk
     ]
+
+
+def _texts(row: InputRow) -> tuple[str, ...]:
+    return tuple(one for one in row.responses if isinstance(one, str))
+
+
+def _among_all(row: InputRow, choice: Choice) -> Choice:
+    """Return a choice among a row's texts as one among all its responses, with those without."""
+    rated = zip(choice.scores, choice.statuses, choice.errors, strict=True)
+    columns = [
+        next(rated) if isinstance(one, str) else (None, CONTENTLESS, str(one))
+        for one in row.responses
+    ]
+    at = [place for place, one in enumerate(row.responses) if isinstance(one, str)]
+    return replace(
+        choice,
+        best=None if choice.best is None else at[choice.best],
+        scores=[score for score, _, _ in columns],
+        statuses=[status for _, status, _ in columns],
+        errors=[error for _, _, error in columns],
+    )
 
 
 def _broken(row: InputRow) -> dict[str, Any]:

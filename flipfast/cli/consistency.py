@@ -63,7 +63,7 @@ def show_consistency(
     """Score groups with other prompts, seeds and number formats, and print what that changes.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        groups: path of a file, rows as for `flipfast score`; None uses the package's groups.
         limit: only the first `limit` groups; None for all.
         seeds: number of sampled runs to compare, at least 2.
         plot: an image to write, in the format of its suffix; None for none.
@@ -83,8 +83,7 @@ def show_consistency(
         if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, not {value}")
     config = FlipConfig(**options)
-    rows = read_groups(groups, config.target)[:limit]
-    read = [Group(row.instruction, row.responses, row.context) for row in rows]
+    read = read_groups(groups, config)[:limit]
     if not any(group.responses for group in read):
         raise InputError(f"{groups} holds no responses: there is nothing to compare")
     for path in filter(None, (plot, json_out)):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flipfast.config import EMBEDDED
+from flipfast.config import EMBEDDED, FlipConfig
 from flipfast.errors import InputError
+from flipfast.quality.raters import Group
 from flipfast.reward import FlipReward
-from flipfast.rows import InputRow, read_row, score_rows
+from flipfast.rows import open_rows, read_row, score_rows
 from flipfast.scoring.assembly import GET_SMALL, best_at_hand
 
 _SHOWN_CHARACTERS = 160
@@ -25,7 +25,7 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
     """Score groups and print a table for each, with its best and worst response marked.
 
     Args:
-        groups: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        groups: path of a file, rows as for `flipfast score`; None uses the package's groups.
         options: of FlipConfig; without a model, that of `best_at_hand`.
 
     Raises:
@@ -33,7 +33,7 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
     """
     console = Console(highlight=False)
     reward = FlipReward(**{"model": best_at_hand(), **options})
-    rows = read_groups(groups, reward.config.target)
+    rows = read_groups(groups, reward.config)
     n_responses = sum(len(row.responses) for row in rows)
     started = time.perf_counter()
     with console.status(f"scoring {n_responses} responses"):
@@ -49,25 +49,26 @@ def show_demo(groups: str | None, *, options: dict[str, Any]) -> None:
         console.print(f"A model that reads better: {GET_SMALL}", markup=False)
 
 
-def read_groups(path: str | None, target: str) -> list[InputRow]:
-    """Read the rows of a JSONL file; None reads the package's groups.
+def read_groups(path: str | None, config: FlipConfig) -> list[Group]:
+    """Read the rows of a file; None reads the package's groups.
 
     Raises:
-        InputError: the file cannot be read or has a malformed row.
+        InputError: the file cannot be read, or has a malformed row or a response without a text.
     """
-    source = Path(path) if path else resources.files("flipfast") / "assets" / "demo_groups.jsonl"
-    try:
-        lines = source.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    rows = [read_row(line, n, target) for n, line in enumerate(lines, start=1) if line.strip()]
+    packaged = resources.files("flipfast") / "assets" / "demo_groups.jsonl"
+    with resources.as_file(packaged) as own, open_rows(path or own) as found:
+        rows = [read_row(raw, n, config.target, config.tool_calls) for n, raw in found]
+    groups = []
     for row in rows:
-        if row.error is not None:
-            raise InputError(f"{path}, line {row.line}: {row.error}")
-    return rows
+        texts = tuple(one for one in row.responses if isinstance(one, str))
+        lacks = [str(one) for one in row.responses if not isinstance(one, str)]
+        if row.error is not None or lacks:
+            raise InputError(f"{path}, line {row.line}: {row.error or lacks[0]}")
+        groups.append(Group(row.instruction, texts, row.context))
+    return groups
 
 
-def _table(row: InputRow, scores: Sequence[dict[str, Any]]) -> Table:
+def _table(row: Group, scores: Sequence[dict[str, Any]]) -> Table:
     rewards = [score["reward"] for score in scores]
     known = [reward for reward in rewards if reward is not None]
     table = Table(title=Text(_short(row.instruction)), title_justify="left", expand=True)

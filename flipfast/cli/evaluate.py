@@ -71,7 +71,7 @@ def show_evaluation(
     """
     config = FlipConfig(**options)
     _check(seeds, limit, plot, json_out)
-    found = read_preferences(preferences, config.target)
+    found = read_preferences(preferences, config.target, tool_calls=config.tool_calls)
     kept = found if limit is None else found.first(limit)
     with FlipReward(config) as reward:
         loaded = [load_rater(spec, reward) for spec in raters]

@@ -43,15 +43,18 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="flipfast", description="The FLIP reward: infer the instruction, score")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    score = commands.add_parser("score", help="score a JSONL file")
+    score = commands.add_parser("score", help="score a file of rows")
     score.add_argument(
-        "input", metavar="IN.jsonl", help="rows to score; - for standard input; --ray: or a folder"
+        "input",
+        metavar="IN",
+        help="rows to score: .jsonl (also .gz, .zst), .json or .parquet; - for standard input; "
+        "--ray: or a folder",
     )
     options.add_out_options(score, "scored rows")
     score.add_argument(
         "--ray",
         action="store_true",
-        help="score .jsonl and .parquet files on a Ray cluster, into a folder OUT; always resumes",
+        help="score files on a Ray cluster, into a folder OUT; always resumes",
     )
     score.add_argument("--actors", type=int, metavar="N", help="engines, with --ray")
     options.add_model_options(score)

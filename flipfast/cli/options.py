@@ -57,6 +57,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=("off", "report", "mask", "discount"),
     )
     option("min-response-words", "responses with fewer words are not inverted; default 0", type=int)
+    option("tool-calls", "count tool calls in messages as text", action="store_true")
     option("thinking", "let the model think before it answers", action="store_true")
     option("prompt-date", "today, to a chat template; default 2024-07-26", metavar="YYYY-MM-DD")
     option("device", "cpu, cuda, cuda:1")

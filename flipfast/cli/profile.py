@@ -13,15 +13,16 @@ from flipfast.cli.demo import read_groups
 from flipfast.errors import InputError
 from flipfast.profiling.recorder import Recorder
 from flipfast.profiling.runs import Profile, profile_run, recorded_run
+from flipfast.quality.raters import Group
 from flipfast.reward import FlipReward
-from flipfast.rows import InputRow, score_rows
+from flipfast.rows import score_rows
 
 
 def show_profile(source: str | None, out: str | None, *, options: dict[str, Any]) -> None:
     """Score rows once as warm-up and once timed, and print a table of stages.
 
     Args:
-        source: path of a JSONL file, rows as for `flipfast score`; None uses the package's groups.
+        source: path of a file, rows as for `flipfast score`; None uses the package's groups.
         out: file for a trace of another run, for chrome://tracing or ui.perfetto.dev; None for no
             trace.
         options: of FlipConfig.
@@ -32,7 +33,7 @@ def show_profile(source: str | None, out: str | None, *, options: dict[str, Any]
     """
     console = Console(highlight=False)
     with FlipReward(**options) as reward:
-        rows = read_groups(source, reward.config.target)
+        rows = read_groups(source, reward.config)
         with console.status("warming up"):
             score_rows(reward, rows)
         with console.status("measuring"):
@@ -45,7 +46,7 @@ def show_profile(source: str | None, out: str | None, *, options: dict[str, Any]
             console.print(f"trace of another run: {out}", markup=False, soft_wrap=True)
 
 
-def _trace(reward: FlipReward, rows: list[InputRow], path: Path, device: torch.device) -> None:
+def _trace(reward: FlipReward, rows: list[Group], path: Path, device: torch.device) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -79,7 +80,7 @@ def _cell(value: float | None, scale: float, form: str) -> str:
     return "" if value is None else format(value * scale, form)
 
 
-def _summary(rows: list[InputRow], found: Profile) -> str:
+def _summary(rows: list[Group], found: Profile) -> str:
     n, rates = sum(len(row.responses) for row in rows), found.rates
     return (
         f"{n} rewards in {found.seconds:.2f} s: {n / found.seconds:.1f} rewards/s, timing included"

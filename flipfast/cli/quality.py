@@ -60,7 +60,7 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "preferences",
         metavar="PREFERENCES",
-        help="prompt, chosen, rejected, subset: .jsonl, .jsonl.gz or .parquet",
+        help="prompt, chosen, rejected, subset: .jsonl (also .gz, .zst), .json or .parquet",
     )
     _add_raters(parser, _USUAL_RATERS)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs with other seeds")
@@ -69,7 +69,7 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _best_of_n_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("groups", metavar="GROUPS.jsonl", help="rows as for score, or -")
+    parser.add_argument("groups", metavar="GROUPS", help="rows as for score, or -")
     add_out_options(parser, "rows with their best")
     parser.add_argument(
         "--rater", default="flip", metavar="NAME[:KEY=VALUE,...]", help="default: %(default)s"

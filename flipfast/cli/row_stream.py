@@ -1,22 +1,26 @@
-"""Streams rows from one JSONL file to another, in chunks and in order."""
+"""Streams rows from a file to a JSONL file, in chunks and in order."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flipfast.config import FlipConfig
 from flipfast.errors import ConfigError, InputError
-from flipfast.rows import InputRow, read_row
+from flipfast.rows import InputRow, carried, encode, open_rows, read_row
+from flipfast.rows.files import STDIO, count_rows
+from flipfast.scores import CONTENTLESS
 
 _RESPONSES_A_CHUNK = 128
-_STDIO = "-"
+NOT_RUN = frozenset({"error", CONTENTLESS})  # the statuses of rows that reach no model
 
 Work = Callable[[Sequence[InputRow]], list[dict[str, Any]]]
 
@@ -25,11 +29,12 @@ class RowStream:
     """The input and output of a run; a context manager that keeps the input open.
 
     Args:
-        source: path of a JSONL file, or "-".
+        source: see `open_rows`.
         out: path of the file to write, or "-".
         resume: keep the rows that `out` already holds and continue after them.
         overwrite: replace `out`.
-        console: for progress and for errors in malformed lines.
+        reserved: names of the output's own fields: a field of the input with one is renamed.
+        console: for progress, for errors in malformed lines, and for what is changed in fields.
 
     Raises:
         InputError: `source` cannot be read, or `out` was not written by flipfast.
@@ -37,56 +42,105 @@ class RowStream:
     """
 
     def __init__(
-        self, source: str, out: str, *, resume: bool, overwrite: bool, console: Console
+        self,
+        source: str,
+        out: str,
+        *,
+        resume: bool,
+        overwrite: bool,
+        reserved: Collection[str],
+        console: Console,
     ) -> None:
         self._source, self._out, self._resume = source, out, resume
-        self._console = console
+        self._reserved, self._console = reserved, console
         self._last_row = _last_row(out, resume=resume, overwrite=overwrite)
         self._stack = ExitStack()
+        self._told: set[str] = set()  # of the changes that are named only once
+        self._ran = self._last_row is not None
+        self._first_error: str | None = None
 
     def __enter__(self) -> RowStream:
-        self._lines = self._stack.enter_context(_open_input(self._source))
+        self._rows = self._stack.enter_context(open_rows(self._source))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, target: str, work: Work) -> Iterator[dict[str, Any]]:
+    def run(self, config: FlipConfig, work: Work) -> Iterator[dict[str, Any]]:
         """Process the rows chunk by chunk with `work`; write and yield its results.
 
         Args:
-            target: of FlipConfig: which part of `messages` is the instruction.
+            config: how rows are read.
             work: returns the fields to write for each row of a chunk, including malformed ones.
 
         Raises:
             InputError: `out` cannot be written, or belongs to another input.
         """
         done = self._last_row["line"] if self._last_row else 0
-        rows = _unfinished(_read_rows(self._lines, target), self._last_row, self._out)
-        n_lines = _count_lines(self._source)
+        rows = _unfinished(self._read_rows(config), self._last_row, self._out)
+        n_rows = count_rows(self._source)
         opened = _open_output(self._out, resume=self._resume)
         with opened as sink, progress_bar(self._console) as bar:
-            task = bar.add_task("rows", total=n_lines, completed=done)
+            task = bar.add_task("rows", total=n_rows, completed=done)
             for chunk in _chunks(rows):
                 for row, fields in zip(chunk, work(chunk), strict=True):
-                    sink.write(json.dumps(fields) + "\n")
-                    self._report(row)
+                    sink.write(self._encoded(fields) + "\n")
+                    self._report(row, fields)
                     yield fields
                 sink.flush()
                 bar.update(task, completed=chunk[-1].line)
 
-    def _report(self, row: InputRow) -> None:
-        if row.error is not None:
-            text = f"line {row.line}: {row.error}"
-            self._console.print(text, style="yellow", markup=False, soft_wrap=True)
+    def check_scored(self) -> None:
+        """Check, after the run, that there was anything in the input that could be scored.
+
+        Raises:
+            InputError: every row was malformed or without a text.
+        """
+        if self._first_error is not None and not self._ran:
+            raise InputError(f"no row of {self._source} could be scored; {self._first_error}")
+
+    def _read_rows(self, config: FlipConfig) -> Iterator[InputRow]:
+        for number, raw in self._rows:
+            row = read_row(raw, number, config.target, config.tool_calls)
+            fields = carried(row.fields, self._reserved)
+            for old, new in zip(row.fields, fields, strict=True):
+                if old != new:
+                    self._tell(f"the input's field {old} is kept as {new}: {old} is the output's")
+            yield replace(row, fields=fields)
+
+    def _encoded(self, fields: dict[str, Any]) -> str:
+        text, odd = encode(fields)
+        if odd:
+            self._tell("numbers that JSON cannot hold, NaN or infinite, are written as null")
+        return text
+
+    def _report(self, row: InputRow, fields: dict[str, Any]) -> None:
+        lists = "statuses" in self._reserved and "statuses" in fields
+        statuses = fields["statuses" if lists else "status"]
+        self._ran |= not NOT_RUN.issuperset([statuses] if isinstance(statuses, str) else statuses)
+        errors = fields["errors"] if "errors" in fields else [fields.get("error")]
+        error = next(filter(None, errors), None)
+        if error is not None and self._first_error is None:
+            self._first_error = f"line {row.line}: {error}"
+        lacks = [one for one in row.responses if not isinstance(one, str)]
+        for found in lacks if row.error is None else [row.error]:
+            self._say(f"line {row.line}: {found}")
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def _last_row(out: str, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """Return the last finished row of `out`, and truncate a partly written one after it."""
-    if resume and (overwrite or out == _STDIO):
+    if resume and (overwrite or out == STDIO):
         raise ConfigError("--resume goes with a file as --out, and without --overwrite")
     path = Path(out)
-    if out == _STDIO or overwrite or not path.exists() or path.stat().st_size == 0:
+    if out == STDIO or overwrite or not path.exists() or path.stat().st_size == 0:
         return None
     if not resume:
         raise ConfigError(f"{out} holds something already: give --resume to go on, or --overwrite")
@@ -114,14 +168,14 @@ def _unfinished(
     for row in rows:
         if last_row is None or row.line > last_row["line"]:
             yield row
-        elif row.line == last_row["line"] and not row.fields.items() <= last_row.items():
+        elif row.line == last_row["line"] and not _written(row).items() <= last_row.items():
             raise InputError(f"line {row.line} of the input is not the one in {out}: other files?")
 
 
-def _read_rows(lines: Iterable[bytes], target: str) -> Iterator[InputRow]:
-    for number, raw in enumerate(lines, start=1):
-        if raw.strip():
-            yield read_row(raw, number, target)
+def _written(row: InputRow) -> dict[str, Any]:
+    """Return a row's fields as they are read from an output."""
+    fields: dict[str, Any] = json.loads(encode(row.fields)[0])
+    return fields
 
 
 def _chunks(rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
@@ -137,24 +191,8 @@ def _chunks(rows: Iterable[InputRow]) -> Iterator[list[InputRow]]:
         yield chunk
 
 
-def _open_input(source: str) -> AbstractContextManager[IO[bytes]]:
-    if source == _STDIO:
-        return nullcontext(sys.stdin.buffer)  # not ours to close
-    try:
-        return open(source, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
-
-
-def _count_lines(source: str) -> int | None:
-    if not Path(source).is_file():  # standard input or a pipe can be read only once
-        return None
-    with open(source, "rb") as file:
-        return sum(1 for _ in file)
-
-
 def _open_output(out: str, *, resume: bool) -> AbstractContextManager[IO[str]]:
-    if out == _STDIO:
+    if out == STDIO:
         return nullcontext(sys.stdout)
     try:
         return open(out, "a" if resume else "w", encoding="utf-8")

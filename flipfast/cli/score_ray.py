@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from flipfast.cli.row_stream import progress_bar
+from flipfast.cli.row_stream import NOT_RUN, progress_bar
 from flipfast.config import FlipConfig
-from flipfast.errors import ConfigError
+from flipfast.errors import ConfigError, InputError
 from flipfast.serving.ray import score_folder
 from flipfast.serving.ray.folder import PartReport
 
@@ -26,6 +26,7 @@ def score_on_ray(
         options: of FlipConfig.
 
     Raises:
+        InputError: no row could be scored.
         FlipfastError: as for `score_folder`.
     """
     if "-" in (source, out):
@@ -45,3 +46,5 @@ def score_on_ray(
     shown = ", ".join(f"{n} {status}" for status, n in done.statuses.most_common())
     kept = f"; {done.n_kept} of {done.n_parts} parts were there already" if done.n_kept else ""
     console.print(f"scored: {shown or 'nothing'}{kept}", markup=False, soft_wrap=True)
+    if done.statuses and not done.n_kept and NOT_RUN.issuperset(done.statuses):
+        raise InputError(f"no row of {source} could be scored: the fields 'error' in {out} say why")

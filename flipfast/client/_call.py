@@ -65,7 +65,7 @@ class Call:
             return [failed_row(f"not done within {self._seconds:g} s") for _ in items]
         except TooLargeError as error:
             if len(items) == 1:
-                return [failed_row(str(error))]
+                return [failed_row(error)]
             middle = len(items) // 2
             return [*await self._request(items[:middle]), *await self._request(items[middle:])]
 

@@ -187,6 +187,6 @@ class AsyncFlipClient(AsyncScorer):
             try:
                 sent[place] = encode(item)
             except InputError as error:
-                rows[place] = failed_row(str(error))
+                rows[place] = failed_row(error)
         rows.update(zip(sent, await call.rows(list(sent.values())), strict=True))
         return [rows[place] for place in range(len(items))]

@@ -1,110 +1,167 @@
 """Splits conversations into the instruction to infer, its context, and the response to score.
 
-Messages are lists of {"role", "content"}; content is a string, None, or a list of parts, of which
-only those of type "text" are used. The published code works on one string instead; `split_query`
-and `final_answer` do the same as it does, for parity.
+`messages` has the forms in which messages may come. The published code works on one string
+instead; `split_query` and `final_answer` do the same as it does, for parity.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from flipfast.checks import as_string, as_string_or_none, brief, field_found, named
-from flipfast.errors import InputError
+from flipfast.checks import as_string, as_string_or_none, brief, named
+from flipfast.errors import ContentlessError, InputError
+from flipfast.prompts.messages import (
+    MESSAGES,
+    REASONING,
+    TOOL_ROLES,
+    Turn,
+    read_turns,
+    require_list,
+)
 
-_MESSAGE = '{"role": ..., "content": ...}'
-_MESSAGES = f"a list of {_MESSAGE} messages"
 
-
-class _Turn(NamedTuple):
-    role: str
-    text: str
-
-
-def split_messages(messages: Sequence[Any]) -> tuple[str, str | None]:
+def split_messages(messages: Sequence[Any], *, tool_calls: bool = False) -> tuple[str, str | None]:
     """Return (instruction, context) of a conversation.
 
     The instruction is the whole last user turn. The context is every turn before it, system turns
     included, as "role: content" lines; None if there are none. Turns after the last user turn are
-    left out. Raises InputError for a wrong shape or if there is no user turn.
+    left out.
+
+    Args:
+        messages: see `prompts.messages`.
+        tool_calls: see `read_turns`.
+
+    Raises:
+        InputError: a message has a wrong shape, there is no user turn, or the last one has no text.
     """
-    turns = _read_turns(messages)
+    turns = read_turns(messages, tool_calls=tool_calls)
     last = _last(turns, "user")
-    return turns[last].text, _render(turns[:last]) if last else None
+    return _required(turns[last]), _render(turns[:last]) if last else None
 
 
-def split_system(messages: Sequence[Any]) -> tuple[str, str]:
+def split_system(messages: Sequence[Any], *, tool_calls: bool = False) -> tuple[str, str]:
     """Return (system_prompt, context) for inferring only the system prompt.
 
     The context is the user prompt, or in a longer conversation all turns up to the last user turn
     as "role: content" lines. Several system turns are joined by line breaks. Raises InputError for
-    a wrong shape or if a system or user turn is missing.
+    a wrong shape, if a system or user turn is missing, or if a system turn has no text.
     """
-    turns = _read_turns(messages)
+    turns = read_turns(messages, tool_calls=tool_calls)
     _last(turns, "system")
-    system = "\n".join(turn.text for turn in turns if turn.role == "system")
+    system = "\n".join(_required(turn) for turn in turns if turn.role == "system")
     rest = [turn for turn in turns if turn.role != "system"]
     rest = rest[: _last(rest, "user") + 1]
     return system, rest[0].text if len(rest) == 1 else _render(rest)
 
 
-def split_prompt(prompt: Any, target: str) -> tuple[str, str | None]:
+def split_prompt(prompt: Any, target: str, *, tool_calls: bool = False) -> tuple[str, str | None]:
     """Return (instruction, context) of a prompt.
 
     Args:
         prompt: a string, which has no context, or messages, which are split.
         target: "instruction", or "system" for the system prompt instead.
+        tool_calls: see `read_turns`.
 
     Raises:
         InputError: the prompt has a wrong shape or lacks a turn.
     """
     if isinstance(prompt, str):
         return prompt, None
-    _require_list(prompt, f"a string or {_MESSAGES}")
-    return (split_system if target == "system" else split_messages)(prompt)
+    require_list(prompt, f"a string or {MESSAGES}")
+    split = split_system if target == "system" else split_messages
+    return split(prompt, tool_calls=tool_calls)
 
 
-def chat_texts(prompt: Any, completion: Any, target: str) -> tuple[str, str, str | None]:
+def chat_texts(
+    prompt: Any, completion: Any, target: str, tool_calls: bool = False
+) -> tuple[str, str, str | None]:
     """Return (instruction, response, context) of a trainer's prompt and completion.
 
     Args:
         prompt: a string, or messages, which are split.
-        completion: a string, or messages; the response is the `final_answer` of its text.
+        completion: a string, a message or messages; the response is the `final_answer` of its text.
         target: "instruction", or "system" for the system prompt instead.
+        tool_calls: see `read_turns`.
 
     Raises:
+        ContentlessError: the completion has no text.
         InputError: one of them has a wrong shape or lacks a turn.
     """
-    with named("completion"):
-        response = final_answer(completion_text(completion))
     with named("prompt"):
-        instruction, context = split_prompt(prompt, target)
+        instruction, context = split_prompt(prompt, target, tool_calls=tool_calls)
+    with named("completion"):
+        response = final_answer(completion_text(completion, tool_calls=tool_calls))
     return instruction, response, context
 
 
 def checked_texts(
     instruction: object, response: object, context: object
 ) -> tuple[str, str, str | None]:
-    """Return (instruction, response, context) unchanged; InputError if one is not a text."""
+    """Return (instruction, response, context) unchanged.
+
+    Raises:
+        ContentlessError: the response is None.
+        InputError: one of them is not a text; or it is the response itself, if that is an error.
+    """
+    asked = as_string(instruction, "the instruction")
+    if isinstance(response, InputError):
+        raise response
+    if response is None:
+        raise ContentlessError("the response is None")
     return (
-        as_string(instruction, "the instruction"),
+        asked,
         as_string(response, "the response"),
         as_string_or_none(context, "the context"),
     )
 
 
-def completion_text(completion: object) -> str:
-    """Return the text of a completion: a string, or the last assistant turn of a message list.
+def completion_text(completion: object, *, tool_calls: bool = False) -> str:
+    """Return the text of a completion: a string, a message, or the last assistant turn of messages.
 
-    None, as a completion or as a turn's content, gives "". Raises InputError for any other shape
-    and if there is no assistant turn.
+    Args:
+        completion: see `prompts.messages`. A string may be empty.
+        tool_calls: see `read_turns`; with it, turns of tools may follow the calls.
+
+    Raises:
+        ContentlessError: it is None or an empty list; it ends in a tool's turn or in reasoning; or
+            its last assistant turn has no text: no content, only tool calls, only reasoning.
+        InputError: it has another wrong shape, or no assistant turn.
     """
-    if completion is None:
-        return ""
+    if completion is None or (isinstance(completion, (list, tuple)) and not completion):
+        raise ContentlessError(f"there is no text in {completion!r}")
     if isinstance(completion, str):
         return completion
-    _require_list(completion, f"a string or {_MESSAGES}")
-    turns = _read_turns(completion)
-    return turns[_last(turns, "assistant")].text
+    if isinstance(completion, dict):
+        completion = [completion]
+    require_list(completion, f"a string or {MESSAGES}")
+    turns = read_turns(completion, tool_calls=tool_calls)
+    role = turns[-1].role
+    if role == REASONING or (role in TOOL_ROLES and not tool_calls):
+        raise ContentlessError(
+            f"it ends in a turn of the role {role!r}, without an answer after it"
+        )
+    last = turns[_last(turns, "assistant")]
+    if last.lack is not None:
+        raise ContentlessError(last.lack)
+    return last.text
+
+
+def final_reply(messages: Sequence[Any], *, tool_calls: bool = False) -> str:
+    """Return the text of the reply that a conversation ends with; see `completion_text`.
+
+    Raises:
+        ContentlessError: the reply has no text.
+        InputError: a message has a wrong shape, or the last turn is that of a user or the system.
+    """
+    turns = read_turns(messages)
+    if not turns or turns[-1].role not in ("assistant", REASONING, *TOOL_ROLES):
+        roles = brief([turn.role for turn in turns][-3:])
+        raise InputError(f"the last turns have the roles {roles}: the last must be the assistant's")
+    return completion_text(messages, tool_calls=tool_calls)
+
+
+def before_reply(messages: Sequence[Any]) -> Sequence[Any]:
+    """Return the messages before the last assistant turn; InputError if there is none."""
+    return messages[: _last(read_turns(messages), "assistant")]
 
 
 def assistant_texts(messages: object) -> list[str]:
@@ -157,43 +214,7 @@ def split_query(query: str | None, label: str) -> tuple[str, str]:
     return label, query
 
 
-def _read_turns(messages: object) -> list[_Turn]:
-    turns = []
-    for position, message in enumerate(_require_list(messages, _MESSAGES)):
-        with named(f"message {position}"):
-            turns.append(_read_turn(message))
-    return turns
-
-
-def _require_list(messages: object, wanted: str) -> Sequence[Any]:
-    if not isinstance(messages, (list, tuple)):
-        raise InputError(f"expected {wanted}, got {brief(messages)}")
-    return messages
-
-
-def _read_turn(message: object) -> _Turn:
-    if not isinstance(message, dict):
-        raise InputError(f"expected {_MESSAGE}, got {brief(message)}")
-    role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str):
-        raise InputError(f'{field_found(message, "role")}: use a string such as "user"')
-    if content is None or isinstance(content, str):
-        return _Turn(role, content or "")
-    if not isinstance(content, (list, tuple)):
-        raise InputError(f"content is {brief(content)}: use text, None or a list of parts")
-    return _Turn(role, "".join(map(_read_part, content)))
-
-
-def _read_part(part: object) -> str:
-    """Return the text of one part; that of an image or a sound is empty."""
-    if isinstance(part, dict) and isinstance(part.get("type"), str):
-        text = part.get("text") if part["type"] == "text" else ""
-        if isinstance(text, str):
-            return text
-    raise InputError(f'content has the part {brief(part)}: use {{"type": "text", "text": "..."}}')
-
-
-def _last(turns: list[_Turn], role: str) -> int:
+def _last(turns: list[Turn], role: str) -> int:
     for index in range(len(turns) - 1, -1, -1):
         if turns[index].role == role:
             return index
@@ -201,5 +222,11 @@ def _last(turns: list[_Turn], role: str) -> int:
     raise InputError(f"no {role} turn in a conversation with the roles {roles}: add one")
 
 
-def _render(turns: list[_Turn]) -> str:
-    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+def _required(turn: Turn) -> str:
+    if turn.lack is not None:
+        raise InputError(f"the {turn.role} turn: {turn.lack}")
+    return turn.text
+
+
+def _render(turns: list[Turn]) -> str:
+    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns if turn.role != REASONING)

@@ -11,7 +11,7 @@ from typing import Any
 from flipfast.errors import InputError
 from flipfast.metrics import overlap_f1
 from flipfast.prompts.rendering import RenderedPrompt
-from flipfast.scores import failed
+from flipfast.scores import failed, failure_status
 
 PRUNED = "pruned"  # the status of an output that was ended because it could no longer win
 
@@ -23,7 +23,7 @@ class Sample:
     Attributes:
         inferred: the inferred instruction, or a function that extracts it on demand.
         status: see ScoreBatch.
-        error: what was wrong, for status "error".
+        error: what was wrong, for status "error" or "contentless".
         n_output_tokens: length of the model's output.
         scores: F1, precision and recall; None until computed.
         reward: if it is not the F1.
@@ -55,7 +55,7 @@ class Row:
 
     Attributes:
         instruction: the true instruction.
-        prompt: None for a row that is not run: invalid input, or too few words.
+        prompt: None for a row that is not run: invalid input, or no text or too few words.
         samples: at least one, once the row has been run.
         copied: the share of the instruction that the response copied; None if not looked for.
         factor: multiplies non-negative rewards.
@@ -88,7 +88,7 @@ def read_row(
     try:
         return make(*read(*entries))
     except InputError as error:
-        return Row(samples=[Sample(error=str(error))])
+        return Row(samples=[Sample(status=failure_status(error), error=str(error))])
 
 
 @dataclass(frozen=True)

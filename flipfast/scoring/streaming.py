@@ -163,7 +163,7 @@ class RewardLoop:
         try:
             row = read_row(self._make_row, read, *entries)
         except FlipfastError as error:  # would fail a whole batch; here it fails only this row
-            scores = failed_row(str(error), self._config.on_failure)
+            scores = failed_row(error, self._config.on_failure)
             self._end(ticket, lambda: on_done(scores))
             return ticket
 
@@ -186,7 +186,7 @@ class RewardLoop:
             raise
 
     def _read_chat(self, prompt: Any, completion: Any) -> tuple[str, str, str | None]:
-        return chat_texts(prompt, completion, self._config.target)
+        return chat_texts(prompt, completion, self._config.target, self._config.tool_calls)
 
     def _ticket(self) -> Ticket:
         ticket = Ticket()

@@ -88,7 +88,8 @@ class EnginePool(ServedScorer):
 
     async def score_chat(self, prompt: Any, completion: Any, *, caller: str = "") -> ScoredRow:
         """Score one completion; see `AsyncScorer.score_chat`."""
-        return await self._score(chat_texts, prompt, completion, self.config.target, caller=caller)
+        how = self.config.target, self.config.tool_calls
+        return await self._score(chat_texts, prompt, completion, *how, caller=caller)
 
     async def complete(
         self,
@@ -150,7 +151,7 @@ class EnginePool(ServedScorer):
             texts = read(*entries)
         except InputError as error:
             self._refused += 1
-            return failed_row(str(error), self.config.on_failure)
+            return failed_row(error, self.config.on_failure)
         # The process may not be able to unpickle a subclass of str.
         plain = [None if text is None else str.__str__(text) for text in texts]
         row: ScoredRow = await self._call("score_row", *plain, caller=caller)

@@ -110,7 +110,7 @@ class RowScorer:
         except (QueueFullError, UnavailableError):
             raise
         except FlipfastError as error:
-            return failed_row(str(error), self._options.on_failure)
+            return failed_row(error, self._options.on_failure)
         except Exception as error:  # the request's other rows are unaffected
             log_failure(_log, "a row failed", error, with_message=self._options.log_texts)
             return failed_row("the server failed on this row", self._options.on_failure)

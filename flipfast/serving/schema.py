@@ -47,12 +47,13 @@ class ChatItem(BaseModel):
 
     prompt: Chat = Field(
         description="A string, or messages: the last user turn is the instruction, the turns "
-        "before it are the context."
+        "before it are the context. Messages have `role` and `content`, or `from` and `value`."
     )
-    completion: Chat | None = Field(
+    completion: Chat | Message | None = Field(
         None,
-        description="A string, or messages: the last assistant turn counts. Of it, what stands in "
-        "`<answer>` tags or after `</think>` is scored, otherwise the whole.",
+        description="A string, a message, or messages: the last assistant turn counts. Of it, what "
+        "stands in `<answer>` tags or after `</think>` is scored, otherwise the whole. Without a "
+        "text the status is `contentless`.",
     )
 
 
@@ -88,7 +89,10 @@ class Row(BaseModel):
     )
     n_prompt_tokens: int = Field(description="Tokens of the prompt.")
     n_output_tokens: int = Field(description="Tokens that the model wrote.")
-    error: str | None = Field(description="What was wrong, where the status is `error`.")
+    error: str | None = Field(
+        description="What was wrong, where the status is `error`, and why there is no text, where "
+        "it is `contentless`."
+    )
 
 
 class RewardsReply(BaseModel):

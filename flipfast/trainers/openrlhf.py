@@ -65,7 +65,7 @@ class RewardFunction:
                 good.append((len(rows), label if named else prompt, split_response(query, prompt)))
                 rows.append({})
             except InputError as error:
-                rows.append(failed_row(str(error), self._on_failure))
+                rows.append(failed_row(error, self._on_failure))
         if good:
             places, instructions, responses = zip(*good, strict=True)
             for place, row in zip(

@@ -90,9 +90,11 @@ def _task_prompt(data: Any) -> Any:
 
 
 def _plain(chat: Any) -> Any:
-    """Return a string, or messages as dicts: verifiers' own are pydantic models."""
-    if chat is None or isinstance(chat, str):
+    """Return a string, a message or messages as dicts: verifiers' own are pydantic models."""
+    if chat is None or isinstance(chat, (str, dict)):
         return chat
+    if hasattr(chat, "model_dump"):
+        return chat.model_dump()
     return [message if isinstance(message, dict) else message.model_dump() for message in chat]
 
 

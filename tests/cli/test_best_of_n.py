@@ -76,6 +76,29 @@ def test_bad_lines_and_small_groups_keep_nobody_from_a_best(run):
     assert "2 responses failed, 2 groups without a best, 2 broken lines" in shown
 
 
+def test_a_response_without_a_text_is_never_the_best(run):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+    rows = [row(None, "Elbe", [call], "Ebro"), row(None), row(None, "none"), row(None, None)]
+    found, shown = run([*rows, row(None, "Elbe", status="old", scores=[1])])
+    assert [one["best"] for one in found] == [3, None, 1, None, 1]
+    assert [one["status"] for one in found] == ["ok", "no_scores", "ok", "no_scores", "ok"]
+    assert found[0]["scores"] == [None, 0.5, None, 1.0]
+    assert found[0]["statuses"] == ["contentless", "ok", "contentless", "ok"]
+    assert found[0]["errors"][0] == "responses[0]: there is no text in None"
+    assert found[0]["errors"][1] is None
+    assert (found[4]["input_status"], found[4]["input_scores"]) == ("old", [1])
+    assert "line 1: responses[2]: it has only tool calls" in shown
+    assert "5 groups, 11 responses" in shown
+    assert "8 responses failed, 2 groups without a best" in shown
+
+
+def test_a_run_without_any_score_fails(tmp_path, capsys):
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([row(None), {"instruction": "x"}]))
+    assert main(["best-of-n", str(path)]) == 2
+    assert "could be scored; line 1: responses[0]: there is no" in capsys.readouterr().err
+
+
 def test_the_order_of_responses_does_not_count_in_a_tie(run):
     found, shown = run([row("Tagus", "Ebro", "Elbe"), row("Elbe", "Ebro", "Tagus", "Tagus")])
     assert found[0]["best_response"] == found[1]["best_response"]

@@ -64,7 +64,8 @@ def test_every_row_comes_back_with_its_scores(source: Any, tmp_path: Path) -> No
     assert first["id"] == 7
     assert (first["line"], first["reward"], first["status"]) == (1, 1.0, "ok")
     assert second["rewards"] == [1.0, None, None]
-    assert second["status"] == ["ok", "empty", "empty"]
+    assert second["status"] == ["ok", "empty", "contentless"]
+    assert second["errors"] == [None, None, "responses[2]: there is no text in None"]
     assert second["inferred"] == ["Name a river", "", ""]
     assert third["reward"] == fourth["reward"] == 1.0
     assert fourth["n_prompt_tokens"] > first["n_prompt_tokens"]
@@ -94,6 +95,112 @@ def test_broken_lines_are_reported_and_the_rest_is_scored(
     assert all(f"line {number}: " in shown for number in range(3, 12))
     assert "line 7: instruction must be a string, got 3" in shown
     assert "2 ok" in shown
+
+
+def test_an_array_and_other_forms_of_rows(tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        {"prompt": "Name a river", "completion": [{"role": "assistant", "content": "Ebro"}]},
+        {"conversations": [{"from": "human", "value": "Name"}, {"from": "gpt", "value": "Ebro"}]},
+        {"instruction": "Name", "input": "a river", "output": "Ebro", "messages": None},
+        {"prompt": "Name a river", "chosen": ["Ebro"], "rejected": ["none", "nothing"]},
+    ]
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps(rows, indent=1))
+    assert main(["score", str(path)]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["line"] for row in found] == [1, 2, 3, 4]
+    assert [row.get("reward") for row in found] == [1.0, pytest.approx(2 / 3), 1.0, None]
+    assert found[3]["rewards"] == [1.0, None, None]
+    assert {name: found[2][name] for name in rows[2]} == rows[2]
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"name": "Ebro", "arguments": "{}"}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"response": None}, "response is None"),
+        ({"response": [CALL]}, "response: it has only tool calls"),
+        ({"response": [CALL, {"role": "tool", "content": "x"}]}, "response: it ends in a turn of"),
+        (
+            {"completion": {"role": "assistant", "content": "", "reasoning_content": "Ebro"}},
+            "completion: its content is empty beside its reasoning_content",
+        ),
+    ],
+)
+def test_a_response_without_a_text_is_contentless(
+    source: Any, row: Any, reason: str, capsys: Any
+) -> None:
+    path = source({"instruction": "Name a river", **row}, ROWS[0])
+    assert main(["score", path, "--on-failure", "0.25"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out.splitlines()[0])
+    assert (found["status"], found["reward"], found["inferred"]) == ("contentless", 0.25, "")
+    assert found["error"].startswith(reason)
+    assert f"line 1: {reason}" in shown.err
+
+
+def test_tool_calls_are_text_if_asked_for(source: Any, capsys: Any) -> None:
+    path = source({"instruction": "Name a river", "response": [CALL]})
+    assert main(["score", path, "--tool-calls"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([b"broken", b"[1]"], "line 1: not JSON"),
+        ([{"instruction": "x", "response": None}], "line 1: response is None"),
+    ],
+)
+def test_a_run_without_any_score_fails(source: Any, rows: Any, error: str, capsys: Any) -> None:
+    path = source(*rows)
+    assert main(["score", path]) == 2
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == len(rows)
+    assert f"flipfast: no row of {path} could be scored; {error}" in shown.err
+    assert main(["score", source(*rows, ROWS[0])]) == 0
+
+
+def test_a_file_scored_again_keeps_its_scores(source: Any, tmp_path: Path, capsys: Any) -> None:
+    once, again, third = (tmp_path / f"{name}.jsonl" for name in ("once", "again", "third"))
+    path = source({**ROWS[0], "line": "mine", "rewards": [2]}, b"broken", ROWS[1], ROWS[0])
+    assert main(["score", path, "--out", str(once)]) == 0
+    assert "the input's field rewards is kept as input_rewards" in capsys.readouterr().err
+    first = read(once)
+    assert (first[0]["line"], first[0]["input_line"], first[0]["input_rewards"]) == (1, "mine", [2])
+    assert main(["score", str(once), "--out", str(again)]) == 0
+    shown = capsys.readouterr().err
+    assert (
+        shown.count("the input's field reward is kept as input_reward: reward is the output's") == 1
+    )
+    second = read(again)
+    assert second[0]["input_reward"] == first[0]["reward"] == second[0]["reward"] == 1.0
+    assert (second[0]["input_input_line"], second[0]["input_line"]) == (1, "mine")
+    assert second[1]["status"] == second[1]["input_status"] == "error"
+    assert second[2]["input_rewards"] == [1.0, None, None]
+    whole = again.read_bytes()
+    again.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert main(["score", str(once), "--out", str(again), "--resume"]) == 0
+    assert again.read_bytes() == whole
+    assert main(["score", str(again), "--out", str(third)]) == 0
+    assert len(read(third)[0]) > len(second[0])
+
+
+def test_numbers_that_json_cannot_hold_are_null(source: Any, tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        b'{"instruction": "Name a river", "response": "Ebro", "a": [NaN, {"b": -Infinity}]}'
+    ] * 3
+    path, out = source(*rows, ROWS[0]), tmp_path / "out.jsonl"
+    assert main(["score", path, "--out", str(out)]) == 0
+    assert capsys.readouterr().err.count("that JSON cannot hold") == 1
+    whole = out.read_bytes()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in whole.splitlines()]
+    assert [row.get("a") for row in found] == [[None, {"b": None}]] * 3 + [None]
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert main(["score", path, "--out", str(out), "--resume"]) == 0
+    assert out.read_bytes() == whole
 
 
 def test_standard_input_and_output(

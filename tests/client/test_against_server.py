@@ -79,12 +79,20 @@ def test_chats(flip, url):
     prompts = ["Name a river.", messages, [image, *messages], [], object()]
     completions = ["<think>Hm</think> The Rhine.", [{"role": "assistant", "content": "Hi!"}]]
     completions += ["Hi!", "x", "y"]
+    prompts += ["Name a river."] * 4 + [[{"from": "human", "value": "Name a river."}]]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+    thought = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
+    completions += [None, call, [call, {"role": "tool", "content": "x"}], [thought]]
+    completions.append({"from": "gpt", "value": "The Rhine."})
     expected = flip.score_chats(prompts, completions)
     with FlipClient(url) as client:
         batch = client.score_chats(prompts, completions)
         assert client(prompts, completions) == expected.rewards
     assert batch.to_dicts()[:4] == expected.to_dicts()[:4]
     assert batch.status == expected.status
+    assert batch.to_dicts()[5:] == expected.to_dicts()[5:]
+    assert batch.status[5:9] == ["contentless"] * 4
+    assert batch.status[9] not in ("contentless", "error")
 
 
 @pytest.mark.slow

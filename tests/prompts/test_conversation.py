@@ -98,11 +98,9 @@ def test_system_prompt_with_the_user_prompt_as_context():
     ("completion", "text"),
     [
         ("plain", "plain"),
-        (None, ""),
         ([turn("assistant", "a"), turn("tool", "t"), turn("assistant", "b")], "b"),
-        ([turn("assistant", "a"), turn("tool", "t")], "a"),
-        ([turn("assistant", None)], ""),
-        ([{"role": "assistant", "tool_calls": []}], ""),
+        ([turn("assistant", "a"), turn("user", "u")], "a"),
+        (turn("assistant", "a"), "a"),
         ([turn("assistant", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])], "ab"),
     ],
 )
@@ -131,7 +129,7 @@ def test_completion_text(completion, text):
         (lambda: split_system([turn("user", "u")]), "no system turn.*user"),
         (lambda: split_system([turn("system", "s")]), "no user turn"),
         (lambda: completion_text([turn("user", "u")]), "no assistant turn.*user"),
-        (lambda: completion_text({"role": "assistant"}), "list"),
+        (lambda: completion_text({"role": "user", "content": "x"}), "no assistant turn.*user"),
         (lambda: final_answer(b"x"), "b'x'"),
         (lambda: split_query(5, "x"), "got 5"),
     ],
@@ -158,8 +156,13 @@ def test_a_wrong_message_is_named_with_its_field_and_place(field, wrong):
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("wrong", [True, 3, 1.5, {}, {"a": 1}])
-@pytest.mark.parametrize("field", ["prompt", "completion"])
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("prompt", value) for value in [None, True, 3, 1.5, {}, {"a": 1}]),
+        *(("completion", value) for value in [True, 3, 1.5]),
+    ],
+)
 def test_a_prompt_and_a_completion_may_be_strings_or_messages(field, wrong):
     with pytest.raises(InputError) as caught:
         chat_texts(**{"prompt": "name it", "completion": "Po", field: wrong}, target="instruction")

@@ -94,6 +94,49 @@ def test_best_of_and_chats(inverter: ScriptedInverter) -> None:
     assert reward(["Name a river"] * 2, ["<think>a long one</think> .", "Ebro"]) == [None, 1.0]
 
 
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"name": "Ebro", "arguments": "{}"}]}
+LACKS = [
+    (None, "completion: there is no text in None"),
+    ({"from": "gpt", "value": None}, "completion: it has no text: value is None"),
+    ([CALL], "completion: it has only tool calls"),
+    ([CALL, {"role": "tool", "content": "x"}], "completion: it ends in a turn of the role 'tool'"),
+    ({"role": "assistant", "content": "", "reasoning": "x"}, "completion: its content is empty"),
+]
+
+
+@pytest.mark.parametrize("on_failure", [None, 0.25])
+def test_a_completion_without_a_text(inverter: ScriptedInverter, on_failure: float | None) -> None:
+    """One status and one reason, in a batch and row by row."""
+    reward = FlipReward(inverter=inverter, style="direct", on_failure=on_failure)
+    completions = [completion for completion, _ in LACKS] + [{"from": "gpt", "value": "Ebro"}]
+    n = len(LACKS)
+    batch = reward.score_chats(["Name a river"] * (n + 1), completions)
+    assert batch.status == ["contentless"] * n + ["ok"]
+    assert batch.rewards == [on_failure] * n + [1.0]
+    for error, (_, reason) in zip(batch.errors[:n], LACKS, strict=True):
+        assert error is not None
+        assert error.startswith(reason)
+    assert (batch.errors[n], batch.stats.n_failed, len(inverter.requests)) == (None, n, 1)
+    loop = RewardLoop(reward.config, inverter)
+    found: list[Any] = []
+    for completion in completions:
+        loop.add_chat("Name a river", completion, found.append)
+        while loop.n_open:
+            loop.step()
+    assert found == batch.to_dicts()
+    by_text = reward.score(["Name a river"] * 2, [None, "Ebro"])  # type: ignore[list-item]
+    assert by_text.status == ["contentless", "ok"]
+    assert by_text.errors == ["the response is None", None]
+    best = reward.score_best_of("Name a river", [None, "Ebro"])  # type: ignore[list-item]
+    assert (best.best, best.status) == (1, ["contentless", "ok"])
+
+
+def test_tool_calls_as_text(inverter: ScriptedInverter) -> None:
+    reward = FlipReward(inverter=inverter, style="direct", tool_calls=True)
+    assert reward(["Name a river"], [[CALL]]) == [1.0]
+    assert "Ebro({})" in inverter.decode(inverter.requests[0].prompt_ids)
+
+
 @pytest.mark.parametrize("scoring", ["generate", "likelihood"])
 def test_on_the_embedded_model(scoring: str) -> None:
     rows = [("Name a river", text, None) for text in RESPONSES]

@@ -60,7 +60,7 @@ class FakeScorer(ServedScorer):
         try:
             texts = chat_texts(prompt, completion, "instruction")
         except InputError as error:
-            return failed_row(str(error))
+            return failed_row(error)
         return await self.score_row(*texts, caller=caller)
 
     async def complete(self, messages, sampling, *, seed=0, caller=""):

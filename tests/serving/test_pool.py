@@ -103,12 +103,16 @@ def test_what_is_no_text_is_that_rows_error_alone():
     async def work():
         async with started() as pool:
             batch = await pool.score([Text("a"), "b", "c"], ["x", None, "y"], [None, None, 5])
-            assert batch.status == ["ok", "error", "error"]
+            assert batch.status == ["ok", "contentless", "error"]
             assert batch.rewards == [1.0, -1.0, -1.0]
             row = await pool.score_chat([{"role": "system", "content": "s"}], "a response")
             assert (row["status"], row["reward"]) == ("error", -1.0)
             assert "no user turn" in row["error"]
-            assert pool.status().counters["failed_rewards"] == 3
+            call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+            row = await pool.score_chat("Name a river", call)
+            assert (row["status"], row["reward"]) == ("contentless", -1.0)
+            assert "only tool calls" in row["error"]
+            assert pool.status().counters["failed_rewards"] == 4
 
     run(work())
 

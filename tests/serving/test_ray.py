@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import shutil
 import socket
@@ -36,7 +37,7 @@ from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ConfigError, FlipfastError, InputError, ModelLoadError, UnavailableError
 from flipfast.serving.options import ServerOptions
 from flipfast.serving.ray import ActorShare, RayPool, deployment, folder, score_folder
-from flipfast.serving.ray.parts import Part, cut
+from flipfast.serving.ray.parts import Part, cut, find_files
 from tests.serving.engines import EchoEngine
 from tests.serving.ray_engines import POISON, clumsy_reward, mortal_engine
 from tests.serving.ray_light import LightShare, no_engine
@@ -407,7 +408,7 @@ def test_an_interrupted_folder_with_a_killed_actor_is_the_same_in_the_end(
     assert [row["line"] for row in rows] == list(range(1, 10))
     plain = reward.score(INSTRUCTIONS[:8], RESPONSES[:8], ["user: hello", *[None] * 7])
     assert [row["reward"] for row in rows[:8]] == plain.rewards
-    assert (rows[8]["status"], "response" in rows[8]) == ("error", False)
+    assert (rows[8]["status"], rows[8]["error"]) == ("contentless", "response is None")
     score_refuses_what_changed(source, out, how)
 
 
@@ -472,6 +473,24 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["score", str(source), "--actors", "1"]) == 2
 
 
+@pytest.mark.parametrize("rows_a_part", [1, 4, 100])
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.json"])
+def test_parts_of_a_file_of_json_hold_each_row_once(
+    tmp_path: Path, name: str, rows_a_part: int
+) -> None:
+    rows = [json.dumps({"instruction": str(i), "response": "y"}) for i in range(9)]
+    text = f"[{','.join(rows)}]" if name == "in.json" else "\n\n".join(rows)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    assert name == "in.json" or find_files(str(tmp_path)) == {name: file}
+    _, parts = cut("in", file, tmp_path, rows_a_part)
+    found = [row for part in parts for row in part.rows(FlipConfig())]
+    step = 1 if name == "in.json" else 2
+    assert [(row.line, row.instruction) for row in found] == [
+        (1 + step * i, str(i)) for i in range(9)
+    ]
+
+
 @pytest.mark.parametrize("rows_a_part", [1, 4, 7, 100])
 @pytest.mark.parametrize("group", [1, 3, 100])
 def test_parts_of_a_parquet_file_hold_each_row_once(
@@ -481,5 +500,5 @@ def test_parts_of_a_parquet_file_hold_each_row_once(
     table = pyarrow.table({"instruction": [str(i) for i in range(13)], "response": ["y"] * 13})
     parquet.write_table(table, file, row_group_size=group)
     _, parts = cut("in", file, tmp_path, rows_a_part)
-    rows = [row for part in parts for row in part.rows("instruction")]
+    rows = [row for part in parts for row in part.rows(FlipConfig())]
     assert [(row.line, row.instruction) for row in rows] == [(i + 1, str(i)) for i in range(13)]

@@ -69,6 +69,14 @@ def test_a_trace(flip: FlipReward, messages):
     )
 
 
+def test_a_completion_that_is_one_message(flip: FlipReward):
+    for message in (REPLIES[0][0], Message(**REPLIES[0][0])):
+        assert run(flip_one(prompt=CHAT, completion=message)) == flip([CHAT], TEXTS[:1])[0]
+    call = Message(role="assistant", content=None, tool_calls=[{"name": "f", "arguments": "{}"}])
+    with pytest.raises(NoRewardError, match="status 'contentless': .*only tool calls"):
+        run(flip_one(prompt=CHAT, completion=[call]))
+
+
 @pytest.mark.parametrize("group", [False, True])
 def test_a_rubric(flip: FlipReward, group):
     reason = "needs verifiers up to 0.1, which has rubrics"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from flipfast.config import FlipConfig
 from flipfast.errors import ConfigError, FlipfastError, InputError
 from flipfast.reward import FlipReward
-from flipfast.rows import score_rows, scored_fields
+from flipfast.rows import RESERVED, carried, encode, score_rows, scored_fields
 from flipfast.serving.ray.actor import ActorShare
 from flipfast.serving.ray.parts import Part, cut, find_files, write_whole
 
@@ -79,12 +79,11 @@ class PartScorer:
             return report
         with tries.open("ab") as file:
             file.write(b".")
-        rows = part.rows(self._reward.config.target)
+        read = part.rows(self._reward.config)
+        rows = [replace(row, fields=carried(row.fields, RESERVED)) for row in read]
         scored = zip(rows, score_rows(self._reward, rows), strict=True)
         lines = [scored_fields(row, scores) for row, scores in scored]
-        # Parquet values that JSON cannot represent are written as strings.
-        text = "".join(json.dumps(line, default=str) + "\n" for line in lines)
-        write_whole(path, text)
+        write_whole(path, "".join(encode(line)[0] + "\n" for line in lines))
         tries.unlink(missing_ok=True)
         report.statuses.update(_count(lines))
         report.errors.extend((row.line, row.error) for row in rows if row.error is not None)

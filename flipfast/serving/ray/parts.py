@@ -7,14 +7,16 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from flipfast.errors import InputError, MissingDependencyError
-from flipfast.rows import InputRow, read_row, row_of
+from flipfast.config import FlipConfig
+from flipfast.errors import InputError
+from flipfast.rows import InputRow, open_rows, read_row
+from flipfast.rows.files import is_plain, parquet_file
 
-_SUFFIXES = (".jsonl", ".parquet")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _CHUNK = 1 << 20  # bytes
 
 
@@ -36,16 +38,27 @@ class Part:
     n_rows: int
     offset: int = 0
 
-    def rows(self, target: str) -> list[InputRow]:
+    def rows(self, config: FlipConfig) -> list[InputRow]:
         """Read the rows; see `flipfast.rows` for malformed ones."""
-        if self.source.endswith(".parquet"):
-            numbered = enumerate(_parquet_rows(self), start=self.first)
-            return [row_of(fields, number, target) for number, fields in numbered]
-        with open(self.source, "rb") as file:
-            file.seek(self.offset)
-            lines = list(islice(file, self.n_rows))
-        numbered_lines = enumerate(lines, start=self.first)
-        return [read_row(line, number, target) for number, line in numbered_lines if line.strip()]
+        return [
+            read_row(raw, number, config.target, config.tool_calls)
+            for number, raw in self._numbered()
+        ]
+
+    def _numbered(self) -> Iterator[tuple[int, Any]]:
+        path, end = Path(self.source), self.first + self.n_rows
+        if path.suffix == ".parquet":
+            yield from enumerate(_parquet_rows(self), start=self.first)
+        elif is_plain(path):
+            with open(path, "rb") as file:
+                file.seek(self.offset)
+                lines = enumerate(islice(file, self.n_rows), start=self.first)
+                yield from ((number, line) for number, line in lines if line.strip())
+        else:  # can be read only from its beginning
+            with open_rows(path) as rows:
+                for number, raw in takewhile(lambda row: row[0] < end, rows):
+                    if number >= self.first:
+                        yield number, raw
 
 
 def find_files(source: str) -> dict[str, Path]:
@@ -57,9 +70,11 @@ def find_files(source: str) -> dict[str, Path]:
     path = Path(source)
     if path.is_file():
         return {path.name: path.absolute()}
-    found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    found = sorted(
+        file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file()
+    )
     if not found:
-        raise InputError(f"{source} is no file and no folder with {' or '.join(_SUFFIXES)} files")
+        raise InputError(f"{source} is no file and no folder with {', '.join(_SUFFIXES)} files")
     return {file.relative_to(path).as_posix(): file.absolute() for file in found}
 
 
@@ -68,7 +83,7 @@ def cut(name: str, file: Path, out: Path, rows_a_part: int) -> tuple[str, list[P
 
     Args:
         name: name of its folder below `out`.
-        file: a Parquet file if it ends in .parquet, else lines of JSON.
+        file: see `open_rows`.
         out: the output folder.
         rows_a_part: rows, or lines, per part.
 
@@ -80,9 +95,14 @@ def cut(name: str, file: Path, out: Path, rows_a_part: int) -> tuple[str, list[P
     """
     try:
         if file.suffix == ".parquet":
-            digest, starts = _digest(file), _parquet_starts(file, rows_a_part)
-        else:
+            n_rows = parquet_file(file).metadata.num_rows
+            digest, starts = _digest(file), [(n, 0) for n in _sizes(n_rows, rows_a_part)]
+        elif is_plain(file):
             digest, starts = _jsonl_starts(file, rows_a_part)
+        else:
+            with open_rows(file) as rows:
+                n_rows = max((number for number, _ in rows), default=0)
+            digest, starts = _digest(file), [(n, 0) for n in _sizes(n_rows, rows_a_part)]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {error}") from error
     parts = [
@@ -118,11 +138,6 @@ def _jsonl_starts(file: Path, rows_a_part: int) -> tuple[str, list[tuple[int, in
     return digest.hexdigest(), list(zip(_sizes(n_lines, rows_a_part), starts, strict=True))
 
 
-def _parquet_starts(file: Path, rows_a_part: int) -> list[tuple[int, int]]:
-    n_rows = _parquet(file).metadata.num_rows
-    return [(n, 0) for n in _sizes(n_rows, rows_a_part)]
-
-
 def _sizes(n: int, size: int) -> list[int]:
     return [min(size, n - start) for start in range(0, n, size)]
 
@@ -136,8 +151,8 @@ def _digest(file: Path) -> str:
 
 
 def _parquet_rows(part: Part) -> Iterator[dict[str, Any]]:
-    """Yield the rows as dicts, without the fields that are null."""
-    file = _parquet(Path(part.source))
+    """Yield the rows as dicts."""
+    file = parquet_file(Path(part.source))
     end, at, groups = part.first - 1 + part.n_rows, 0, []
     skipped = 0
     for group in range(file.metadata.num_row_groups):  # read only those with rows of the part
@@ -149,15 +164,4 @@ def _parquet_rows(part: Part) -> Iterator[dict[str, Any]]:
         at += n
     batches = file.iter_batches(batch_size=part.n_rows, row_groups=groups)
     rows = (row for batch in batches for row in batch.to_pylist())
-    for row in islice(rows, part.first - 1 - skipped, end - skipped):
-        yield {name: value for name, value in row.items() if value is not None}
-
-
-def _parquet(file: Path) -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"a Parquet file needs pyarrow ({error}): pip install 'flipfast[ray]'"
-        ) from error
-    return parquet.ParquetFile(file)
+    yield from islice(rows, part.first - 1 - skipped, end - skipped)

@@ -192,7 +192,7 @@ class RayPool(ServedScorer):
         try:
             row: ScoredRow = await self._job(method, caller, *args)
         except (JobLost, InputError) as error:
-            row = failed_row(str(error), self._config.on_failure)
+            row = failed_row(error, self._config.on_failure)
         self._n_rewards += 1
         self._n_failed += failed(row["status"])
         return row

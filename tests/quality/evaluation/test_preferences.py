@@ -70,6 +70,12 @@ PLAIN = Preference(1, "Name a river.", ("The Ebro.",), ("Bread.",))
         {"prompt": [USER], "chosen": [answer("The Ebro.")], "rejected": [answer("Bread.")]},
         {"prompt": "Name a river.", "chosen": [USER, answer("The Ebro.")], "rejected": "Bread."},
         {"chosen": [[USER, answer("The Ebro.")]], "rejected": [[USER, answer("Bread.")]]},
+        {"instruction": "Name a river.", "chosen": "The Ebro.", "rejected": answer("Bread.")},
+        {
+            "conversations": [{"from": "human", "value": "Name a river."}],
+            "chosen": {"from": "gpt", "value": "The Ebro."},
+            "rejected": {"from": "gpt", "value": "Bread."},
+        },
     ],
 )
 def test_shapes_that_say_the_same(read, row):
@@ -122,6 +128,21 @@ def test_blank_lines_and_a_byte_order_mark(read):
     assert [item.line for item in found.items] == [1, 4]
 
 
+def test_an_array(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([ROW], indent=1))
+    assert read_preferences(path).items == (PLAIN,)
+
+
+def test_tool_calls_count_if_asked_for(tmp_path):
+    call = {**answer(None), "tool_calls": [{"name": "f", "arguments": "{}"}]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**ROW, "chosen": [call]}))
+    with pytest.raises(InputError, match="line 1: chosen: it has only tool calls"):
+        read_preferences(path)
+    assert read_preferences(path, tool_calls=True).items[0].chosen == ("f({})",)
+
+
 def test_gzip(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(ROW).encode()))
@@ -157,7 +178,7 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     [
         (b'{"prompt": "Hi", "chosen"', "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b"[1, 2]", "not an object"),
+        (b"[1, 2]", "not a JSON object but"),
         ({**ROW, "chosen": []}, r"no chosen response: chosen is \[\]"),
         ({"prompt": "Hi", "rejected": ["A"]}, "no chosen among the fields"),
         ({**ROW, "chosen": 7}, "chosen must be a string, messages or a list of such, got 7"),
@@ -165,6 +186,8 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
         ({**ROW, "rejected": ["A", 3]}, r"rejected\[1\] must be .*, got 3"),
         ({**ROW, "rejected": [USER, 3]}, "rejected: message 1: expected .*, got 3"),
         ({**ROW, "chosen": [{"text": "A"}]}, "chosen: message 0: no role among"),
+        ({**ROW, "chosen": {}}, "chosen: message 0: no role among"),
+        ({**ROW, "rejected": answer(None)}, "rejected: it has no text: content is None"),
         ({**ROW, "chosen": [USER]}, "chosen: no assistant turn"),
         ({"chosen": [USER], "rejected": [USER, answer("B")]}, "chosen: no assistant turn"),
         ({**ROW, "prompt": [answer("Hello")]}, "no user turn"),
@@ -190,8 +213,8 @@ def test_a_bad_row_is_named(read, bad, message):
 
 WRONG = {
     "prompt: expected a string or a list of .* messages": [True, 3, 1.5, {}, {"a": 1}],
-    "chosen must be a string, messages or a list of such": [True, 3, 1.5, {}, {"a": 1}],
-    "rejected must be a string, messages or a list of such": [True, 3, 1.5, {}, {"a": 1}],
+    "chosen must be a string, messages or a list of such": [True, 3, 1.5],
+    "rejected must be a string, messages or a list of such": [True, 3, 1.5],
     "context must be a string or None": [True, 3, 1.5, [], ["a"], {}, {"a": 1}],
     "subset must be a string or a whole number": [True, 1.5, [], ["a"], {}, {"a": 1}],
     "id must be a string or a whole number": [True, 1.5, [], ["a"], {}, {"a": 1}],
