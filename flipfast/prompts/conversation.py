@@ -169,7 +169,7 @@ def assistant_texts(messages: object) -> list[str]:
 
     Raises InputError for a wrong shape and if there is no assistant turn.
     """
-    turns = _read_turns(messages)
+    turns = read_turns(messages)
     _last(turns, "assistant")
     return [turn.text for turn in turns if turn.role == "assistant"]
 

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from flipfast.reward import FlipReward
 
 # After a full stop or the like and what may close a quotation, or at a line's end.
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？][”’」』）]*\s*|\n\s*")
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+"
+    r"|[\u3002\uff01\uff1f][\u201d\u2019\u300d\u300f\uff09]*\s*"
+    r"|\n\s*"
+)
 
 
 @dataclass(frozen=True)

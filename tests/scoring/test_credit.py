@@ -3,9 +3,7 @@
 import pytest
 
 from flipfast import FlipReward, InputError
-from flipfast.backends.native import NativeInverter
 from flipfast.scoring.credit import credit, sentence_ends, turn_credit
-from flipfast.training.world.generator import World  # texts that the embedded model can read
 
 RESPONSE = "It is a river. It ends at the sea!\nFish live in it"
 INSTRUCTION = "Describe a river."
