@@ -124,8 +124,8 @@ def _launch_others() -> None:
         budgets=zeros(1, dtype=torch.int32),
         validate=False,
     )
-    for n_ids in (64, 1024, 4096):
-        ids = zeros(16 * n_ids, dtype=torch.int32)
+    usual = torch.int32
+    for n_ids, dtype in ((64, usual), (64, torch.int64), (1024, usual), (4096, usual)):
+        ids = zeros(16 * n_ids, dtype=dtype)
         offsets = torch.arange(17, dtype=torch.int32) * n_ids
         overlap_f1(ids, offsets, ids, offsets)
-        overlap_f1(ids.long(), offsets, ids.long(), offsets)
