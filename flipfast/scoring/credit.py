@@ -13,8 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from flipfast.config import FlipConfig
 from flipfast.prompts.conversation import (
     assistant_texts,
     final_answer,
@@ -23,15 +24,22 @@ from flipfast.prompts.conversation import (
 )
 from flipfast.scores import ScoreBatch
 
-if TYPE_CHECKING:
-    from flipfast.reward import FlipReward
-
 # After a full stop or the like and what may close a quotation, or at a line's end.
 _SENTENCE_END = re.compile(
     r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+"
     r"|[\u3002\uff01\uff1f][\u201d\u2019\u300d\u300f\uff09]*\s*"
     r"|\n\s*"
 )
+
+
+class ScoresBeginnings(Protocol):
+    """What credit needs of a `FlipReward`."""
+
+    config: FlipConfig
+
+    def score_prefixes(
+        self, instruction: str, response: str, ends: Sequence[int], context: str | None = None
+    ) -> ScoreBatch: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Credit:
 
 
 def credit(
-    reward: FlipReward,
+    reward: ScoresBeginnings,
     instruction: str,
     response: str,
     ends: Sequence[int] | None = None,
@@ -73,7 +81,7 @@ def credit(
     The native engine computes what the beginnings have in common once.
 
     Args:
-        reward: scores the beginnings, with any of its options.
+        reward: a FlipReward, with any of its options.
         instruction: the true instruction.
         response: the whole response.
         ends: where parts end, in characters, non-decreasing; what is behind the last one is a part
@@ -91,14 +99,14 @@ def credit(
     return _credit([response[start:end] for start, end in pairwise(places)], batch)
 
 
-def turn_credit(reward: FlipReward, prompt: Any, completion: Sequence[Any]) -> Credit:
+def turn_credit(reward: ScoresBeginnings, prompt: Any, completion: Sequence[Any]) -> Credit:
     """Split the reward of an agent's trace over the assistant's turns.
 
     The response is what the assistant says in all its turns; each turn is a part, also one without
     text, whose credit is 0. What the environment or tools answer is not scored.
 
     Args:
-        reward: scores the beginnings.
+        reward: a FlipReward.
         prompt: a string, or messages, as for `FlipReward.score_chats`.
         completion: messages, with any number of assistant turns among them.
 

@@ -183,7 +183,7 @@ def test_bad_responses_lose_and_no_more(make: Any) -> None:
     best = reward.score_best_of(INSTRUCTION, [None, "fair", "error", 7])
     assert best.best == 1
     assert best.rewards == [None, best.rewards[1], None, None]
-    assert best.status == ["error", "ok", "error", "error"]
+    assert best.status == ["contentless", "ok", "error", "error"]
     assert "must be a string, got 7" in str(best.errors[3])
     assert len(best) == 4
 

@@ -43,7 +43,7 @@ def test_a_response_that_cannot_be_read_has_no_score(reward):
     found = load_rater("flip", reward).rate([Group("Hi", ("Hello!", None))])
     assert found.scores[0][0] is not None
     assert found.scores[0][1] is None
-    assert found.statuses[0][1] == "error"
+    assert found.statuses[0][1] == "contentless"
     assert "None" in found.errors[0][1]
 
 
