@@ -54,8 +54,8 @@ PARTS = {
     "real-base-conversation": (BASE, f"{_SHORT} --style conversation"),
     "eval-small": (SMALL, _EVAL),
     "eval-base": (BASE, _EVAL),
-    "pairs-small": (SMALL, f"{_PAIRS} --limit 48"),
-    "pairs-base": (BASE, f"{_PAIRS} --limit 32"),
+    "pairs-small": (SMALL, f"{_PAIRS} --limit 32"),
+    "pairs-base": (BASE, f"{_PAIRS} --limit 24"),
     "written-small": (SMALL, _WRITTEN),
     "written-base": (BASE, _WRITTEN),
     "metrics-small": (
@@ -64,13 +64,13 @@ PARTS = {
         "--limit 8 KEPT",
     ),
     "drafts-small": (SMALL, f"{_DRAFTS} 8"),
-    "drafts-base": (BASE, f"{_DRAFTS} 4"),
+    "drafts-base": (BASE, f"{_DRAFTS} 2"),
     "attack-small": (
         SMALL,
         "-m flipfast attack GROUPS --limit 2 --climb 10 --rater flip --rater likelihood "
         "--rater p_true KEPT",
     ),
-    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 4 KEPT"),
+    "consistency-small": (SMALL, "-m flipfast consistency GROUPS --limit 3 KEPT"),
     "guards-small": (
         SMALL,
         "-m flipfast agree FEW --variant copy_guard=report --variant copy_guard=mask "
