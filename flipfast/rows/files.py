@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,8 +19,9 @@ STDIO = "-"
 # counting blank ones, or its place in an array or a Parquet file.
 Numbered = tuple[int, Any]
 
-_CHUNK = 1 << 16  # bytes
-_BROKEN = (OSError, EOFError, zlib.error)
+Errors = tuple[type[Exception], ...]
+
+_BROKEN: Errors = (OSError, EOFError, zlib.error)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,11 +41,11 @@ def open_rows(source: str | Path) -> Iterator[Iterator[Numbered]]:
     path = Path(source)
     with ExitStack() as stack:
         if str(source) == STDIO:
-            yield _rows(sys.stdin.buffer, path)  # not ours to close
+            yield _rows(path, sys.stdin.buffer)  # not ours to close
         elif path.suffix == ".parquet":
             yield enumerate(_parquet_rows(stack, path), start=1)
         else:
-            yield _rows(_opened(stack, path), path)
+            yield _rows(path, *_opened(stack, path))
 
 
 def is_plain(path: Path) -> bool:
@@ -104,19 +105,21 @@ def _parquet_rows(stack: ExitStack, path: Path) -> Iterator[Any]:
     return rows()
 
 
-def _opened(stack: ExitStack, path: Path) -> IO[bytes]:
+def _opened(stack: ExitStack, path: Path) -> tuple[IO[bytes], Errors]:
+    """Return a file's bytes as they were before compression, and what a broken file raises."""
     try:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
     except OSError as error:
         raise _unreadable(path, error) from error
     if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(file))
+        return cast("IO[bytes]", gzip.open(file)), _BROKEN
     if path.suffix == ".zst":
-        return io.BufferedReader(_Chunks(_zstd_chunks(file, path, _zstd(path))))
-    return file
+        zstd = _zstd(path)
+        return zstd.open(file), (*_BROKEN, zstd.ZstdError)
+    return file, _BROKEN
 
 
-def _rows(file: IO[bytes], path: Path) -> Iterator[Numbered]:
+def _rows(path: Path, file: IO[bytes], broken: Errors = _BROKEN) -> Iterator[Numbered]:
     blank = b""
     try:
         lines = enumerate(file, start=1)
@@ -130,7 +133,7 @@ def _rows(file: IO[bytes], path: Path) -> Iterator[Numbered]:
                 yield number, line
                 break
         yield from ((number, line) for number, line in lines if line.strip())
-    except _BROKEN as error:
+    except broken as error:
         raise _unreadable(path, error) from error
 
 
@@ -155,60 +158,19 @@ def _array(data: bytes, path: Path) -> Iterator[Numbered]:
             yield number, line
 
 
-class _Chunks(io.RawIOBase):
-    """A file of chunks of bytes."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._left = memoryview(chunk)
-        n = min(len(buffer), len(self._left))
-        buffer[:n] = self._left[:n]
-        self._left = self._left[n:]
-        return n
-
-
-def _zstd(path: Path) -> Callable[[], Any]:
-    """Return what makes a decompressor of one frame: the standard library's, or the package's."""
+def _zstd(path: Path) -> Any:
+    """Return the standard library's module, or the package that brings it to older Pythons."""
     try:
         from compression import zstd
     except ImportError:
-        pass
-    else:
-        make: Callable[[], Any] = zstd.ZstdDecompressor
-        return make
-    try:
-        import zstandard
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path} needs zstandard ({error}): pip install zstandard, or use Python 3.14"
-        ) from error
-    return lambda: zstandard.ZstdDecompressor().decompressobj()
-
-
-def _zstd_chunks(file: IO[bytes], path: Path, make: Callable[[], Any]) -> Iterator[bytes]:
-    frame = None
-    while data := file.read(_CHUNK):
-        while data:
-            if frame is None or frame.eof:
-                frame = make()
-            try:
-                found = frame.decompress(data)
-            except Exception as error:  # ZstdError, of which each module has its own
-                raise _unreadable(path, error) from error
-            yield found
-            data = frame.unused_data if frame.eof else b""
-    if frame is not None and not frame.eof:
-        raise _unreadable(path, EOFError("the file ends inside a frame"))
+        try:
+            from backports import zstd
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{path} needs backports.zstd ({error}): pip install backports.zstd, or use "
+                "Python 3.14"
+            ) from error
+    return zstd
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

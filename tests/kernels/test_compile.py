@@ -1,20 +1,16 @@
 """What the real compiler makes of what runs launch, for devices that need not be here."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
+
+from tests.compiling_program import ROOT, run_compiling
 
 pytestmark = pytest.mark.slow
 
 triton = pytest.importorskip("triton")
 RELEASE = tuple(int(part) for part in triton.__version__.split(".")[:2])
-ROOT = Path(__file__).resolve().parents[2]
 
 # Bytes a block may have: the smallest device of each kind that shares its code.
 SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -23,18 +19,7 @@ PRODUCTS = ("linear", "head_tile", "attend")
 
 @pytest.fixture(scope="module")
 def results():
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.kernels.compiling"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_compiling("tests.kernels.compiling")
 
 
 def most_stack(r):
