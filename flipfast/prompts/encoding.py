@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from flipfast.errors import ModelLoadError
@@ -36,8 +36,9 @@ class TextEncoder:
                 f"{type(tokenizer).__name__} is not backed by the tokenizers library; "
                 "save the model with a tokenizer.json next to it"
             )
-        # Private copies, so that truncation or padding set elsewhere has no effect here.
-        self._with_marks, self._plain = _copies(backend)
+        # Copies of our own, so that truncation or padding set elsewhere has no effect here.
+        self._with_marks = _copy(backend, marks=True)
+        self._plain = _copy(backend, marks=False)
         # A copy renumbers its added tokens; this maps them to the model's ids.
         self._model_ids = {
             self._plain.token_to_id(token.content): token_id
@@ -98,19 +99,17 @@ class TextEncoder:
         return list(ids[n_guard:])
 
 
-def _copies(backend: Tokenizer) -> tuple[Tokenizer, Tokenizer]:
-    """A copy with all added tokens and one without marks."""
+def _copy(backend: Tokenizer, *, marks: bool) -> Tokenizer:
+    """A tokenizer with the same model, which both share, with or without marks."""
     from tokenizers import Tokenizer
 
-    state = json.loads(backend.to_str())
-    state["truncation"] = state["padding"] = state["post_processor"] = None
-    with_marks = Tokenizer.from_str(json.dumps(state))
-    state["added_tokens"] = [
-        token
-        for token in state["added_tokens"]
-        if not _is_mark(token["content"], special=token["special"])
-    ]
-    return with_marks, Tokenizer.from_str(json.dumps(state))
+    copy = Tokenizer(backend.model)
+    copy.normalizer, copy.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
+    kept = [token for token in added if marks or not _is_mark(token.content, special=token.special)]
+    for special, tokens in groupby(kept, key=lambda token: token.special):
+        (copy.add_special_tokens if special else copy.add_tokens)(list(tokens))
+    return copy
 
 
 def _is_mark(content: str, *, special: bool) -> bool:

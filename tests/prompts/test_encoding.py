@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers.pre_tokenizers import PreTokenizer
 
 from flipfast.errors import ModelLoadError
 from flipfast.prompts.encoding import TextEncoder
@@ -67,3 +68,21 @@ def test_lone_surrogates_become_replacement_characters(make_tokenizer: Any) -> N
 def test_a_tokenizer_without_backend_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="str is not backed"):
         TextEncoder("no tokenizer")
+
+
+class Whole:
+    """A pre-tokenizer in Python, with which a tokenizer cannot be written as JSON."""
+
+    def pre_tokenize(self, text: Any) -> None:
+        """Leave the text in one piece."""
+
+
+def test_copies_share_what_a_tokenizer_consists_of(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = PreTokenizer.custom(Whole())
+    with pytest.raises(Exception, match="serialized"):
+        backend.to_str()
+    ids = TextEncoder(tokenizer).encode_text("Name a river.")
+    assert ids == backend.encode("Name a river.", add_special_tokens=False).ids
+    assert len(TextEncoder(tokenizer).encode_text("Name a river.<|end|>")) > len(ids) + 1
