@@ -49,6 +49,10 @@ bool has_avx512() {
 bool has_vnni() { return has_avx512() && all(cpuid(7, 0).ecx, 1u << 11); }
 #endif
 
+#if defined(FLIPFAST_HAVE_AVX_VNNI)
+bool has_avx_vnni() { return has_avx2() && all(cpuid(7, 1).eax, 1u << 4); }
+#endif
+
 #if defined(FLIPFAST_HAVE_AMX)
 // Linux requires processes to request permission for the tile registers.
 bool has_amx() {
@@ -71,6 +75,17 @@ const Kernels& vnni_table() {
 }
 #endif
 
+#if defined(FLIPFAST_HAVE_AVX_VNNI)
+const Kernels& avx_vnni_table() {
+  static const Kernels table = {"avx2_vnni",
+                                {avx2::kTable.product[0], avx2::kTable.product[1]},
+                                {avx2::kTable.attend[0], avx2::kTable.attend[1]},
+                                avx2::kTable.rows,
+                                avx_vnni::kQuantized};
+  return table;
+}
+#endif
+
 #if defined(FLIPFAST_HAVE_AMX)
 const Kernels& amx_table() {
   static const Kernels table = {"amx",
@@ -83,7 +98,7 @@ const Kernels& amx_table() {
 #endif
 
 struct Found {
-  const Kernels* list[6] = {};
+  const Kernels* list[7] = {};
 
   Found() {
     const Kernels** next = list;
@@ -93,6 +108,11 @@ struct Found {
 #if defined(FLIPFAST_HAVE_X86)
     if (has_vnni()) *next++ = &vnni_table();
     if (has_avx512()) *next++ = &avx512::kTable;
+#endif
+#if defined(FLIPFAST_HAVE_AVX_VNNI)
+    if (has_avx_vnni()) *next++ = &avx_vnni_table();
+#endif
+#if defined(FLIPFAST_HAVE_X86)
     if (has_avx2()) *next++ = &avx2::kTable;
 #endif
 #if defined(FLIPFAST_HAVE_NEON)

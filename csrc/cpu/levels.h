@@ -6,13 +6,16 @@
 namespace flipfast::cpu {
 
 // AMX is used for tiles of bfloat16 and of bytes, VNNI for quantised weights; everything else is
-// AVX-512.
+// AVX-512, and beside VNNI of 256 bits AVX2.
 namespace amx {
 extern const ProductKernel kProduct;
 extern const AttendKernel kAttend;
 extern const QuantKernel kQuantized;
 }  // namespace amx
 namespace vnni {
+extern const QuantKernel kQuantized;
+}
+namespace avx_vnni {
 extern const QuantKernel kQuantized;
 }
 namespace avx512 {

@@ -12,13 +12,15 @@ namespace {
 
 enum class Values { kNibbles, kSixBits, kBytes };
 
-#if defined(__AVX512VNNI__) || !defined(__AVX2__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || !defined(__AVX2__)
 
 constexpr bool kSignedBytes = false;
 
 FLIPFAST_INLINE Ints multiply_add(Ints sums, Words weights, Words q) {
 #if defined(__AVX512VNNI__)
   return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, (__m512i)q);
+#elif defined(__AVXVNNI__)
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)weights, (__m256i)q);
 #else
   FLIPFAST_UNROLL for (int i = 0; i < 32; i += 8) {
     sums += (Ints)((weights >> i) & 0xffu) * ((Ints)(q << (24 - i)) >> 24);

@@ -44,7 +44,8 @@ def best_weight_dtype() -> torch.dtype:
 
 
 def instruction_set() -> str:
-    """Instruction set that the kernels use: amx, avx512_vnni, avx512, avx2, neon or generic."""
+    """Instruction set that the kernels use: amx, avx512_vnni, avx512, avx2_vnni, avx2, neon
+    or generic."""
     return _cpu.isa()
 
 
