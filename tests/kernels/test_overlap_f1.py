@@ -1,6 +1,7 @@
 """The id overlap, kernels and torch reference, against collections.Counter."""
 
 from collections import Counter
+from itertools import product
 from random import Random
 
 import pytest
@@ -8,12 +9,19 @@ import torch
 
 pytest.importorskip("triton")
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flipfast_kernels import overlap_f1 as module
+from flipfast_kernels.jit.overlap_sorted import _merging, _sorting
 from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
 
 INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
 FEW = [-3, -2, -1, *range(8)]
 NAN_BITS, FIRST_WITHOUT_FLOAT = 0x7FC00000, 0x7F000000
+# The first id without a key, what fills rows up, and ids with bits of both.
+FIRST, FILL = 1 << 23, 1 << 24
+KEYLESS = [0, 1, FIRST - 1, FIRST, FIRST + 1, FILL, FILL + 1, FIRST + FILL, 1 << 25, -FIRST, -1]
 HARD32 = [INT32.min, INT32.max, NAN_BITS, FIRST_WITHOUT_FLOAT, FIRST_WITHOUT_FLOAT - 1, -1, 0, 1]
 HARD64 = [*HARD32, INT64.min, INT64.max, 1 << 32, (1 << 32) + 1, -(1 << 32), 1 << 31]
 
@@ -86,6 +94,52 @@ def test_ids_without_a_float_count_too(most, values, dtype, device):
     check(predicted, referred, device, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("most", [16, pytest.param(64, marks=pytest.mark.slow)])
+def test_ids_without_a_key_count_too(most, dtype, device):
+    for seed, values in enumerate((KEYLESS, KEYLESS[:4], KEYLESS[3:7])):
+        predicted, referred = (rows(s, lens(s, 9, most), values) for s in (seed, seed + 9))
+        check(predicted, referred, device, dtype=dtype)
+
+
+@pytest.mark.parametrize("values", [[0, 1 << 32], [5, 5 + (1 << 24 << 32)], [FIRST, INT64.min]])
+def test_ids_with_equal_low_bits_differ(values, device):
+    check([values, values[:1]], [values[:1] * 2, values[1:]], device)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32, 64, 128])
+def test_merging_puts_two_rows_in_order(n):
+    """All rows of zeros and ones: a fixed order of comparisons that sorts these sorts anything."""
+    for ones in product(range(n // 2 + 1), repeat=2):
+        numbers = [bit for k in ones for bit in [0] * (n // 2 - k) + [1] * k]
+        assert in_order(numbers, _merging(n)) == sorted(numbers)
+
+
+def in_order(numbers, pairs):
+    for i, j in pairs:
+        numbers[i], numbers[j] = sorted((numbers[i], numbers[j]))
+    return numbers
+
+
+def test_sorting_puts_rows_in_order():
+    for numbers in product((0, 1), repeat=16):
+        assert in_order([*numbers], _sorting(16)) == sorted(numbers)
+
+
+ROW = st.lists(st.sampled_from([*range(4), *KEYLESS]) | st.integers(0, FIRST - 1), max_size=16)
+
+
+@pytest.mark.slow
+@settings(max_examples=15)
+@given(st.lists(st.tuples(ROW, ROW, st.randoms()), min_size=1, max_size=40))
+def test_any_pairs_equal_counter(pairs):
+    for _, referred, random in pairs[::2]:
+        referred += random.choices(referred, k=16 - len(referred)) if referred else []
+    predicted, referred = ([pair[side] for pair in pairs] for side in (0, 1))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check(predicted, referred, device, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(("m", "each", "most"), [(1, 7, 20), (5, 3, 20), (34, 2, 20), (2, 3, 100)])
 def test_a_reference_may_have_many_predictions(m, each, most, device):
     referred = rows(5, lens(5, m, most), range(30))
@@ -119,7 +173,7 @@ def test_rows_of_many_thousands_are_sorted(device, monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(module, "_launch", refuse)
+    monkeypatch.setattr(module, "_launch_short", refuse)
     predicted, referred = rows(13, [16384, 3, 0], range(9000)), rows(14, [5000, 9, 4], range(9000))
     check(predicted, referred, device)
     check(predicted[:2], referred, device, "matrix")
