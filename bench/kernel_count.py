@@ -78,7 +78,7 @@ SORTED = Kernel(
     "both rows sorted by a thread",
     "overlap_sorted",
     "sorted_overlap_kernel",
-    {"IS_MATRIX": False, "ROWS": 32, "BLOCK": LONGEST, "COMPILED": True},
+    {"IS_MATRIX": False, "ROWS": 32, "BLOCK": LONGEST},
     1,
     frozenset({"_n_shared_of_any"}),
 )

@@ -14,12 +14,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 def kernel_runs_on(kernel: Any, device: torch.device) -> bool:
     """Whether a kernel can run on a device: CUDA, or any device if Triton interprets it."""
-    return device.type == "cuda" or not is_compiled(kernel)
-
-
-def is_compiled(kernel: Any) -> bool:
-    """Whether Triton compiles a kernel; else it interprets it."""
-    return isinstance(kernel, _TRITON.JITFunction)
+    return device.type == "cuda" or not isinstance(kernel, _TRITON.JITFunction)
 
 
 def check_device(kernel: Any, **tensors: torch.Tensor | None) -> None:

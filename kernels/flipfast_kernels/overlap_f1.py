@@ -12,7 +12,6 @@ from flipfast_kernels.launch import (
     check_device,
     check_offsets,
     device_facts,
-    is_compiled,
     power_of_two,
 )
 from flipfast_kernels.overlap_f1_checks import Mode, Out, check_out, check_rows, longest_row
@@ -192,7 +191,6 @@ def _launch_short(
         IS_MATRIX=mode == "matrix",
         ROWS=_ROWS,
         BLOCK=power_of_two(max(longest, 16)),
-        COMPILED=is_compiled(sorted_overlap_kernel),
         num_warps=1,
         enable_fp_fusion=False,
     )

@@ -1,4 +1,5 @@
 # mypy: ignore-errors
+# ruff: noqa: RUF005  # Triton has no starred expressions in tuples
 """Device code for the id overlap of short rows: a thread sorts both rows in its registers.
 
 A row becomes unique keys, an id and the number of equal ids before it, in ascending order. Two rows
@@ -55,8 +56,8 @@ def _in_order(numbers, pairs: tl.constexpr):
 
 
 @triton.jit
-def _keys(*ids):
-    """The keys of a row in ascending order, a tuple of as many as there are ids."""
+def _keys(ids):
+    """The keys of rows in ascending order, a tuple of as many as there are ids in theirs."""
     ids = _in_order(ids, _sorting(len(ids)))
     last = ids[0]
     keys = (last,)
@@ -67,12 +68,11 @@ def _keys(*ids):
 
 
 @triton.jit
-def _n_shared(*numbers):
-    """How many keys a row of ids, the first half, shares with the second half, another's keys."""
-    keys = _keys(*numbers[: len(numbers) // 2]) + numbers[len(numbers) // 2 :]
-    keys = _in_order(keys, _merging(len(keys)))
+def _n_shared(some, others):
+    """How many keys rows share with others."""
+    keys = _in_order(some + others, _merging(2 * len(some)))
     # Keys are even: of two neighbours, 2 if they differ.
-    steps = keys[0] - keys[0]
+    steps = tl.zeros_like(keys[0])
     for i in tl.static_range(1, len(keys)):
         steps += tl.minimum(keys[i] - keys[i - 1], 2)
     return len(keys) - 1 - (steps >> 1).to(tl.int32)
@@ -142,7 +142,6 @@ def sorted_overlap_kernel(
     IS_MATRIX: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-    COMPILED: tl.constexpr,
 ):
     """ROWS references, a thread each, against n_per_program of its n_each predictions in sequence.
 
@@ -156,10 +155,7 @@ def sorted_overlap_kernel(
     referred, has_others = _ids(
         reference_ids_ptr, reference_begin, reference_lens, _REFERENCE_FILL, BLOCK
     )
-    if COMPILED:
-        referred = tl.map_elementwise(_keys, *referred)
-    else:
-        referred = _keys(*referred)
+    referred = _keys(referred)
     first = tl.program_id(1) * n_per_program
     for each in range(first, min(first + n_per_program, n_each)):
         pairs = pair_index(rows, each, n_references, n_each, IS_MATRIX)
@@ -172,8 +168,6 @@ def sorted_overlap_kernel(
             counts = _n_shared_of_any(
                 prediction_ids_ptr, begin, lens, reference_ids_ptr, reference_begin, reference_lens
             )
-        elif COMPILED:
-            counts = tl.map_elementwise(_n_shared, *predicted, *referred)
         else:
-            counts = _n_shared(*predicted, *referred)
+            counts = _n_shared(_keys(predicted), referred)
         store_scores(counts_ptr, scores_ptr, pairs, counts, lens, reference_lens, is_pair)
