@@ -29,6 +29,7 @@ _TOLD = {
     "norm_rope": ("QUERY_NORM", "BLOCK_H", "BLOCK_KV"),
     "overlap": ("BLOCK",),
     "rms_norm": ("BLOCK",),
+    "sorted_overlap": ("BLOCK",),
     "word_f1": ("BLOCK_T",),
 }
 

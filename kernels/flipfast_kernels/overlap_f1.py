@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from flipfast_kernels.jit.overlap_f1 import overlap_kernel, weights_kernel
+from flipfast_kernels.jit.overlap_sorted import sorted_overlap_kernel
 from flipfast_kernels.launch import (
     check_device,
     check_offsets,
@@ -15,14 +16,18 @@ from flipfast_kernels.launch import (
 )
 from flipfast_kernels.overlap_f1_checks import Mode, Out, check_out, check_rows, longest_row
 
-_SHORT = 64  # ids; rows up to this length share a program
+_SHORT = 64  # ids; rows up to this length fit in a thread's registers
+_ROWS = 32  # short references of a program: a warp's threads
 _LONGEST = 4096  # ids; above, sorting is faster than comparing all with all
 _MOST_EACH = 8  # predictions that a program scores in sequence against its loaded references
 _GRID = 65535  # programs in a launch's second dimension
 
 
+Rows = tuple[torch.Tensor, torch.Tensor]  # ids and offsets
+
+
 class Tile(NamedTuple):
-    """The part of its references that a program holds: `rows` rows, `block` ids of each."""
+    """The part of its long references that a program holds: `rows` rows, `block` ids of each."""
 
     rows: int
     block: int
@@ -48,19 +53,18 @@ def overlap_f1(
     operations: bit-identical to Python's. Counts are exact for all ids, and a pair's results
     depend on its own two rows only.
 
-    A row of P ids against one of R is P * R comparisons, each one instruction that gives 1.0 or
-    0.0 and one that adds it; a program compares a reference with itself once for up to eight
-    predictions. One launch serves rows of up to 64 ids, a second those of up to 1,024; above that,
-    a third counts the references' copies. If any row has more than 4,096 ids, the whole batch is
-    sorted instead.
+    Pairs of rows of up to 64 ids are a thread's: it sorts both rows in its registers, gives equal
+    ids the numbers of a sequence, merges the rows and counts neighbours that are equal. That takes
+    the same instructions for all ids below 2**23; a program with others compares all ids with all.
+    Longer rows have a launch of their own, which compares all with all: P * R comparisons, each one
+    instruction that gives 1.0 or 0.0 and one that adds it, and those of a reference with itself
+    once for up to eight predictions. Above 1,024 ids, a further launch counts the references'
+    copies. If any row has more than 4,096 ids, the whole batch is sorted instead.
 
     Bytes: ids, offsets and results once, so with int32 ids and rows of 64 ids, 10**6 pairs take at
     least 0.12 ms on an H200 (4.8 TB/s per the datasheet) with one prediction per reference and
-    0.07 ms with eight. Instructions are the bound, not bytes: compiled for sm_90, a warp compares
-    16 ids of 8 predictions with all 64 of 8 references in 552 instructions, 512 of them the
-    comparisons. That is about 340 per pair of such rows and 350 per reference, and at 4 per clock
-    and 1.75 GHz on 132 multiprocessors predicts 0.75 and 0.41 ms: a sixth of the bandwidth. None
-    of this has been measured.
+    0.07 ms with eight. Instructions are the bound, not bytes; `python -m bench.kernel_count` reads
+    them from the machine code, and docs/kernels.md has its table. None of this has been measured.
 
     Args:
         prediction_ids, reference_ids: int32 or int64, one dimension: the rows, concatenated.
@@ -110,9 +114,9 @@ def overlap_f1(
         ):
             here.copy_(there)
         return out
-    _launch(prediction, reference, out, n_each, mode, 0, min(longest, _SHORT))
+    _launch_short(prediction, reference, out, n_each, mode, min(longest, _SHORT))
     if longest > _SHORT:
-        _launch(prediction, reference, out, n_each, mode, _SHORT + 1, longest)
+        _launch_long(prediction, reference, out, n_each, mode, longest)
     return out
 
 
@@ -163,24 +167,39 @@ def overlap_f1_ref(
 
 
 def tile_for(longest: int) -> Tile:
-    """The tile for rows of up to `longest` ids."""
-    if longest <= _SHORT:
-        return Tile(rows=32, block=power_of_two(max(longest, 16)), lanes=4, chunk=16, warps=4)
+    """The tile for rows of up to `longest` ids, more than 64."""
     if longest <= 256:
         return Tile(rows=1, block=256, lanes=32, chunk=16, warps=1)
     return Tile(rows=1, block=1024, lanes=128, chunk=16, warps=4)
 
 
-def _launch(
-    prediction: tuple[torch.Tensor, torch.Tensor],
-    reference: tuple[torch.Tensor, torch.Tensor],
-    out: Out,
-    n_each: int,
-    mode: Mode,
-    shortest: int,
-    longest: int,
+def _launch_short(
+    prediction: Rows, reference: Rows, out: Out, n_each: int, mode: Mode, longest: int
 ) -> None:
-    """Count and score the pairs whose longer row has from `shortest` to `longest` ids."""
+    """Count and score the pairs whose longer row has at most `longest` ids, at most 64."""
+    n_references = reference[1].shape[0] - 1
+    n_groups = -(-n_references // _ROWS)
+    n_per_program = _per_program(n_groups, n_each, out[0].device)
+    sorted_overlap_kernel[(n_groups, -(-n_each // n_per_program))](
+        *prediction,
+        *reference,
+        *out,
+        n_references,
+        n_each,
+        n_per_program,
+        longest,
+        IS_MATRIX=mode == "matrix",
+        ROWS=_ROWS,
+        BLOCK=power_of_two(max(longest, 16)),
+        num_warps=1,
+        enable_fp_fusion=False,
+    )
+
+
+def _launch_long(
+    prediction: Rows, reference: Rows, out: Out, n_each: int, mode: Mode, longest: int
+) -> None:
+    """Count and score the pairs whose longer row has more than 64 ids."""
     tile = tile_for(longest)
     one_block = longest <= tile.block
     n_references = reference[1].shape[0] - 1
@@ -191,12 +210,9 @@ def _launch(
     if not one_block:
         weights = torch.empty_like(reference[0], dtype=torch.float32)
         weights_kernel[(n_groups, -(-longest // tile.block))](
-            *reference, weights, n_references, shortest, longest, **sizes, **options
+            *reference, weights, n_references, _SHORT + 1, longest, **sizes, **options
         )
-    # Filling the device with programs has priority over reading each reference only once.
-    n_programs = 4 * device_facts(out[0].device)[1]
-    n_per_program = min(max(n_groups * n_each // n_programs, 1), _MOST_EACH)
-    n_per_program = max(n_per_program, -(-n_each // _GRID))
+    n_per_program = _per_program(n_groups, n_each, out[0].device)
     overlap_kernel[(n_groups, -(-n_each // n_per_program))](
         *prediction,
         *reference,
@@ -205,13 +221,21 @@ def _launch(
         n_references,
         n_each,
         n_per_program,
-        shortest,
+        _SHORT + 1,
         longest,
         IS_MATRIX=mode == "matrix",
         ONE_BLOCK=one_block,
         **sizes,
         **options,
     )
+
+
+def _per_program(n_groups: int, n_each: int, device: torch.device) -> int:
+    """Predictions that a program scores in sequence against its references."""
+    # Filling the device with programs has priority over reading each reference only once.
+    n_programs = 4 * device_facts(device)[1]
+    n = min(max(n_groups * n_each // n_programs, 1), _MOST_EACH)
+    return max(n, -(-n_each // _GRID))
 
 
 def _dense(*ids: torch.Tensor) -> tuple[torch.Tensor, ...]:

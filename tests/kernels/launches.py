@@ -125,7 +125,7 @@ def _launch_others() -> None:
         validate=False,
     )
     usual = torch.int32
-    for n_ids, dtype in ((64, usual), (64, torch.int64), (1024, usual), (4096, usual)):
+    for n_ids, dtype in ((64, usual), (32, torch.int64), (1024, usual), (4096, usual)):
         ids = zeros(16 * n_ids, dtype=dtype)
         offsets = torch.arange(17, dtype=torch.int32) * n_ids
         overlap_f1(ids, offsets, ids, offsets)

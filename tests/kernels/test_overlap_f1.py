@@ -1,6 +1,7 @@
 """The id overlap, kernels and torch reference, against collections.Counter."""
 
 from collections import Counter
+from itertools import product
 from random import Random
 
 import pytest
@@ -8,12 +9,20 @@ import torch
 
 pytest.importorskip("triton")
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flipfast_kernels import overlap_f1 as module
+from flipfast_kernels.jit.overlap_sorted import _merging, _sorting
 from flipfast_kernels.overlap_f1 import overlap_f1, overlap_f1_ref
 
 INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
 FEW = [-3, -2, -1, *range(8)]
 NAN_BITS, FIRST_WITHOUT_FLOAT = 0x7FC00000, 0x7F000000
+# The first id without a key, what fills rows up, and ids with bits of both.
+FIRST, FILL = 1 << 23, 1 << 24
+KEYLESS = [0, 1, FIRST - 1, FIRST, FIRST + 1, FILL, FILL + 1, FIRST + FILL, 1 << 25, -FIRST, -1]
+KEYED = [*range(8), FIRST - 2, FIRST - 1]
 HARD32 = [INT32.min, INT32.max, NAN_BITS, FIRST_WITHOUT_FLOAT, FIRST_WITHOUT_FLOAT - 1, -1, 0, 1]
 HARD64 = [*HARD32, INT64.min, INT64.max, 1 << 32, (1 << 32) + 1, -(1 << 32), 1 << 31]
 
@@ -73,7 +82,7 @@ def check(predicted, referred, device, mode="pairs", dtype=torch.int64, **option
     [(1, 1, 1), (7, 33, 5), (7, 15, 16), (7, 31, 32), (7, 65, 63), (40, 64, 64), (257, 9, 17)],
 )
 def test_pairs_equal_counter(n, most, other, dtype, device):
-    predicted, referred = rows(n, lens(1, n, most), FEW), rows(most, lens(2, n, other), FEW)
+    predicted, referred = rows(n, lens(1, n, most), KEYED), rows(most, lens(2, n, other), KEYED)
     check(predicted, referred, device, dtype=dtype)
 
 
@@ -84,6 +93,54 @@ def test_pairs_equal_counter(n, most, other, dtype, device):
 def test_ids_without_a_float_count_too(most, values, dtype, device):
     predicted, referred = rows(3, lens(3, 9, most), values), rows(4, lens(4, 9, most), values)
     check(predicted, referred, device, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("most", [16, pytest.param(64, marks=pytest.mark.slow)])
+def test_ids_without_a_key_count_too(most, dtype, device):
+    for seed, values in enumerate((KEYLESS, KEYLESS[:4], KEYLESS[3:7])):
+        predicted, referred = (rows(s, lens(s, 9, most), values) for s in (seed, seed + 9))
+        check(predicted, referred, device, dtype=dtype)
+
+
+@pytest.mark.parametrize("values", [[0, 1 << 32], [5, 5 + (1 << 24 << 32)], [FIRST, INT64.min]])
+def test_ids_with_equal_low_bits_differ(values, device):
+    check([values, values[:1]], [values[:1] * 2, values[1:]], device)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32, 64, 128])
+def test_merging_puts_two_rows_in_order(n):
+    """All rows of zeros and ones: a fixed order of comparisons that sorts these sorts anything."""
+    for ones in product(range(n // 2 + 1), repeat=2):
+        numbers = [bit for k in ones for bit in [0] * (n // 2 - k) + [1] * k]
+        assert in_order(numbers, _merging(n)) == sorted(numbers)
+
+
+def in_order(numbers, pairs):
+    for i, j in pairs:
+        numbers[i], numbers[j] = sorted((numbers[i], numbers[j]))
+    return numbers
+
+
+def test_sorting_puts_rows_in_order():
+    for numbers in product((0, 1), repeat=16):
+        assert in_order([*numbers], _sorting(16)) == sorted(numbers)
+
+
+def row(*some):
+    return st.lists(st.sampled_from([*some]) | st.integers(0, FIRST - 1), max_size=16)
+
+
+ANY_PAIRS = [st.tuples(row(*some), row(*some)) for some in (KEYED, [*range(4), *KEYLESS])]
+
+
+@pytest.mark.slow
+@settings(max_examples=25)
+@given(st.one_of(st.lists(pair, min_size=1, max_size=40) for pair in ANY_PAIRS))
+def test_any_pairs_equal_counter(pairs):
+    predicted, referred = ([pair[side] for pair in pairs] for side in (0, 1))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check(predicted, referred, device, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(("m", "each", "most"), [(1, 7, 20), (5, 3, 20), (34, 2, 20), (2, 3, 100)])
@@ -119,7 +176,7 @@ def test_rows_of_many_thousands_are_sorted(device, monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(module, "_launch", refuse)
+    monkeypatch.setattr(module, "_launch_short", refuse)
     predicted, referred = rows(13, [16384, 3, 0], range(9000)), rows(14, [5000, 9, 4], range(9000))
     check(predicted, referred, device)
     check(predicted[:2], referred, device, "matrix")

@@ -13,7 +13,7 @@ _NAN = tl.constexpr(0x7FC00000)  # equal to nothing, itself included
 
 
 @triton.jit
-def _span(offsets_ptr, rows, is_row):
+def span(offsets_ptr, rows, is_row):
     """Where rows begin, int64, and their lengths, int32; empty where is_row is false."""
     begin = tl.load(offsets_ptr + rows, mask=is_row, other=0).to(tl.int64)
     end = tl.load(offsets_ptr + rows + 1, mask=is_row, other=0).to(tl.int64)
@@ -38,7 +38,7 @@ def _columns(offsets_ptr, rows, n_rows, ROWS: tl.constexpr, LANES: tl.constexpr)
     column = tl.arange(0, ROWS * LANES) // LANES
     its_row = rows + column
     is_row = its_row < n_rows
-    begin, lens = _span(offsets_ptr, its_row, is_row)
+    begin, lens = span(offsets_ptr, its_row, is_row)
     return its_row, is_row, begin, lens
 
 
@@ -134,7 +134,7 @@ def weights_kernel(
     """
     row = tl.program_id(0).to(tl.int64) * ROWS
     rows = row + tl.arange(0, ROWS)
-    begin, lens = _span(offsets_ptr, rows, rows < n_rows)
+    begin, lens = span(offsets_ptr, rows, rows < n_rows)
     lens = tl.where((lens >= shortest) & (lens <= longest), lens, 0)
     first = tl.program_id(1) * BLOCK
     if first < tl.max(lens, 0):
@@ -149,13 +149,27 @@ def weights_kernel(
 
 
 @triton.jit
-def _pair(references, each, n_references, n_each, IS_MATRIX: tl.constexpr):
+def pair_index(references, each, n_references, n_each, IS_MATRIX: tl.constexpr):
     """Index of the result of a reference with its prediction number `each`."""
     if IS_MATRIX:
         pairs = (tl.zeros_like(references) + each) * n_references + references
     else:
         pairs = references * n_each + each
     return pairs
+
+
+@triton.jit
+def store_scores(counts_ptr, scores_ptr, pairs, counts, lens, reference_lens, is_pair):
+    """Store counts and scores of pairs, where is_pair, from the lengths of their rows."""
+    tl.store(counts_ptr + pairs, counts, mask=is_pair)
+    # The published order of operations, none fused: bit-identical to Python's.
+    same = counts.to(tl.float64)
+    precision = same / tl.maximum(lens, 1).to(tl.float64)
+    recall = same / tl.maximum(reference_lens, 1).to(tl.float64)
+    both = tl.where(same > 0, precision + recall, 1.0)
+    tl.store(scores_ptr + 3 * pairs, (2.0 * precision * recall) / both, mask=is_pair)
+    tl.store(scores_ptr + 3 * pairs + 1, precision, mask=is_pair)
+    tl.store(scores_ptr + 3 * pairs + 2, recall, mask=is_pair)
 
 
 @triton.jit
@@ -190,7 +204,7 @@ def overlap_kernel(
     """
     row = tl.program_id(0).to(tl.int64) * ROWS
     rows = row + tl.arange(0, ROWS)
-    reference_begin, reference_lens = _span(reference_offsets_ptr, rows, rows < n_references)
+    reference_begin, reference_lens = span(reference_offsets_ptr, rows, rows < n_references)
     its_row, is_row, tile_begin, tile_lens = _columns(
         reference_offsets_ptr, row, n_references, ROWS, LANES
     )
@@ -211,9 +225,9 @@ def overlap_kernel(
         )
     first = tl.program_id(1) * n_per_program
     for each in range(first, min(first + n_per_program, n_each)):
-        pairs = _pair(rows, each, n_references, n_each, IS_MATRIX)
+        pairs = pair_index(rows, each, n_references, n_each, IS_MATRIX)
         predictions = pairs // n_references if IS_MATRIX else pairs
-        begin, lens = _span(prediction_offsets_ptr, predictions, rows < n_references)
+        begin, lens = span(prediction_offsets_ptr, predictions, rows < n_references)
         longer = tl.maximum(lens, reference_lens)
         is_pair = (rows < n_references) & (longer >= shortest) & (longer <= longest)
         lens = tl.where(is_pair, lens, 0)
@@ -228,20 +242,12 @@ def overlap_kernel(
             copies = _copies(floats, prediction_ids_ptr, begin, lens, CHUNK)
             if has_others:
                 tile = _tile(reference_ids_ptr, tile_begin, tile_lens, at, BLOCK, LANES)
-                pair = _pair(its_row, each, n_references, n_each, IS_MATRIX)
-                its_begin, its_lens = _span(
+                pair = pair_index(its_row, each, n_references, n_each, IS_MATRIX)
+                its_begin, its_lens = span(
                     prediction_offsets_ptr, pair // n_references if IS_MATRIX else pair, is_row
                 )
                 copies += _other_copies(tile, prediction_ids_ptr, its_begin, its_lens)
             parts = tl.sum(tl.minimum(copies * weights, 1.0).to(total.dtype), 0)
             total += tl.sum(tl.reshape(parts, (ROWS, LANES)), 1)
         counts = (total + 0.5).to(tl.int32)
-        tl.store(counts_ptr + pairs, counts, mask=is_pair)
-        # The published order of operations, none fused: bit-identical to Python's.
-        same = counts.to(tl.float64)
-        precision = same / tl.maximum(lens, 1).to(tl.float64)
-        recall = same / tl.maximum(reference_lens, 1).to(tl.float64)
-        both = tl.where(same > 0, precision + recall, 1.0)
-        tl.store(scores_ptr + 3 * pairs, (2.0 * precision * recall) / both, mask=is_pair)
-        tl.store(scores_ptr + 3 * pairs + 1, precision, mask=is_pair)
-        tl.store(scores_ptr + 3 * pairs + 2, recall, mask=is_pair)
+        store_scores(counts_ptr, scores_ptr, pairs, counts, lens, reference_lens, is_pair)
