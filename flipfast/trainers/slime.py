@@ -81,7 +81,7 @@ class FlipRewardModel:
 
 
 def _answer(response: Any) -> Any:
-    """Return a response without special tokens; what is no text is left for the scorer to refuse."""
+    """Return a response without special tokens; the scorer refuses what is no text."""
     return strip_special(response) if isinstance(response, str) else response
 
 
