@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -236,7 +236,7 @@ class Desk(FlipRewardMixin):
     """An environment that a policy answers with a tool; here with a fixed text, unless told not."""
 
     flip = TrlReward(FlipConfig(max_new_tokens=24))
-    answered: list[Any] = []
+    answered: ClassVar[list[Any]] = []
 
     def reset(self, prompt: Any = None, **columns: Any) -> None:
         super().reset(prompt)
