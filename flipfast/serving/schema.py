@@ -134,8 +134,10 @@ class RemoteRmRequest(_Lenient):
     a failed row.
     """
 
-    prompt: SkipValidation[Chat] = Field(None, description="The prompt: a string or messages.")
-    response: SkipValidation[str] = Field(None, description="The response to score.")
+    prompt: SkipValidation[Chat | None] = Field(
+        None, description="The prompt: a string or messages."
+    )
+    response: SkipValidation[str | None] = Field(None, description="The response to score.")
     label: Any = Field(None, description="The instruction, where it is a text and not empty.")
 
 

@@ -137,7 +137,7 @@ class FlipRewardMixin:
             None: nothing is added to the prompt.
         """
         self._flip_prompt = prompt
-        self._forget_answer()
+        self._flip_forget()
 
     async def get_reward(self) -> float | None:
         """Return the last answer's reward; None for a failed row, which TRL leaves out.
@@ -151,10 +151,10 @@ class FlipRewardMixin:
 
     def _flip_answer(self, answer: Any) -> None:
         """Take an answer, a string or messages, in place of the one before; does not block."""
-        self._forget_answer()
+        self._flip_forget()
         self._flip_scoring = background.start(self.flip.flip_reward([self._flip_prompt], [answer]))
 
-    def _forget_answer(self) -> None:
+    def _flip_forget(self) -> None:
         if self._flip_scoring is not None:
             self._flip_scoring.cancel()
         self._flip_scoring = None
