@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -277,6 +278,45 @@ def test_trls_trainer_with_an_environment_that_owns_the_reward(flip, tmp_path):
     rewards = flip(prompts, [COMPLETIONS[0]] * len(prompts))
     alone = [0.0 if "Sing." in str(p) else r for p, r in zip(prompts, rewards, strict=True)]
     assert logged["rewards/Desk/mean"] == pytest.approx(sum(alone) / 8)
+
+
+@pytest.mark.slow
+def test_trls_async_trainer_scores_a_group_with_either_form(flip):
+    reason = "needs TRL's asynchronous trainer: pip install trl"
+    name = "trl.experimental.async_grpo.async_rollout_worker"
+    worker = pytest.importorskip(name, reason=reason, exc_type=ImportError)
+    desk = Desk()
+    desk.reset(PROMPTS[0])
+    rewards = flip(PROMPTS, COMPLETIONS)
+    sequence = SimpleNamespace(input_ids=[1], completion_mask=[1], old_log_probs=[0.0])
+    n = len(PROMPTS)
+    group = worker.RolloutGroup(
+        prompts=PROMPTS,
+        reward_kwargs={"topic": ["x"] * n},
+        completions=COMPLETIONS,
+        completions_ids=[[1]] * n,
+        completions_sequences=[[sequence]] * n,
+        tool_call_counts=[0] * n,
+        tool_failure_counts=[0] * n,
+        model_version=0,
+        group_id=0,
+        env_rewards=[(Desk, asyncio.run(desk.get_reward()))] + [(Desk, None)] * (n - 1),
+        rollout_rewards=[None] * n,
+    )
+    reward = TrlReward(flip)
+    loop = SimpleNamespace(
+        reward_funcs=[reward, reward.flip_reward],
+        reward_func_names=["sync", "async", "Desk"],
+        _env_reward_types=[Desk],
+        _provides_rollout_reward=False,
+    )
+    pytest.importorskip("accelerate").PartialState(cpu=True)  # its logger wants one
+    samples = asyncio.run(worker._AsyncRolloutLoop._score_group(loop, group))
+    for form in ("sync", "async"):
+        assert [sample.metrics[f"rewards/{form}"] for sample in samples] == rewards
+    assert samples[0].metrics["rewards/Desk"] == rewards[0]
+    assert math.isnan(samples[1].metrics["rewards/Desk"])  # it does not count
+    assert samples[1].metrics["reward"] == 2 * rewards[1]
 
 
 def check_table(folder: Path, flip: FlipReward, seen: list[Any]) -> None:
