@@ -17,7 +17,7 @@ def strip_special(text: str) -> str:
     return _TRAILING.sub("", text)
 
 
-def split_response(query: str, prompt: str) -> str:
+def split_response(query: object, prompt: object) -> str:
     """Return the response of a decoded rollout, without the special tokens at its end.
 
     Args:

@@ -103,10 +103,15 @@ class RewardsReply(BaseModel):
 
 
 class GetRewardRequest(_Lenient):
-    """OpenRLHF's request: all lists have one entry per row."""
+    """OpenRLHF's request: all lists have one entry per row.
 
-    query: list[str] = Field(description="Prompt and response in one text.")
-    prompts: list[str] = Field(description="The prompt, with which the query begins.")
+    An entry that is no text is a failure of its row alone.
+    """
+
+    query: list[SkipValidation[str]] = Field(description="Prompt and response in one text.")
+    prompts: list[SkipValidation[str]] = Field(
+        description="The prompt, with which the query begins."
+    )
     labels: list[Any] | None = Field(
         None, description="The instruction; where it is no text or empty, the prompt is it."
     )
@@ -123,10 +128,16 @@ class GetRewardReply(BaseModel):
 
 
 class RemoteRmRequest(_Lenient):
-    """slime's request: one sample."""
+    """slime's request: one sample, with one of the fields at least.
 
-    prompt: Chat = Field(description="The prompt: a string or messages.")
-    response: str = Field(description="The response to score.")
+    slime sends a refused sample ten times and then ends the run, so a wrong or missing field is
+    a failed row.
+    """
+
+    prompt: SkipValidation[Chat | None] = Field(
+        None, description="The prompt: a string or messages."
+    )
+    response: SkipValidation[str | None] = Field(None, description="The response to score.")
     label: Any = Field(None, description="The instruction, where it is a text and not empty.")
 
 

@@ -1,10 +1,11 @@
-"""TRL: the reward for GRPOTrainer and AsyncGRPOTrainer, with metrics for their logs."""
+"""TRL: the reward for GRPOTrainer and AsyncGRPOTrainer, and for environments that own theirs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, ClassVar
 
 from flipfast.config import FlipConfig
 from flipfast.reward import FlipReward
@@ -104,3 +105,56 @@ class TrlReward:
             return self._target.score_chats(prompts, completions)
         scorer = scorer_of(self._target, **self._options)
         return background.run(scorer.score_chats(prompts, completions, timeout=self._timeout))
+
+
+class FlipRewardMixin:
+    """Gives one of TRL's environments the FLIP reward of the answer that it gets.
+
+    An environment sees what its tools are called with, not the completion. Call `_flip_answer` in
+    the tool that takes the answer: scoring starts at once, and TRL (1.16 or newer) asks for the
+    reward when the rollout has ended. The mixin goes before other base classes. Names that TRL
+    would offer to the policy as tools begin with an underscore.
+
+    Attributes:
+        flip: what scores.
+        flip_without_answer: the reward of a rollout in which nothing was answered.
+    """
+
+    flip: ClassVar[TrlReward] = TrlReward()
+    flip_without_answer: ClassVar[float | None] = 0.0
+    _flip_prompt: Any = None
+    _flip_scoring: Future[list[float | None]] | None = None
+
+    def reset(self, prompt: Any = None, **columns: Any) -> Any:
+        """Begin a rollout.
+
+        Args:
+            prompt: the true instruction, a string or messages. Call `super().reset` with another
+                one if the dataset's prompt is not it.
+            columns: the dataset's other columns; unused.
+
+        Returns:
+            None: nothing is added to the prompt.
+        """
+        self._flip_prompt = prompt
+        self._flip_forget()
+
+    async def get_reward(self) -> float | None:
+        """Return the last answer's reward; None for a failed row, which TRL leaves out.
+
+        Raises:
+            UnavailableError: the server or the engine cannot be reached; no reward is invented.
+        """
+        if self._flip_scoring is None:
+            return self.flip_without_answer
+        return (await asyncio.wrap_future(self._flip_scoring))[0]
+
+    def _flip_answer(self, answer: Any) -> None:
+        """Take an answer, a string or messages, in place of the one before; does not block."""
+        self._flip_forget()
+        self._flip_scoring = background.start(self.flip.flip_reward([self._flip_prompt], [answer]))
+
+    def _flip_forget(self) -> None:
+        if self._flip_scoring is not None:
+            self._flip_scoring.cancel()
+        self._flip_scoring = None

@@ -55,10 +55,13 @@ class FlipRewards:
         return await self._rewards(truths, completions)
 
     async def flip_trace(self, trace: Any) -> float:
-        """Score the last reply of a trace; raises as `flip` does."""
+        """Score the last reply of a trace; raises as `flip` does.
+
+        The reply of the root agent, if the harness names one; a reply without a text is a failure.
+        """
         data = trace.task.data
         truth = _task_prompt(data) if self._key is None else getattr(data, self._key)
-        return (await self._rewards([truth], [trace.last_reply]))[0]
+        return (await self._rewards([truth], [_last_reply(trace)]))[0]
 
     async def _rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
         rows = await self._scorer.chats(
@@ -87,6 +90,13 @@ def _task_prompt(data: Any) -> Any:
     user = {"role": "user", "content": data.prompt}
     rest = [user] if isinstance(data.prompt, str) else data.prompt
     return [{"role": "system", "content": data.system_prompt}, *rest]
+
+
+def _last_reply(trace: Any) -> Any:
+    """Return the last reply, or its message where it has no text: the message says why."""
+    if trace.last_reply or getattr(trace, "root_reply", None) is not None:
+        return trace.last_reply or None
+    return trace.assistant_messages[-1] if trace.assistant_messages else None
 
 
 def _plain(chat: Any) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 
 import pytest
 
@@ -182,7 +183,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize(
-    ("path", "field"), [(path, field) for path, body in BODIES.items() for field in body]
+    ("path", "field"),
+    [(path, field) for path, body in BODIES.items() if path != "/remote_rm" for field in body],
 )
 def test_a_field_of_a_wrong_type_is_named_with_its_value(path, field):
     error = error_of(post(path, {**BODIES[path], field: {"a": 1}}, admin=True), 422)
@@ -196,9 +198,6 @@ def test_a_field_of_a_wrong_type_is_named_with_its_value(path, field):
 @pytest.mark.parametrize(
     ("path", "field", "param", "shown"),
     [
-        ("/get_reward", "query", "query.0", "3"),
-        ("/get_reward", "prompts", "prompts.0", "3"),
-        ("/remote_rm", "prompt", "prompt", "[3]"),
         ("/v1/chat/completions", "messages", "messages.0", "3"),
         ("/v1/chat/completions", "stop", "stop", "[3]"),
     ],
@@ -260,7 +259,7 @@ def test_openrlhf():
         ({"query": "x"}, "query"),
         ({"prompts": []}, "prompts"),
         ({"labels": [1, 2]}, "labels"),
-        ({"query": [7]}, "query.0"),
+        ({"query": None}, "query"),
     ],
 )
 def test_openrlhf_with_a_wrong_field(change, param):
@@ -274,7 +273,41 @@ def test_slime():
     assert post("/remote_rm", {**body, "label": "river"}).json() == 1.0
     chat = [{"role": "user", "content": "river"}]
     assert post("/remote_rm", {**body, "prompt": chat}).json() == 1.0
-    assert error_of(post("/remote_rm", {"prompt": "x"}), 422)["param"] == "response"
+    assert error_of(post("/remote_rm", {"more": 1}), 422)["param"] == "prompt"
+
+
+WRONG = [None, 7, 1e308, True, [], [3], ["a"], {}, {"role": "user"}, [{"role": "user"}]]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_a_bad_row_for_a_trainer_is_a_failure_of_its_own(wrong):
+    good = {"query": "name it<a>it", "prompts": "name it<a>", "labels": "name it"}
+    rows = [good, {**good, "query": wrong}, {**good, "prompts": wrong}, good]
+    body = {name: [row[name] for row in rows] for name in good}
+    reply = post("/get_reward", body)
+    assert reply.status_code == 200
+    assert reply.json()["rewards"] == [0.5, 0.0, 0.0, 0.5]
+    assert reply.json()["extra_logs"]["flip_failed"] == [0.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "no such field"], ids=repr)
+@pytest.mark.parametrize("field", ["prompt", "response"])
+def test_slime_never_gets_an_error_for_a_bad_sample(field, wrong):
+    body = {"prompt": "name it", "response": "it", "label": None, field: wrong}
+    if wrong == "no such field":
+        del body[field]
+    answer, metrics = ask(("POST", "/remote_rm", body), ("GET", "/metrics"))
+    assert (answer.status_code, answer.json()) == (200, 0.0)
+    assert 'status="ok"' not in metrics.text
+    assert re.search(r'status="(error|contentless)"} 1.0', metrics.text)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff it", "\x00", "x" * 1_000_000], ids="abcd")
+def test_any_text_of_a_trainer_has_a_number(text):
+    sample = {"prompt": "name it " + text, "response": text, "label": text}
+    assert 0 <= post("/remote_rm", sample).json() <= 1
+    rows = {"query": [text + text, "it"], "prompts": [text, ""], "labels": [text, "it"]}
+    assert post("/get_reward", rows).json()["rewards"][1] == 1.0
 
 
 @pytest.mark.parametrize(("on_failure", "number"), [(None, 0.0), (-0.5, -0.5), (0.0, 0.0)])

@@ -57,6 +57,13 @@ def test_a_failure_is_told_in_the_metadata():
     assert sample.metadata["flip_failed"] == 1.0
 
 
+@pytest.mark.parametrize("wrong", [None, 7, [3], {}], ids=repr)
+def test_a_bad_sample_harms_no_other(flip: FlipReward, wrong):
+    samples = [Sample(response=wrong), Sample(), Sample(prompt=wrong)]
+    assert call(rm, samples) == [0.0, *flip([BREAD], [RESPONSE]), 0.0]
+    assert [sample.metadata["flip_failed"] for sample in samples] == [1.0, 0.0, 1.0]
+
+
 def test_the_instruction_in_the_metadata(flip: FlipReward):
     model = FlipRewardModel(instruction_key="question").rm
     sample = Sample(prompt="templated", label="42", metadata={"question": BREAD})

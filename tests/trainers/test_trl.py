@@ -9,14 +9,15 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from flipfast import FlipConfig, FlipReward
 from flipfast.serving.async_engine import AsyncFlipEngine
-from flipfast.trainers.trl import TrlReward
+from flipfast.trainers.trl import FlipRewardMixin, TrlReward
 from tests.client.stub import held, running_stub
 from tests.waiting import PATIENCE_S
 
@@ -136,7 +137,9 @@ print(asyncio.run(reward(prompts=["Name a river."], completions=["The Rhine is a
     assert child.stdout.decode().strip() == str(expected)
 
 
-def make_trainer(reward: Any, folder: Path, *, conversational: bool, **args: Any) -> Any:
+def make_trainer(
+    reward: Any, folder: Path, *, conversational: bool, environment: Any = None, **args: Any
+) -> Any:
     """TRL's trainer with a policy of random weights; four prompts, groups of four."""
     trl = pytest.importorskip("trl", reason="needs trl")
     datasets = pytest.importorskip("datasets", reason="needs datasets")
@@ -162,12 +165,17 @@ def make_trainer(reward: Any, folder: Path, *, conversational: bool, **args: Any
         disable_tqdm=True,
         **args,
     )
+    tokenizer = AutoTokenizer.from_pretrained(str(embedded))
+    if environment is not None:  # it takes a chat template with tools
+        template = files("trl") / "chat_templates" / "qwen3.jinja"
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
     return trl.GRPOTrainer(
         policy,
         reward_funcs=reward,
         args=config,
         train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "topic": ["x"] * 4}),
-        processing_class=AutoTokenizer.from_pretrained(str(embedded)),
+        processing_class=tokenizer,
+        environment_factory=environment,
     )
 
 
@@ -223,6 +231,92 @@ def test_trls_trainer_awaits_the_async_form(flip, tmp_path):
     prompts, completions = trainer._logs["prompt"], trainer._logs["completion"]
     rewards = flip(list(prompts), list(completions))
     assert logged["rewards/flip_reward/mean"] == pytest.approx(sum(rewards) / 8)
+
+
+class Desk(FlipRewardMixin):
+    """An environment that a policy answers with a tool; here with a fixed text, unless told not."""
+
+    flip = TrlReward(FlipConfig(max_new_tokens=24))
+    answered: ClassVar[list[Any]] = []
+
+    def reset(self, prompt: Any = None, **columns: Any) -> None:
+        super().reset(prompt)
+        self.answered.append(prompt)
+        if "Sing." not in str(prompt):
+            self.answer("An earlier answer.")
+            self.answer(COMPLETIONS[0])
+
+    def answer(self, text: str) -> str:
+        """Give the answer.
+
+        Args:
+            text: the answer.
+        """
+        self._flip_answer(text)
+        return "Thank you."
+
+
+def test_an_environment_is_rewarded_for_its_last_answer(flip):
+    desk = Desk()
+    assert inspect.iscoroutinefunction(desk.get_reward)
+    tools = [name for name, _ in inspect.getmembers(Desk, inspect.isfunction) if name[0] != "_"]
+    assert tools == ["answer", "get_reward", "reset"]
+    for prompt in (PROMPTS[0], [{"role": "user", "content": PROMPTS[0]}], "Sing.", []):
+        desk.reset(prompt=prompt, topic="x")
+        expected = [0.0] if prompt == "Sing." else flip([prompt], COMPLETIONS[:1])
+        assert [asyncio.run(asyncio.wait_for(desk.get_reward(), PATIENCE_S))] == expected
+    assert expected == [None]  # nobody asks
+
+
+@pytest.mark.slow
+def test_trls_trainer_with_an_environment_that_owns_the_reward(flip, tmp_path):
+    Desk.answered.clear()
+    trainer = make_trainer(None, tmp_path, conversational=True, environment=Desk, max_steps=1)
+    trainer.train()
+    logged = next(log for log in trainer.state.log_history if "reward" in log)
+    prompts = Desk.answered
+    rewards = flip(prompts, [COMPLETIONS[0]] * len(prompts))
+    alone = [0.0 if "Sing." in str(p) else r for p, r in zip(prompts, rewards, strict=True)]
+    assert logged["rewards/Desk/mean"] == pytest.approx(sum(alone) / 8)
+
+
+@pytest.mark.slow
+def test_trls_async_trainer_scores_a_group_with_either_form(flip):
+    reason = "needs TRL's asynchronous trainer: pip install trl"
+    name = "trl.experimental.async_grpo.async_rollout_worker"
+    worker = pytest.importorskip(name, reason=reason, exc_type=ImportError)
+    desk = Desk()
+    desk.reset(PROMPTS[0])
+    rewards = flip(PROMPTS, COMPLETIONS)
+    sequence = SimpleNamespace(input_ids=[1], completion_mask=[1], old_log_probs=[0.0])
+    n = len(PROMPTS)
+    group = worker.RolloutGroup(
+        prompts=PROMPTS,
+        reward_kwargs={"topic": ["x"] * n},
+        completions=COMPLETIONS,
+        completions_ids=[[1]] * n,
+        completions_sequences=[[sequence]] * n,
+        tool_call_counts=[0] * n,
+        tool_failure_counts=[0] * n,
+        model_version=0,
+        group_id=0,
+        env_rewards=[(Desk, asyncio.run(desk.get_reward()))] + [(Desk, None)] * (n - 1),
+        rollout_rewards=[None] * n,
+    )
+    reward = TrlReward(flip)
+    loop = SimpleNamespace(
+        reward_funcs=[reward, reward.flip_reward],
+        reward_func_names=["sync", "async", "Desk"],
+        _env_reward_types=[Desk],
+        _provides_rollout_reward=False,
+    )
+    pytest.importorskip("accelerate").PartialState(cpu=True)  # its logger wants one
+    samples = asyncio.run(worker._AsyncRolloutLoop._score_group(loop, group))
+    for form in ("sync", "async"):
+        assert [sample.metrics[f"rewards/{form}"] for sample in samples] == rewards
+    assert samples[0].metrics["rewards/Desk"] == rewards[0]
+    assert math.isnan(samples[1].metrics["rewards/Desk"])  # it does not count
+    assert samples[1].metrics["reward"] == 2 * rewards[1]
 
 
 def check_table(folder: Path, flip: FlipReward, seen: list[Any]) -> None:

@@ -96,20 +96,61 @@ def test_a_rubric(flip: FlipReward, group):
     assert [state["metrics"][name] for state in states] == expected
 
 
-def test_a_task(flip: FlipReward):
+@pytest.fixture(scope="module")
+def vf():
     reason = "needs verifiers from 0.2 on: pip install verifiers"
-    pytest.importorskip("verifiers.v1.configs.task", reason=reason, exc_type=ImportError)
-    import verifiers.v1 as vf
+    return pytest.importorskip("verifiers.v1", reason=reason, exc_type=ImportError)
 
-    rewards = {"flip": {"fn": "flipfast.trainers.verifiers:flip_trace", "weight": 2.0}}
-    config = vf.TaskConfig(rewards=rewards)
-    task = vf.Task(vf.TaskData(prompt=BREAD, system_prompt="You are an assistant."), config)
-    trace = vf.Trace.model_construct(
-        task=vf.TraceTask(type="Task", data=task.data),
-        rewards={},
-        metrics={},
-        root_reply=TEXTS[0],
-    )
+
+def rollout(vf, messages, **fields):
+    """A task with our reward, and the trace that a rollout leaves for it to score."""
+    plugged = {"flip": {"fn": "flipfast.trainers.verifiers:flip_trace", "weight": 2.0}}
+    config = vf.TaskConfig(rewards=plugged)
+    data = vf.TaskData(prompt=BREAD, system_prompt="You are an assistant.")
+    nodes = [
+        vf.MessageNode(message=message, parent=place - 1 if place else None, sampled=bool(place))
+        for place, message in enumerate(messages)
+    ]
+    recorded = vf.TraceTask(type="Task", data=data)
+    agent = vf.AgentInfo(config=vf.AgentConfig())
+    trace = vf.Trace(task=recorded, agent=agent, nodes=nodes, **fields)
+    return vf.Task(data, config), trace
+
+
+ASKED = {"role": "user", "content": BREAD}
+CALLS = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "1", "name": "f", "arguments": "{}"}],
+}
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_a_task(flip: FlipReward, vf, root):
+    reply = {"role": "assistant", "content": f" {TEXTS[1 if root else 0]}\n"}
+    task, trace = rollout(vf, [ASKED, reply], root_reply=TEXTS[0] if root else None)
     run(task.score(trace))
     assert trace.rewards["flip"].score == flip([CHAT], TEXTS[:1])[0]
     assert trace.rewards["flip"].weight == 2.0
+
+
+@pytest.mark.parametrize(
+    ("messages", "root", "told"),
+    [
+        ([ASKED, CALLS], None, "only tool calls"),
+        ([ASKED, {"role": "assistant", "content": TEXTS[0]}], "", "no text|None"),
+        ([ASKED], None, "no text|None"),
+    ],
+    ids=["only tool calls", "an empty root reply", "no reply"],
+)
+def test_a_rollout_without_an_answer_has_no_reward(vf, messages, root, told):
+    task, trace = rollout(vf, messages, root_reply=root)
+    with pytest.raises(vf.TaskError, match=f"NoRewardError: status 'contentless': .*({told})"):
+        run(task.score(trace))
+    assert trace.rewards == {"flip": None}
+
+
+def test_tool_calls_as_an_answer(flip: FlipReward, vf):
+    _, trace = rollout(vf, [ASKED, CALLS])
+    expected = flip([CHAT], ["f({})"])[0]
+    assert run(FlipRewards(tool_calls=True).flip_trace(trace)) == expected

@@ -21,8 +21,8 @@ _LATE: dict[int | str, dict[str, Any]] = {504: {"model": ErrorReply, "descriptio
 def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) -> None:
     """Add `POST /get_reward` and `POST /remote_rm`.
 
-    Both reply with plain numbers: a row without a reward gets `on_failure`, or 0.0. Special tokens
-    at the end of a response are dropped.
+    Both reply with plain numbers: a row without a reward, such as one that is no text, gets
+    `on_failure`, or 0.0. Special tokens at the end of a response are dropped.
     """
     shared: dict[str, Any] = {"responses": {**ERRORS, **_LATE}, "tags": ["trainers"]}
     on_failure = options.on_failure or 0.0
@@ -46,6 +46,8 @@ def add_trainer_routes(app: FastAPI, rows: RowScorer, options: ServerOptions) ->
     @app.post("/remote_rm", response_model=float, **shared)
     async def remote_rm(request: Request, body: RemoteRmRequest) -> Reply:
         """slime's remote reward model: one sample, one number."""
+        if not body.model_fields_set:
+            raise FieldError("prompt", "the body has no prompt, response or label: send a sample")
         item = _item(body.prompt, body.response, body.label)
         (row,) = await rows.score_all(RequestRecord.of(request.scope), "prompt", [item])
         return Reply(number(row))
@@ -61,13 +63,14 @@ def _openrlhf_items(body: GetRewardRequest) -> list[dict[str, Any] | InputError]
     return [_openrlhf_item(*row) for row in zip(body.query, body.prompts, labels, strict=True)]
 
 
-def _openrlhf_item(query: str, prompt: str, label: object) -> dict[str, Any] | InputError:
+def _openrlhf_item(query: object, prompt: object, label: object) -> dict[str, Any] | InputError:
     try:
         return _item(prompt, split_response(query, prompt), label)
     except InputError as error:
         return error
 
 
-def _item(prompt: Any, response: str, label: object) -> dict[str, Any]:
+def _item(prompt: object, response: object, label: object) -> dict[str, Any]:
     instruction = label if isinstance(label, str) and label.strip() else prompt
-    return {"prompt": instruction, "completion": strip_special(response)}
+    answer = strip_special(response) if isinstance(response, str) else response
+    return {"prompt": instruction, "completion": answer}
