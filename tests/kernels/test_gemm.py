@@ -57,14 +57,6 @@ def test_no_rows(device):
     assert linear(x[:0], weight).shape == (0, 5)
 
 
-@pytest.mark.parametrize("capability", [80, 89, 90, 100, 120])
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_tiles_for_few_and_many_rows_differ_in_their_rows_alone(dtype, capability):
-    few, many = linear_configs(4096, 1024, dtype, capability)
-    assert (few.block_n, few.block_k) == (many.block_n, many.block_k)
-    assert few.block_m * many.num_warps == many.block_m * few.num_warps
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
