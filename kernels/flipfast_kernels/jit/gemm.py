@@ -6,7 +6,9 @@ import triton.language as tl
 
 
 @triton.jit
-def place_of(tile, n_rows, n_out, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+def place_of(
+    tile, n_rows, n_out, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr
+):
     """The row index and the column index of a tile.
 
     GROUP_M tiles of rows walk over the columns together, so that they share weights in L2.
@@ -100,8 +102,8 @@ def linear_kernel(
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-# One binary for any number of rows.
-@triton.jit(do_not_specialize=["n_rows"])
+# One binary for all sizes: what they are divisible by changes nothing here.
+@triton.jit(do_not_specialize=["n_rows", "n_out", "n_in"])
 def linear_tma_kernel(
     x,
     weight,
