@@ -85,7 +85,7 @@ def test_matrix_products_run_on_the_tensor_cores(results):
 def test_products_are_stored_sixteen_bytes_at_a_time(results):
     """As Triton does only where a run's sizes are marked as divisible by 16."""
     products = [r for r in results if r["kernel"] == "linear"]
-    assert len(products) > 8
+    assert len(products) > 5
     for r in products:
         assert all(".v4.b32" in store for store in r["stores"]), r
 
