@@ -26,6 +26,7 @@ _TOLD = {
     "head_row": ("BLOCK", "HAS_SUMS"),
     "head_tile": ("BLOCK_M", "HAS_SUMS"),
     "linear": ("BLOCK_M", "BLOCK_N"),
+    "linear_tma": ("BLOCK_M", "BLOCK_N"),
     "norm_rope": ("QUERY_NORM", "BLOCK_H", "BLOCK_KV"),
     "overlap": ("BLOCK",),
     "rms_norm": ("BLOCK",),

@@ -54,8 +54,8 @@ def sleep(place: Place, deterministic: bool) -> None:
 
 
 def products(place: Place) -> None:
-    """Whether a row of a product has equal bits in tiles of other sizes: heights and stages have
-    to, BLOCK_N and BLOCK_K are noted.
+    """Whether a row of a product has equal bits in all tiles and without tensor descriptors, as it
+    has to; for other BLOCK_K it is noted.
     """
     x, weight = (
         numbers(place.device, torch.bfloat16, n, 1024, seed=seed)
@@ -63,14 +63,19 @@ def products(place: Place) -> None:
     )
     usual = LinearConfig(64, 128, 64, 8, 4, 3)
     expected = linear(x, weight, config=usual)
-    for (block_m, warps), stages in product(((64, 4), (128, 8)), (2, 3, 4)):
-        config = LinearConfig(block_m, 128, 64, 8, warps, stages)
-        name = f"product, {block_m} rows, {stages} stages"
-        place.check(name, torch.equal(linear(x, weight, config=config), expected))
-    for block_n, block_k in ((64, 64), (256, 64), (128, 32), (128, 128)):
-        config = LinearConfig(64, block_n, block_k, 8, 4, 2)
-        equal = torch.equal(linear(x, weight, config=config), expected)
-        place.note(f"bits of a product, {block_n} x {block_k}", "bits", equal=equal)
+
+    def equal(config: LinearConfig, weight: torch.Tensor = weight) -> bool:
+        return torch.equal(linear(x, weight, config=config), expected)
+
+    for (block_m, warps), block_n in product(((64, 4), (128, 4), (128, 8)), (32, 64, 128, 256)):
+        if block_m * block_n <= 8192 * warps // 2:  # others have too many sums for a thread
+            config = LinearConfig(block_m, block_n, 64, 8, warps, 3)
+            place.check(f"product, {block_m} x {block_n}, {warps} warps", equal(config))
+    wide = numbers(place.device, torch.bfloat16, 4096, 1028)[:, :1024].copy_(weight)
+    place.check("product, without descriptors", equal(usual, wide))  # rows of 8-byte steps
+    for block_k in (32, 128):
+        config = LinearConfig(64, 128, block_k, 8, 4, 2)
+        place.note(f"bits of a product, BLOCK_K {block_k}", "bits", equal=equal(config))
 
 
 def splits(place: Place) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from flipfast_kernels import tuning
-from flipfast_kernels.jit.gemm import linear_kernel
+from flipfast_kernels.jit.gemm import linear_kernel, linear_tma_kernel
 from flipfast_kernels.launch import (
     check_device,
     check_float,
@@ -19,6 +20,7 @@ from flipfast_kernels.launch import (
     device_facts,
 )
 
+_DESCRIPTOR: Any = import_module("triton.tools.tensor_descriptor").TensorDescriptor
 _REACH = 2.0  # of tuned entries: for example, one side of the weight four times as long
 
 
@@ -43,10 +45,9 @@ class LinearConfig:
 def linear_configs(
     n_out: int, n_in: int, dtype: torch.dtype, capability: int
 ) -> tuple[LinearConfig, LinearConfig]:
-    """The configuration for few rows and the one for many.
+    """The configuration for few rows and the one for many, which give a row the same bits.
 
-    Both compute a row with the same instruction in the same order (see `linear`): they share
-    everything that affects the arithmetic and differ in the number of rows per tile.
+    See `linear` for what the bits rest on.
 
     Args:
         n_out, n_in: shape of the weight.
@@ -56,13 +57,17 @@ def linear_configs(
     if dtype == torch.float32:
         few = LinearConfig(32, 64, 16, 8, 4, 3)
         return few, few
-    # Narrow outputs take narrow tiles: with few rows there are only n_out / block_n programs.
+    if capability == 90:
+        # Few rows and narrow outputs make few tiles: narrow ones keep more multiprocessors busy.
+        # With these stages, two programs of the low tile have room on one.
+        block_n, stages = (32, 8) if n_out < 2048 else (64, 6) if n_out < 8192 else (128, 4)
+        few = LinearConfig(64, block_n, 64, 8, 4, stages)
+        return few, LinearConfig(128, 256, 64, 8, 8, 3)
     block_n = 128 if n_out >= 4096 else 64
     many = LinearConfig(128, block_n, 64, 8, 8, 3)
     if 100 <= capability < 120:
-        # 64 and 128 rows use different instructions here, so there is one tile height.
         return many, many
-    return LinearConfig(64, block_n, 64, 8, 4, 4 if capability == 90 else 3), many
+    return LinearConfig(64, block_n, 64, 8, 4, 3), many
 
 
 def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int) -> None:
@@ -73,12 +78,11 @@ def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int)
                 raise ValueError(f"{name} is {value!r}: it must be a whole number above 0")
             if name in ("block_m", "block_n", "block_k", "num_warps") and value & (value - 1):
                 raise ValueError(f"{name} is {value}: it must be a power of two")
-    if (few.block_n, few.block_k) != (many.block_n, many.block_k):
-        raise ValueError(f"{few} and {many} differ in block_n or block_k")
-    if few.block_m * many.num_warps != many.block_m * few.num_warps:
-        raise ValueError(f"{few} and {many} differ in rows a warp")
-    if few.block_m != many.block_m and 100 <= capability < 120:
-        raise ValueError(f"{few} and {many} differ in rows, which are other instructions here")
+    if few.block_k != many.block_k:
+        raise ValueError(f"{few} and {many} differ in block_k")
+    tiles = {(config.block_m, config.block_n) for config in (few, many)}
+    if len(tiles) > 1 and 100 <= capability < 120:
+        raise ValueError(f"{few} and {many} differ in tiles, which are other instructions here")
 
 
 @lru_cache(maxsize=4096)
@@ -108,17 +112,24 @@ def configs_for(
     return found or linear_configs(n_out, n_in, dtype, capability)
 
 
-def pick_config(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
-    """The tall tile once the short one would need more than one wave of programs.
+def pick_config(
+    n_rows: int, n_out: int, pair: tuple[LinearConfig, LinearConfig], multiprocessors: int
+) -> LinearConfig:
+    """Of two configurations, the one whose busiest multiprocessor reads less through L2.
 
     Args:
         n_rows: of x.
-        n_out, n_in: shape of the weight.
-        x: gives dtype and device.
+        n_out: rows of the weight.
+        pair: for few rows and for many.
+        multiprocessors: of the device.
     """
-    few, many = configs_for(n_out, n_in, x.dtype, x.device)
-    tiles = -(-n_rows // few.block_m) * -(-n_out // few.block_n)
-    return few if n_rows <= few.block_m or tiles <= device_facts(x.device)[1] else many
+
+    def most_read(config: LinearConfig) -> int:
+        tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
+        return -(-tiles // multiprocessors) * (config.block_m + config.block_n)
+
+    few = pair[0]
+    return few if n_rows <= few.block_m else min(pair, key=most_read)
 
 
 def linear(
@@ -130,13 +141,17 @@ def linear(
 ) -> torch.Tensor:
     """x @ weight.T + bias with float32 sums; a row's bits do not depend on the other rows.
 
-    Each output is one chain of matrix instructions from the first k to the last, in tiles chosen
-    by the weight's shape, the dtype and the device alone; K is never split. Only a tile's height
-    (64 or 128 rows) depends on the number of rows: on compute capability 9 four warps of a tile
-    issue the same m64nNk16 instruction at both heights, on 8 and 12 each warp issues the same
-    m16n8k16, and each row belongs to exactly one instruction. Where the heights would use
-    different instructions (10 and 11) there is one height. float32 is IEEE: fused multiply-adds,
-    ascending in k.
+    Each output is one chain of matrix instructions from the first k to the last; K is never split.
+    All that its bits depend on is the instruction and block_k, which are chosen by the weight's
+    shape, the dtype and the device alone. The rest of a tile may depend on the number of rows: on
+    compute capability 9 the instruction is m64nNk16, whose width N only says how many columns are
+    computed beside, on 8 and 12 it is m16n8k16, and each output belongs to exactly one of them.
+    On 10 and 11, where tiles of other sizes may use other instructions, all have one size. float32
+    is IEEE: fused multiply-adds, ascending in k.
+
+    On compute capability 9 to 11 the hardware copies tiles by itself (TMA), and a program computes
+    several: see `linear_tma_kernel`. It needs 16-bit x and out, and addresses and row strides that
+    are multiples of 16 bytes; otherwise `linear_kernel` runs, with the same bits.
 
     Work: 2 M N K operations and (M K + N K + M N) numbers moved. On an H200 (989 TFLOP/s dense
     bf16, 4.8 TB/s per the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N)
@@ -147,8 +162,7 @@ def linear(
         weight: (N, K) of x's dtype; any row stride.
         bias: (N,), any of these dtypes, or None.
         out: (M, N), x's dtype or float32, overwritten; None allocates one of x's dtype.
-        config: None picks one. A row's bits are the same only for equal block_n, block_k and
-            instruction.
+        config: None picks one. A row's bits are the same only for an equal block_k.
 
     Returns:
         out.
@@ -162,11 +176,36 @@ def linear(
     assert out is not None
     check_device(linear_kernel, x=x, weight=weight, bias=bias, out=out)
     (n_rows, n_in), n_out = x.shape, weight.shape[0]
+    capability, multiprocessors = device_facts(x.device)
     if n_rows == 0 or n_out == 0:
         return out
     if config is None:
-        config = pick_config(n_rows, n_out, n_in, x)
+        pair = configs_for(n_out, n_in, x.dtype, x.device)
+        config = pick_config(n_rows, n_out, pair, multiprocessors)
+    sizes = {
+        "HAS_BIAS": bias is not None,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
+        "GROUP_M": config.group_m,
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+    }
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
+    if 90 <= capability < 120 and out.dtype == x.dtype and _suit_tma(x, weight, out):
+        # As many programs as multiprocessors hold with eight warps each.
+        programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
+        linear_tma_kernel[(programs,)](
+            _descriptor(x, config.block_m, config.block_k),
+            _descriptor(weight, config.block_n, config.block_k),
+            bias,
+            _descriptor(out, config.block_m, config.block_n),
+            n_rows,
+            n_out,
+            n_in,
+            **sizes,
+        )
+        return out
     linear_kernel[(tiles,)](
         x,
         weight,
@@ -178,14 +217,8 @@ def linear(
         x.stride(0),
         weight.stride(0),
         out.stride(0),
-        HAS_BIAS=bias is not None,
         EVEN_K=n_in % config.block_k == 0,
-        BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n,
-        BLOCK_K=config.block_k,
-        GROUP_M=config.group_m,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        **sizes,
     )
     return out
 
@@ -198,6 +231,23 @@ def linear_ref(
     if bias is not None:
         out += bias.double()
     return out.to(x.dtype)
+
+
+def _suit_tma(*tensors: torch.Tensor) -> bool:
+    """Whether tensors are such as the hardware copies tiles of, and their numbers 16-bit."""
+    return all(
+        tensor.element_size() == 2
+        and tensor.shape[1] > 0
+        and tensor.stride(0) >= tensor.shape[1]
+        and tensor.stride(0) % 8 == 0
+        and tensor.data_ptr() % 16 == 0
+        for tensor in tensors
+    )
+
+
+def _descriptor(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+    """What copies tiles of so many rows and columns; a launch, also a recorded one, copies it."""
+    return _DESCRIPTOR(tensor, list(tensor.shape), [tensor.stride(0), 1], [rows, columns])
 
 
 def _check(

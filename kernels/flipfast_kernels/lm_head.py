@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flipfast_kernels.gemm import LinearConfig, configs_for, pick_config
+from flipfast_kernels.gemm import LinearConfig, pick_config
 from flipfast_kernels.jit.lm_head import head_row_kernel, head_tile_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -100,7 +100,7 @@ def lm_head(
         out = _make_out(n_rows, x.device, statistics, targets is not None)
     _check_out(out, n_rows, statistics, targets is not None)
     if config is None:
-        config = _pick(n_rows, n_out, n_in, x, statistics)
+        config = _pick(n_rows, n_out, x, statistics)
     n_tiles = -(-n_out // config.block_n)
     n_parts = (3 if statistics else 2) * n_rows * n_tiles
     if parts is None:
@@ -194,8 +194,8 @@ def head_parts(n_rows: int, weight: torch.Tensor, statistics: bool) -> int:
         weight: of the head.
         statistics: whether the log-sum-exp is computed.
     """
-    n_out, n_in = weight.shape
-    block_n = configs_for(n_out, n_in, weight.dtype, weight.device)[0].block_n
+    n_out = len(weight)
+    block_n = head_configs(n_out, weight.dtype, device_facts(weight.device)[0])[0].block_n
     return (3 if statistics else 2) * n_rows * -(-n_out // block_n)
 
 
@@ -204,12 +204,37 @@ def row_warps(block: int) -> int:
     return min(max(block // 256, 1), 16)
 
 
-def _pick(n_rows: int, n_out: int, n_in: int, x: torch.Tensor, statistics: bool) -> LinearConfig:
-    """The product's configuration, but a single tile height where heights may differ in order."""
-    wgmma = device_facts(x.device)[0] == 90 and x.dtype != torch.float32
-    if statistics and not wgmma:
-        return configs_for(n_out, n_in, x.dtype, x.device)[0]
-    return pick_config(n_rows, n_out, n_in, x)
+def head_configs(
+    n_out: int, dtype: torch.dtype, capability: int
+) -> tuple[LinearConfig, LinearConfig]:
+    """The configuration for few rows and the one for many.
+
+    Both reduce a row's columns alike: their tiles are equally wide, and a warp has equally many
+    rows of them.
+
+    Args:
+        n_out: rows of the weight.
+        dtype: of x and the weight.
+        capability: the device's compute capability, 90 for 9.0.
+    """
+    if dtype == torch.float32:
+        few = LinearConfig(32, 64, 16, 8, 4, 3)
+        return few, few
+    block_n = 128 if n_out >= 4096 else 64
+    many = LinearConfig(128, block_n, 64, 8, 8, 3)
+    if 100 <= capability < 120:
+        # 64 and 128 rows use different instructions here, so there is one tile height.
+        return many, many
+    return LinearConfig(64, block_n, 64, 8, 4, 4 if capability == 90 else 3), many
+
+
+def _pick(n_rows: int, n_out: int, x: torch.Tensor, statistics: bool) -> LinearConfig:
+    """A single tile height where sums over columns may differ in order between heights."""
+    capability, multiprocessors = device_facts(x.device)
+    pair = head_configs(n_out, x.dtype, capability)
+    if statistics and (capability != 90 or x.dtype == torch.float32):
+        return pair[0]
+    return pick_config(n_rows, n_out, pair, multiprocessors)
 
 
 def _make_out(n_rows: int, device: torch.device, sums: bool, targets: bool) -> LmHead:

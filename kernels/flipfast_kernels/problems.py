@@ -18,6 +18,7 @@ from flipfast_kernels.gemm import (
     linear,
     linear_configs,
     linear_ref,
+    pick_config,
 )
 from flipfast_kernels.launch import device_facts, power_of_two
 from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
@@ -33,10 +34,12 @@ def linear_problem(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    rows: Sequence[int] = (1, 8, 32, 64, 512, 2048),
+    rows: Sequence[int] = (1, 16, 64, 256, 2048, 8192),
     quick: bool = False,
 ) -> Problem:
-    """Products of `rows` rows with a weight of (n_out, n_in); up to 64 rows count as few."""
+    """Products of `rows` rows with a weight of (n_out, n_in); few are those of the usual choice."""
+    capability, multiprocessors = device_facts(device)
+    usual = linear_configs(n_out, n_in, dtype, capability)
 
     def make() -> list[Workload]:
         generator = torch.Generator(device).manual_seed(0)
@@ -47,7 +50,7 @@ def linear_problem(
         def work(m: int) -> Workload:
             return Workload(
                 f"{m} rows",
-                m <= 64,
+                pick_config(m, n_out, usual, multiprocessors) == usual[0],
                 lambda config: linear(x[:m], weight, config=config),
                 expected[:m],
                 _TOLERANCE[dtype],
@@ -55,8 +58,7 @@ def linear_problem(
 
         return [work(m) for m in rows]
 
-    capability = device_facts(device)[0]
-    pairs = list(dict.fromkeys(_linear_pairs(n_out, n_in, dtype, capability, quick)))
+    pairs = list(dict.fromkeys(_linear_pairs(usual, dtype, capability, quick)))
     return Problem("gemm", {"n_out": n_out, "n_in": n_in, "dtype": _name(dtype)}, pairs, make)
 
 
@@ -133,22 +135,22 @@ def _attention_work(
     return Workload(label, queries == 1, run, expected, _TOLERANCE[dtype])
 
 
-def _linear_pairs(
-    n_out: int, n_in: int, dtype: torch.dtype, capability: int, quick: bool
-) -> Iterator[Pair]:
-    usual = linear_configs(n_out, n_in, dtype, capability)
+def _linear_pairs(usual: Pair, dtype: torch.dtype, capability: int, quick: bool) -> Iterator[Pair]:
     yield usual
     few, many = usual
-    widths, depths, stages = [64, 128, 256], [64], [(4, 3), (4, 4)]
-    if not quick:
-        depths, stages = [32, 64, 128], list(product((3, 4, 5, 6), (3, 4)))
+    depths, widths = [64, 128], (128, 256)
     if dtype == torch.float32:
-        widths, depths = [32, 64], [16, 32]
-    for block_n, block_k, (low, high) in product(widths, depths, stages):
-        tile = {"block_n": block_n, "block_k": block_k}
-        tall = replace(many, num_stages=high, **tile)
-        pair = (tall if few == many else replace(few, num_stages=low, **tile), tall)
-        if pair != usual:
+        depths, widths = [16, 32], (32, 64)
+    for block_k in depths[:1] if quick else depths:
+        lows, highs = (
+            [
+                replace(one, block_n=block_n, block_k=block_k, num_stages=num_stages)
+                for block_n, num_stages in product(wide, stages[:1] if quick else stages)
+            ]
+            for one, wide, stages in ((few, (64, 32, 128), (4, 6, 3)), (many, widths, (3, 4)))
+        )
+        # Devices that need it have one configuration for both.
+        for pair in zip(highs, highs, strict=True) if few == many else product(lows, highs):
             check_linear_configs(*pair, capability)
             yield pair
 

@@ -8,23 +8,21 @@ import importlib
 import json
 import multiprocessing
 import re
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tests.kernels.launches import RUNS, launched
+from tests.kernels.sass import inner_loop, operations, resources
 
 # Of variants that differ only in these constants, one is compiled. The numbers of heads change only
 # addresses; the others are for a selection. A run's first mode, "loop", needs the most registers.
 HEADS = ("N_HEADS", "GROUP")
 ALIKE = {90: HEADS, 80: (*HEADS, "MODE", "ONE_BLOCK"), 100: (*HEADS, "MODE", "ONE_BLOCK")}
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+TYPE = re.compile(r"(?:\*|tensordesc<)(\w+)")  # of a pointer or a tensor descriptor
 MATRIX = r"wgmma\.mma_async[\w.]*|mma\.sync[\w.]*|tcgen05\.mma[\w.:]*"
 
 
@@ -65,15 +63,18 @@ def compiled(sm, variant):
     registers, stack = resources(result.asm["cubin"])
     layouts = re.findall(r"#ttg\.nvidia_mma<[^>]*>", result.asm["ttgir"])
     names = list(signature)
+    is_tma = variant.kernel == "linear_tma_kernel"
     return {
         "kernel": variant.kernel.removesuffix("_kernel"),
         "sm": sm,
-        "type": next(kind for kind in signature.values() if kind.startswith("*"))[1:],
+        "type": TYPE.match(next(filter(TYPE.match, signature.values())))[1],
         "constants": {names[at]: value for (at,), value in constants.items()},
         "registers": registers,
         "stack": stack,
         "shared": result.metadata.shared,
         "instructions": sorted(set(re.findall(MATRIX, result.asm["ptx"]))),
+        "operations": operations(result.asm["cubin"]) if is_tma else {},
+        "inner_loop": inner_loop(result.asm["cubin"], "HGMMA") if is_tma else {},
         "stores": sorted(set(re.findall(r"st\.global[\w.]*", result.asm["ptx"]))),
         "columns_of_warps": sorted(
             {re.search(r"warpsPerCTA = \[\d+, (\d+)", x)[1] for x in layouts}
@@ -90,16 +91,6 @@ def paired(asked, name):
 def hashable(value):
     """JSON's lists as the tuples that they were."""
     return tuple(map(hashable, value)) if isinstance(value, list) else value
-
-
-def resources(cubin):
-    """Registers a thread, and bytes of stack a thread, which is where spills go."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(cubin)
-        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
-    return int(found[1]), int(found[2])
 
 
 if __name__ == "__main__":

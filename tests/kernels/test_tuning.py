@@ -98,10 +98,10 @@ def test_distances(bucket, expected):
 
 def test_only_a_near_entry_of_the_same_dtype_serves(files):
     put(files[0], gemm=[entry()])
-    usual = linear_configs(1024, 2048, torch.bfloat16, 90)
     assert gemm.configs_for(2048, 4096, torch.bfloat16, CUDA) == (FEW, MANY)
-    assert gemm.configs_for(2048, 4097, torch.bfloat16, CUDA) == usual
-    assert gemm.configs_for(1024, 2048, torch.float16, CUDA) == usual
+    for n_out, n_in, dtype in ((2048, 4097, torch.bfloat16), (1024, 2048, torch.float16)):
+        usual = linear_configs(n_out, n_in, dtype, 90)
+        assert gemm.configs_for(n_out, n_in, dtype, CUDA) == usual != (FEW, MANY)
 
 
 def test_attention_takes_entries_of_its_own_block_alone(files):
@@ -149,9 +149,7 @@ def test_a_file_that_cannot_serve_is_ignored_with_one_line(files, change, reason
 @pytest.mark.parametrize(
     ("few", "many"),
     [
-        (replace(FEW, block_n=128), MANY),
         (replace(FEW, block_k=128), MANY),
-        (replace(FEW, num_warps=8), MANY),
         (replace(FEW, block_m=48), MANY),
         (replace(FEW, num_stages=0), MANY),
         (FEW, replace(MANY, group_m=1.5)),
@@ -164,15 +162,17 @@ def test_pairs_that_would_give_two_kinds_of_bits_are_ignored(files, few, many, c
     assert "the tuned entry of gemm" in caplog.text
 
 
-def test_tile_heights_differ_only_where_their_instructions_do_not():
+def test_tiles_differ_only_where_their_instructions_do_not():
     low, tall = attention_configs(128, torch.bfloat16, 90)
     attention_tiles.check_attention_configs(low, tall, 90)
     gemm.check_linear_configs(FEW, MANY, 80)
     for capability in (80, 100):
         with pytest.raises(ValueError, match="differ in rows"):
             attention_tiles.check_attention_configs(low, tall, capability)
-    with pytest.raises(ValueError, match="differ in rows"):
-        gemm.check_linear_configs(FEW, MANY, 100)
+    gemm.check_linear_configs(replace(FEW, block_n=32), MANY, 90)
+    for other in (MANY, replace(FEW, block_n=32)):
+        with pytest.raises(ValueError, match="differ in tiles"):
+            gemm.check_linear_configs(FEW, other, 100)
     with pytest.raises(ValueError, match="split"):
         attention_tiles.check_attention_configs(
             low, AttentionConfig(128, low.block_n, 512, 8, 5), 90

@@ -6,6 +6,23 @@ import triton.language as tl
 
 
 @triton.jit
+def place_of(
+    tile, n_rows, n_out, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr
+):
+    """The row index and the column index of a tile.
+
+    GROUP_M tiles of rows walk over the columns together, so that they share weights in L2.
+    """
+    tiles_m = tl.cdiv(n_rows, BLOCK_M)
+    tiles_n = tl.cdiv(n_out, BLOCK_N)
+    group = tile // (GROUP_M * tiles_n)
+    first_m = group * GROUP_M
+    height = tl.minimum(tiles_m - first_m, GROUP_M)
+    in_group = tile % (GROUP_M * tiles_n)
+    return first_m + in_group % height, in_group // height
+
+
+@triton.jit
 def product_tile(
     x_ptr,
     weight_ptr,
@@ -27,17 +44,7 @@ def product_tile(
 
     Returns: the tile's row index and column index, and the (BLOCK_M, BLOCK_N) sums.
     """
-    pid = tl.program_id(0)
-    tiles_m = tl.cdiv(n_rows, BLOCK_M)
-    tiles_n = tl.cdiv(n_out, BLOCK_N)
-    # GROUP_M tiles of rows walk over the columns together, so that they share weights in L2.
-    group = pid // (GROUP_M * tiles_n)
-    first_m = group * GROUP_M
-    height = tl.minimum(tiles_m - first_m, GROUP_M)
-    in_group = pid % (GROUP_M * tiles_n)
-    tile_m = first_m + in_group % height
-    tile_n = in_group // height
-
+    tile_m, tile_n = place_of(tl.program_id(0), n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     cols = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     ks = tl.arange(0, BLOCK_K)
@@ -93,3 +100,39 @@ def linear_kernel(
     out_ptrs = out_ptr + rows.to(tl.int64)[:, None] * out_stride + cols[None, :]
     inside = (rows < n_rows)[:, None] & (cols < n_out)[None, :]
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+# One binary for all sizes: what they are divisible by changes nothing here.
+@triton.jit(do_not_specialize=["n_rows", "n_out", "n_in"])
+def linear_tma_kernel(
+    x,
+    weight,
+    bias_ptr,
+    out,
+    n_rows,
+    n_out,
+    n_in,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """Tiles of x @ weight.T + bias, every tl.num_programs(0)th of them, as `linear_kernel` adds.
+
+    x, weight and out are tensor descriptors of tiles (BLOCK_M, BLOCK_K), (BLOCK_N, BLOCK_K) and
+    (BLOCK_M, BLOCK_N): the hardware reads zeros past their ends and writes nothing there.
+    """
+    n_tiles = tl.cdiv(n_rows, BLOCK_M) * tl.cdiv(n_out, BLOCK_N)
+    # One flat loop, so that a tile's first reads start before the tile before it is written.
+    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), flatten=True):
+        tile_m, tile_n = place_of(tile, n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
+        row = tile_m * BLOCK_M
+        col = tile_n * BLOCK_N
+        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+        for k in range(0, n_in, BLOCK_K):
+            acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
+        if HAS_BIAS:
+            read_cols = tl.minimum(col + tl.arange(0, BLOCK_N), n_out - 1)
+            acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+        out.store([row, col], acc.to(out.dtype))
