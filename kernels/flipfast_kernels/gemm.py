@@ -108,17 +108,20 @@ def configs_for(
     return found or linear_configs(n_out, n_in, dtype, capability)
 
 
-def pick_config(n_rows: int, n_out: int, n_in: int, x: torch.Tensor) -> LinearConfig:
-    """The tall tile once the short one would need more than one wave of programs.
+def pick_config(
+    n_rows: int, n_out: int, pair: tuple[LinearConfig, LinearConfig], multiprocessors: int
+) -> LinearConfig:
+    """Of two configurations, the tall tile once the short one would need more than one wave.
 
     Args:
         n_rows: of x.
-        n_out, n_in: shape of the weight.
-        x: gives dtype and device.
+        n_out: rows of the weight.
+        pair: for few rows and for many.
+        multiprocessors: of the device.
     """
-    few, many = configs_for(n_out, n_in, x.dtype, x.device)
+    few, many = pair
     tiles = -(-n_rows // few.block_m) * -(-n_out // few.block_n)
-    return few if n_rows <= few.block_m or tiles <= device_facts(x.device)[1] else many
+    return few if n_rows <= few.block_m or tiles <= multiprocessors else many
 
 
 def linear(
@@ -165,7 +168,8 @@ def linear(
     if n_rows == 0 or n_out == 0:
         return out
     if config is None:
-        config = pick_config(n_rows, n_out, n_in, x)
+        pair = configs_for(n_out, n_in, x.dtype, x.device)
+        config = pick_config(n_rows, n_out, pair, device_facts(x.device)[1])
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     linear_kernel[(tiles,)](
         x,

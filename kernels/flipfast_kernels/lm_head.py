@@ -206,10 +206,11 @@ def row_warps(block: int) -> int:
 
 def _pick(n_rows: int, n_out: int, n_in: int, x: torch.Tensor, statistics: bool) -> LinearConfig:
     """The product's configuration, but a single tile height where heights may differ in order."""
-    wgmma = device_facts(x.device)[0] == 90 and x.dtype != torch.float32
-    if statistics and not wgmma:
-        return configs_for(n_out, n_in, x.dtype, x.device)[0]
-    return pick_config(n_rows, n_out, n_in, x)
+    capability, multiprocessors = device_facts(x.device)
+    pair = configs_for(n_out, n_in, x.dtype, x.device)
+    if statistics and (capability != 90 or x.dtype == torch.float32):
+        return pair[0]
+    return pick_config(n_rows, n_out, pair, multiprocessors)
 
 
 def _make_out(n_rows: int, device: torch.device, sums: bool, targets: bool) -> LmHead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from operator import itemgetter
 
 import torch
 
@@ -18,6 +19,7 @@ from flipfast_kernels.gemm import (
     linear,
     linear_configs,
     linear_ref,
+    pick_config,
 )
 from flipfast_kernels.launch import device_facts, power_of_two
 from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
@@ -33,10 +35,14 @@ def linear_problem(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    rows: Sequence[int] = (1, 8, 32, 64, 512, 2048),
+    rows: Sequence[int] = (1, 16, 64, 256, 2048, 8192),
     quick: bool = False,
 ) -> Problem:
-    """Products of `rows` rows with a weight of (n_out, n_in); up to 64 rows count as few."""
+    """Products of `rows` rows with a weight of (n_out, n_in).
+
+    A full step decodes 256 sequences, or reads 8,192 tokens of prompts.
+    """
+    capability, multiprocessors = device_facts(device)
 
     def make() -> list[Workload]:
         generator = torch.Generator(device).manual_seed(0)
@@ -47,7 +53,7 @@ def linear_problem(
         def work(m: int) -> Workload:
             return Workload(
                 f"{m} rows",
-                m <= 64,
+                lambda pair: pick_config(m, n_out, pair, multiprocessors),
                 lambda config: linear(x[:m], weight, config=config),
                 expected[:m],
                 _TOLERANCE[dtype],
@@ -55,7 +61,6 @@ def linear_problem(
 
         return [work(m) for m in rows]
 
-    capability = device_facts(device)[0]
     pairs = list(dict.fromkeys(_linear_pairs(n_out, n_in, dtype, capability, quick)))
     return Problem("gemm", {"n_out": n_out, "n_in": n_in, "dtype": _name(dtype)}, pairs, make)
 
@@ -67,8 +72,8 @@ def attention_problem(
     *,
     n_heads: int = 16,
     n_kv_heads: int = 8,
-    decode: tuple[int, int] = (64, 700),
-    prefill: tuple[int, int] = (8, 650),
+    decode: tuple[int, int] = (256, 700),
+    prefill: tuple[int, int] = (12, 650),
     quick: bool = False,
 ) -> Problem:
     """Attention of decode steps and of whole prompts; decode, prefill: (sequences, tokens)."""
@@ -130,7 +135,7 @@ def _attention_work(
 
     expected = paged_attention_ref(query, keys, values, *index, scale=scale)
     label = f"{name} {n_seqs} x {length}"
-    return Workload(label, queries == 1, run, expected, _TOLERANCE[dtype])
+    return Workload(label, itemgetter(queries > 1), run, expected, _TOLERANCE[dtype])
 
 
 def _linear_pairs(
