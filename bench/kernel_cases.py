@@ -18,6 +18,7 @@ from flipfast.engine.ops.base import RopeTable
 from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.metrics.reference_words import reference_words
 from flipfast.metrics.token_bytes import token_bytes
+from flipfast_kernels.attention_tiles import configs_for
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref
@@ -151,7 +152,9 @@ def mixed_attention(
     device: torch.device,
     dtype: Any = HALF,
 ) -> Case:
-    """Decoding sequences and whole prompts in one launch, against a launch for each kind.
+    """Decoding sequences and whole prompts, as steps launch them: each kind by itself. Against one
+    launch for both, whose tile follows the mean number of rows ("one_launch"), and one in the tile
+    for many rows ("one_tall").
 
     Args:
         sizes: decoding sequences, tokens of every sequence, whole prompts.
@@ -169,28 +172,23 @@ def mixed_attention(
     whole = n_decode + _offsets(n_whole, length, device)
     starts = torch.cat([torch.arange(n_decode, dtype=torch.int32, device=device), whole])
     scale = head_dim**-0.5
+    sections = ((n_decode, n_decode, 1), (n_whole, n_whole * length, length))
+    many = configs_for(head_dim, dtype, device)[1]
 
-    def attend(first: int, last: int, longest: int) -> torch.Tensor:
-        """Of sequences from one on to before another."""
-        begin = 0 if first == 0 else n_decode
-        end = n_rows if last == n_seqs else n_decode
-        index = starts[first : last + 1] - begin, lengths[first:last], tables[first:last]
-        most = {"max_seqlen_q": longest, "max_seq_len": length, "scale": scale, "validate": False}
-        return paged_attention(query[begin:end], *pages, *index, out=out[begin:end], **most)
-
-    def apart() -> None:
-        attend(0, n_decode, 1)
-        attend(n_decode, n_seqs, length)
+    def attend(**options: Any) -> torch.Tensor:
+        index = (starts, lengths, tables)
+        most = {"max_seqlen_q": length, "max_seq_len": length, "scale": scale, "validate": False}
+        return paged_attention(query, *pages, *index, out=out, **most, **options)
 
     pairs = n_decode * length + n_whole * length * (length + 1) / 2
     return Case(
-        run=lambda: attend(0, n_seqs, length),
-        got=lambda: attend(0, n_seqs, length).clone(),
+        run=lambda: attend(sections=sections),
+        got=lambda: attend(sections=sections).clone(),
         expected=lambda: paged_attention_ref(query, *pages, starts, lengths, tables, scale=scale),
         tolerance=2e-2,
         n_bytes=query.nbytes + out.nbytes + key.nbytes + value.nbytes,
         flops=4.0 * pairs * n_heads * head_dim,
-        peers={"apart": apart},
+        peers={"one_launch": attend, "one_tall": lambda: attend(config=many)},
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flipfast.engine.attention.base import AttentionMetadata
-from flipfast.engine.sequence import Sequence
+from flipfast.engine.attention.base import AttentionMetadata, Section
+from flipfast.engine.sequence import MAX_DRAFT, Sequence
 from flipfast.engine.step_plan import Chunk, StepPlan
 
 _INT32 = 4  # bytes
@@ -115,8 +115,21 @@ def build_batch(plan: StepPlan, page_size: int, device: torch.device) -> StepBat
             slot_mapping=put(pages * page_size + positions % page_size, np.int64),
             max_seqlen_q=int(n_tokens.max()),
             max_seq_len=int(seq_lens.max()),
+            sections=_sections(n_tokens),
         ),
     )
+
+
+def _sections(n_tokens: _Ints) -> tuple[Section, ...]:
+    """The first sequences, which decode, and those from the first longer chunk on.
+
+    A plan has running sequences first, so few that decode are behind a chunk of a prompt.
+    """
+    longer = n_tokens > 1 + MAX_DRAFT
+    n = int(longer.argmax())
+    if n == 0:
+        return ()
+    return tuple(Section(len(x), int(x.sum()), int(x.max())) for x in (n_tokens[:n], n_tokens[n:]))
 
 
 def _scored(chunks: list[Chunk], ends: list[int]) -> tuple[list[int], list[int]]:

@@ -19,7 +19,9 @@ Forward = Callable[[torch.Tensor, torch.Tensor, AttentionMetadata, torch.Tensor]
 Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 
 _RECORDING = Lock()  # torch's allocator supports one capture at a time in a process
-_FIRST_LENGTH = 2048  # recorded before the first request; longer lengths when first needed
+# Recorded before the first request, longer ones when first needed. Attention takes this many keys
+# in one split; with room for more it runs another kernel, with more registers.
+_FIRST_LENGTH = 1024
 
 
 class DecodeGraphs:

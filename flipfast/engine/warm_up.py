@@ -46,7 +46,8 @@ def warm_up_plans(
     def greedy(length: int = 1, row: torch.Tensor | None = None) -> Sequence:
         return Sequence([0] * length, _GREEDY, output_row=row)
 
-    for n_seqs in {1, max_seqs}:
+    # Of three sequences, one may be too long for a tile that the three have room in.
+    for n_seqs in {1, min(3, max_seqs), max_seqs}:
         slots = range(n_seqs)
         yield StepPlan([chunk(slot, Sequence([0], _SAMPLED)) for slot in slots])
         yield StepPlan([chunk(slot, Sequence.scoring([0], [0])) for slot in slots])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -109,3 +111,33 @@ def check_longest(
         longest = max(lengths.tolist(), default=0)
         if longest > most:
             raise ValueError(f"{name} is {most}, but a sequence has {longest}")
+
+
+def check_sections(
+    sections: Sequence[tuple[int, int, int]], n_seqs: int, n_tokens: int, max_seqlen_q: int
+) -> None:
+    seqs, tokens, longest = zip(*sections, strict=True)
+    fits = sum(seqs) == n_seqs and sum(tokens) <= n_tokens and max(longest) <= max_seqlen_q
+    if not fits or min(*seqs, *tokens) < 0:
+        raise ValueError(
+            f"sections is {tuple(sections)}: there are {n_seqs} sequences and {n_tokens} tokens, "
+            f"max_seqlen_q is {max_seqlen_q}"
+        )
+
+
+def check_section_tokens(
+    cu_seqlens_q: torch.Tensor, sections: Sequence[tuple[int, int, int]]
+) -> None:
+    starts = cu_seqlens_q.tolist()
+    first_seq = first_token = 0
+    for i, (n_seqs, n_tokens, longest) in enumerate(sections):
+        offsets = starts[first_seq : first_seq + n_seqs + 1]
+        if (offsets[0], offsets[-1]) != (first_token, first_token + n_tokens):
+            raise ValueError(
+                f"section {i} has {n_tokens} tokens from {first_token} on, cu_seqlens_q gives its "
+                f"{n_seqs} sequences those from {offsets[0]} to {offsets[-1]}"
+            )
+        most = max((end - start for start, end in pairwise(offsets)), default=0)
+        if most > longest:
+            raise ValueError(f"section {i} is said to have {longest} tokens at most, not {most}")
+        first_seq, first_token = first_seq + n_seqs, first_token + n_tokens

@@ -1,8 +1,9 @@
-"""Causal attention over the paged KV cache, for prefill chunks and decode in one launch."""
+"""Causal attention over the paged KV cache, for prefill chunks and decode in one step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -10,6 +11,8 @@ from flipfast_kernels.attention_checks import (
     check_index,
     check_longest,
     check_numbers,
+    check_section_tokens,
+    check_sections,
     check_tensors,
 )
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs, configs_for
@@ -46,6 +49,7 @@ def paged_attention(
     window: int | None = None,
     softcap: float | None = None,
     out: torch.Tensor | None = None,
+    sections: Sequence[tuple[int, int, int]] = (),
     config: AttentionConfig | None = None,
     validate: bool = True,
 ) -> torch.Tensor:
@@ -60,6 +64,7 @@ def paged_attention(
     them or many programs take one each. For a block that a row does not see, its sums are
     multiplied by exactly 1 and increased by exactly 0. The two tile heights use the same matrix
     instruction, and the same four threads sum a row in both, so chunked prefill and decode agree.
+    So the height may follow the mean number of rows of the sequences in a launch.
 
     Work: 4 * n_heads * head_dim operations for each pair of a query and a key it sees; bytes: the
     keys and values of each sequence once per tile of rows, 2 * n_kv_heads * head_dim * itemsize
@@ -79,7 +84,11 @@ def paged_attention(
         window: positions that a query sees, its own included; None for all.
         softcap: caps scores to softcap * tanh(score / softcap); None for no cap.
         out: (n_tokens, n_heads * head_dim) of the query's dtype, contiguous; None allocates it.
-        config: None picks one.
+        sections: how many of the sequences follow each other that have similar numbers of tokens,
+            the sum of these, and an upper bound on them: each section is launched by itself, so
+            that decoding rows beside prompts get the tile for few rows. () for one section, as
+            where one tile serves all.
+        config: None picks one for each launch.
         validate: check the index tensors against the pages and each other; on CUDA the host waits
             for that. Without it a wrong value reads out-of-bounds memory.
 
@@ -94,6 +103,8 @@ def paged_attention(
         out = query.new_empty(query.shape[0], query.shape[1:].numel())
     check_tensors(query, key_pages, value_pages, out, cu_seqlens_q, seq_lens, block_tables)
     check_numbers(scale, window, softcap, max_seqlen_q, max_seq_len)
+    if sections:
+        check_sections(sections, seq_lens.shape[0], query.shape[0], max_seqlen_q)
     check_device(
         attend_kernel,
         query=query,
@@ -107,49 +118,49 @@ def paged_attention(
     if validate:
         check_index(cu_seqlens_q, seq_lens, block_tables, query.shape[0], key_pages.shape[:2])
         check_longest(cu_seqlens_q, seq_lens, max_seqlen_q, max_seq_len)
+        check_section_tokens(cu_seqlens_q, sections)
     if query.shape[0] == 0 or seq_lens.shape[0] == 0:
         return out
-    _launch(
-        query,
-        key_pages,
-        value_pages,
-        out,
-        (cu_seqlens_q, seq_lens, block_tables),
-        (max_seqlen_q, max_seq_len),
-        (scale, window, softcap),
-        config,
-    )
+    tensors = (query, key_pages, value_pages, out, cu_seqlens_q, seq_lens, block_tables)
+    pair = configs_for(query.shape[2], query.dtype, query.device)
+    few, many = pair if config is None else (config, config)
+    if not sections or few == many:  # the same tile for all
+        sections = ((seq_lens.shape[0], query.shape[0], max_seqlen_q),)
+    first_seq = first_token = 0
+    for n_seqs, n_tokens, longest in sections:
+        if n_tokens:
+            rows = n_tokens * query.shape[1] // key_pages.shape[2]
+            tile = few if rows <= n_seqs * few.block_m else many
+            place = (first_seq, first_seq + n_seqs, first_token, n_tokens)
+            _launch(tensors, place, (longest, max_seq_len), (scale, window, softcap), tile)
+        first_seq, first_token = first_seq + n_seqs, first_token + n_tokens
     return out
 
 
 def _launch(
-    query: torch.Tensor,
-    key_pages: torch.Tensor,
-    value_pages: torch.Tensor,
-    out: torch.Tensor,
-    index: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    tensors: tuple[torch.Tensor, ...],
+    place: tuple[int, int, int, int],
     longest: tuple[int, int],
     scores: tuple[float, int | None, float | None],
-    config: AttentionConfig | None,
+    config: AttentionConfig,
 ) -> None:
-    cu_seqlens_q, seq_lens, block_tables = index
+    """Attention of the sequences [first, end), which have n_tokens from a token on."""
+    query, key_pages, value_pages, out, cu_seqlens_q, seq_lens, block_tables = tensors
+    first_seq, end_seq, first_token, n_tokens = place
     scale, window, softcap = scores
-    n_tokens, n_heads, head_dim = query.shape
-    n_seqs, n_kv_heads = seq_lens.shape[0], key_pages.shape[2]
+    _, n_heads, head_dim = query.shape
+    n_seqs, n_kv_heads = end_seq - first_seq, key_pages.shape[2]
     group = n_heads // n_kv_heads
-    n_processors = device_facts(query.device)[1]
-    if config is None:
-        few, many = configs_for(head_dim, query.dtype, query.device)
-        config = few if longest[0] * group <= few.block_m else many
     one_block = longest[0] * group <= config.block_m
-    n_blocks = n_seqs if one_block else n_tokens * group // config.block_m + n_seqs
+    begin, end = (at * group // config.block_m for at in (first_token, first_token + n_tokens))
+    n_blocks = n_seqs if one_block else end - begin + n_seqs
     n_splits = -(-longest[1] // config.split)
-    mode = _mode(n_splits, n_blocks * n_kv_heads, n_processors)
+    mode = _mode(n_splits, n_blocks * n_kv_heads, device_facts(query.device)[1])
     n_parts = n_splits * n_tokens * n_heads if mode == "parallel" else 0
     parts = torch.empty((n_parts, head_dim), dtype=torch.float32, device=query.device)
     stats = torch.empty((n_parts, 2), dtype=torch.float32, device=query.device)
     to_log2 = _LOG2_E * (scale if softcap is None else softcap)
-    attend_kernel[(n_blocks, n_kv_heads, n_splits if mode == "parallel" else 1)](
+    attend_kernel[(n_blocks * n_kv_heads, n_splits if mode == "parallel" else 1)](
         query,
         key_pages,
         value_pages,
@@ -159,7 +170,9 @@ def _launch(
         cu_seqlens_q,
         seq_lens,
         block_tables,
-        n_seqs,
+        first_seq,
+        end_seq,
+        first_token,
         n_tokens,
         0 if window is None else window,
         0.0 if softcap is None else 2.0 * _LOG2_E * scale / softcap,
@@ -193,7 +206,9 @@ def _launch(
         out,
         cu_seqlens_q,
         seq_lens,
-        n_seqs,
+        first_seq,
+        end_seq,
+        first_token,
         n_tokens,
         0 if window is None else window,
         to_log2,

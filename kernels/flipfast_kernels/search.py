@@ -21,14 +21,14 @@ class Workload:
 
     Attributes:
         name: describes its size.
-        few: whether it uses the configuration for few rows.
+        pick: takes from a pair the configuration that a call of this size uses.
         run: makes the call with a given configuration.
         expected: its result in float64.
         tolerance: largest allowed difference, relative to the largest expected number.
     """
 
     name: str
-    few: bool
+    pick: Callable[[Pair], Any]
     run: Callable[[Any], torch.Tensor]
     expected: torch.Tensor
     tolerance: float
@@ -171,8 +171,9 @@ def _wrong(workloads: Sequence[Workload], pair: Pair) -> str | None:
     few, many = pair
     for work in workloads:
         try:
-            result = work.run(few if work.few else many)
-            same = few == many or torch.equal(result, work.run(many if work.few else few))
+            config = work.pick(pair)
+            result = work.run(config)
+            same = few == many or torch.equal(result, work.run(few if config == many else many))
         except Exception as error:  # too much shared memory, too many registers
             return f"{type(error).__name__}: {error}".splitlines()[0]
         off = float((result.double() - work.expected).abs().max() / work.expected.abs().max())
@@ -189,7 +190,7 @@ def _times(
     """Microseconds of each workload; a configuration in several pairs is timed once."""
     found = {}
     for work in workloads:
-        config = pair[0] if work.few else pair[1]
+        config = work.pick(pair)
         if (work.name, config) not in known:
             known[work.name, config] = 1e6 * timer(lambda w=work, c=config: w.run(c))  # type: ignore[misc]
         found[work.name] = known[work.name, config]

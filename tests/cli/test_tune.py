@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from importlib import resources
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def gpu(monkeypatch, tmp_path):
 
     def problems(shapes, dtype, device, quick):
         asked.append((shapes, dtype, quick))
-        work = Workload("1 rows", True, run, torch.ones(1).double(), 0.1)
+        work = Workload("1 rows", itemgetter(0), run, torch.ones(1).double(), 0.1)
         bucket = {"n_out": shapes.weights[0][0], "n_in": shapes.weights[0][1], "dtype": "bfloat16"}
         return [Problem("gemm", bucket, [(SLOW, SLOW), (FAST, FAST)], lambda: [work])]
 

@@ -69,7 +69,7 @@ def test_the_ladder_holds_every_batch() -> None:
         assert sizes[-1] == max_seqs
         assert sizes == sorted(set(sizes))
     assert lengths(1024) == [1024]
-    assert lengths(40960) == [2048, 8192, 32768, 40960]
+    assert lengths(40960) == [1024, 4096, 16384, 40960]
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,35 @@ def test_steps_of_callers_in_different_streams_are_in_order(
     for launch, after in pairwise(fake.launches):
         assert after.follows(launch) or after not in steps
     assert {row.data_ptr() for row in fake.handed_over} == {row.data_ptr() for row in rows}
+
+
+def test_decoding_rows_beside_prompts_are_launched_in_their_own_tile(
+    folder: Path, fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other step is launched twice."""
+    found: list[list[int]] = []
+
+    class Attend:
+        def __getitem__(self, grid: object) -> Callable[..., None]:
+            return lambda *_, **constants: found[-1].append(constants["BLOCK_M"])
+
+    model = load_on_cuda(folder, cuda_graphs=False, drafting=False)
+    module = import_module("flipfast_kernels.paged_attention")
+    monkeypatch.setattr(module, "attend_kernel", Attend())
+
+    def step(*lengths: int) -> list[int]:
+        found.append([])
+        model.engine.start([Sequence(ids, PARAMS) for ids in prompts(lengths, 96)])
+        model.engine.step()
+        return found[-1]
+
+    assert step(3, 7) == [64]
+    assert step() == [64]
+    assert step(90) == [64, 128]
+    assert step(20) == [64]
+    model.engine.cancel_all()
+    model.engine.forget_prefixes()
+    assert step(100, 80) == [128]
 
 
 def test_new_weights_are_in_place_before_the_next_step(folder: Path, fake: FakeCuda) -> None:

@@ -36,6 +36,10 @@ def main(shape, **options):
     for lengths in ([1], [4], [900], [4900], [40] * 40, [10, 200, 3000, 4900], [4900] * 4):
         model.engine.generate([one for i, n in enumerate(lengths) for one in requests(i, n)])
         model.engine.forget_prefixes()
+    model.engine.start([*requests(0, 4900)])
+    for _ in range(6):
+        model.engine.step()
+    model.engine.generate([*requests(1, 40)])  # a short prompt beside few long sequences
     counters = model.engine.counters
     assert counters.drafted_tokens > 0
     assert counters.scored_tokens > 0

@@ -6,6 +6,7 @@ import torch
 pytest.importorskip("triton")
 
 from flipfast_kernels import paged_attention as module
+from flipfast_kernels.jit.paged_attention import attend_kernel
 from flipfast_kernels.paged_attention import (
     AttentionConfig,
     attention_configs,
@@ -109,6 +110,68 @@ def test_a_token_has_the_same_bits_however_the_step_is_made(mode, window, device
         assert same([(0, last - 1, last)], LOW, mode)
 
 
+class Noted:
+    """A kernel whose launches are noted: grids with the constants."""
+
+    def __init__(self, kernel, limit=None):
+        self.kernel, self.limit, self.launches = kernel, limit, []
+
+    def __getitem__(self, grid):
+        def launch(*args, **constants):
+            self.launches.append((grid, constants))
+            return self.kernel[self.limit or grid](*args, **constants)
+
+        return launch
+
+
+@pytest.mark.parametrize(("mode", "window"), [("loop", None), ("parallel", None), ("parallel", 25)])
+def test_sections_get_their_own_tiles_and_the_same_bits(mode, window, device, monkeypatch):
+    """Decoding sequences, one of them with a draft, before chunks of prompts."""
+    q_lens = [1, 1, 9, 1, 40, 33]
+    step = make_step(q_lens, [70, 33, 40, 3, 70, 33], n_heads=4, n_kv_heads=2, device=device)
+    whole = attend(step, config=LOW, window=window)
+    monkeypatch.setattr(module, "configs_for", lambda *_: (LOW, TALL))
+    monkeypatch.setattr(module, "_mode", lambda *_: mode)
+    kernel = Noted(module.attend_kernel)
+    monkeypatch.setattr(module, "attend_kernel", kernel)
+    sections = ((4, 12, 9), (2, 73, 40))
+    assert torch.equal(attend(step, sections=sections, window=window), whole)
+    assert [constants["BLOCK_M"] for _, constants in kernel.launches] == [16, 64]
+    n_blocks = [grid[0] // 2 for grid, _ in kernel.launches]
+    assert n_blocks[0] == 12 * 2 // 16 + 4
+    assert n_blocks[1] == 85 * 2 // 64 - 12 * 2 // 64 + 2
+
+
+def test_a_launch_takes_the_tile_for_its_mean_rows(device, monkeypatch):
+    """So one long draft does not give all of a step's decoding rows the tile for prompts."""
+    monkeypatch.setattr(module, "configs_for", lambda *_: (LOW, TALL))
+    for q_lens, expected in (([1, 1, 20, 1], 16), ([20, 8], 64), ([8], 16), ([9], 64)):
+        kernel = Noted(attend_kernel)
+        monkeypatch.setattr(module, "attend_kernel", kernel)
+        attend(make_step(q_lens, [40] * len(q_lens), device=device))
+        assert [constants["BLOCK_M"] for _, constants in kernel.launches] == [expected]
+
+
+def test_one_tile_for_all_is_one_launch(device, monkeypatch):
+    kernel = Noted(attend_kernel)
+    monkeypatch.setattr(module, "attend_kernel", kernel)
+    step = make_step([1, 40], [40, 40], device=device)
+    attend(step, config=LOW, sections=((1, 1, 1), (1, 40, 40)))
+    assert len(kernel.launches) == 1
+
+
+@pytest.mark.parametrize("q_lens", [[1, 1], [24, 24]])
+def test_programs_that_run_together_read_the_heads_of_the_same_keys(q_lens, device, monkeypatch):
+    """The first ones, as many as there are key heads, are those of the same rows."""
+    step = make_step(q_lens, [30, 30], n_heads=6, n_kv_heads=3, device=device)
+    whole = attend(step, config=LOW)
+    monkeypatch.setattr(module, "attend_kernel", Noted(attend_kernel, limit=(3, 1)))
+    part = attend(step, config=LOW)
+    n = min(q_lens[0], LOW.block_m // 2)
+    assert torch.equal(part[:n], whole[:n])
+    assert part[n:].isnan().all()
+
+
 def test_another_split_gives_other_bits(device):
     """The test above would notice: sums that are cut elsewhere differ."""
     step = make_step([4], [200], device=device)
@@ -152,6 +215,24 @@ def test_bad_arguments_are_named(change, message, device):
             given[name] = value.to(device)
     with pytest.raises(ValueError, match=message):
         paged_attention(**given)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (((1, 3, 3),), r"sections is \(\(1, 3, 3\),\): there are 2 sequences and 5 tokens"),
+        (((1, 3, 3), (1, 3, 3)), "there are 2 sequences and 5 tokens"),
+        (((1, 3, 3), (1, 2, 4)), "max_seqlen_q is 3"),
+        (((3, 3, 3), (-1, 2, 2)), "there are 2 sequences"),
+        (((1, 2, 3), (1, 3, 3)), "section 0 has 2 tokens from 0 on, .* those from 0 to 3"),
+        (((1, 3, 3), (1, 1, 3)), "section 1 has 1 tokens from 3 on, .* those from 3 to 5"),
+        (((1, 3, 3), (1, 2, 1)), "section 1 is said to have 1 tokens at most, not 2"),
+    ],
+)
+def test_wrong_sections_are_named(sections, message, device):
+    step = make_step([3, 2], [8, 17], device=device)
+    with pytest.raises(ValueError, match=message):
+        attend(step, sections=sections)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,18 @@
 import json
 import logging
 import re
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from flipfast_kernels import attention_tiles, gemm, tuning
+from bench.gpu.place import FULL
+from flipfast.engine.cuda_graphs import lengths
+from flipfast_kernels import attention_tiles, gemm, paged_attention, tuning
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs
 from flipfast_kernels.gemm import LinearConfig, linear_configs
 from flipfast_kernels.problems import attention_problem, linear_problem
@@ -200,7 +204,9 @@ def toy(pairs, now=None):
         return torch.tensor([1.0, 2.0 + config.off])
 
     expected = torch.tensor([1.0, 2.0]).double()
-    works = [Workload(name, name == "few", run, expected, 0.1) for name in ("few", "many")]
+    works = [
+        Workload(name, itemgetter(i), run, expected, 0.1) for i, name in enumerate(("few", "many"))
+    ]
     return Problem("toy", {"n": 1}, pairs, lambda: works)
 
 
@@ -280,6 +286,35 @@ def test_candidates_are_pairs_of_the_same_bits(dtype, capability, quick, device,
     assert linear_problem(1024, 1024, dtype, device).pairs[0] == linear_configs(
         1024, 1024, dtype, capability
     )
+
+
+@pytest.mark.parametrize(("n_out", "waves"), [(1024, 1), (16384, 2)])
+def test_a_product_is_timed_with_the_configuration_that_a_step_takes(n_out, waves, device):
+    problem = linear_problem(n_out, 16, torch.bfloat16, device, rows=(64, 256))
+    few, many = problem.pairs[0]
+    works = problem.make()
+    assert [work.name for work in works] == ["64 rows", "256 rows"]
+    assert works[0].pick((few, many)) == few
+    assert works[1].pick((few, many)) == (few if waves == 1 else many)
+
+
+def test_the_sizes_of_full_steps_are_tuned(device):
+    attention = attention_problem(16, torch.float32, device, n_heads=2, n_kv_heads=1)
+    assert [work.name for work in attention.make()] == ["decode 256 x 700", "prefill 12 x 650"]
+    names = [work.name for work in linear_problem(32, 16, torch.float32, device).make()]
+    assert {"256 rows", "8192 rows"} <= set(names)
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_attention_is_timed_with_the_kernel_that_graphs_record(head_dim, capability):
+    """Which depends on the length: decode steps are recorded for fewer lengths than there are."""
+    recorded = lengths(40960)
+    few, _ = attention_configs(head_dim, torch.bfloat16, capability)
+    for n_seqs, length in ((256, 700), *FULL.decode):
+        room = recorded[bisect_left(recorded, length)]
+        modes = {paged_attention._mode(-(-n // few.split), n_seqs * 8, 132) for n in (length, room)}
+        assert len(modes) == 1, (length, room)
 
 
 def test_the_kernels_problems_can_be_measured(device):

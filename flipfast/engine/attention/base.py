@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -32,6 +33,20 @@ class AttentionShape:
     softcap: bool = False
 
 
+class Section(NamedTuple):
+    """Some of a step's sequences, which follow each other.
+
+    Attributes:
+        n_seqs: how many.
+        n_tokens: in the step, of all of them.
+        max_seqlen_q: upper bound on the tokens that one of them has in the step.
+    """
+
+    n_seqs: int
+    n_tokens: int
+    max_seqlen_q: int
+
+
 @dataclass(frozen=True)
 class AttentionMetadata:
     """Layout of one step's tokens; tensors are on the backend's device.
@@ -48,6 +63,8 @@ class AttentionMetadata:
         slot_mapping: (n_tokens,) int64, page * page_size + offset for each token of the step.
         max_seqlen_q: upper bound on the tokens that a sequence has in the step.
         max_seq_len: upper bound on seq_lens.
+        sections: where the tokens a sequence has in the step differ much, how many of the sequences
+            follow each other that are similar in that; () if all are.
     """
 
     cu_seqlens_q: torch.Tensor
@@ -56,6 +73,7 @@ class AttentionMetadata:
     slot_mapping: torch.Tensor
     max_seqlen_q: int
     max_seq_len: int
+    sections: tuple[Section, ...] = ()
 
 
 class AttentionBackend(ABC):

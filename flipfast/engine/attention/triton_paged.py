@@ -62,5 +62,6 @@ class Backend(PagedBackend):
             window=window,
             softcap=softcap,
             out=out,
+            sections=metadata.sections,
             validate=False,
         )

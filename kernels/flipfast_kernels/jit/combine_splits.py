@@ -22,10 +22,10 @@ def merge(top, total, acc, part_top, part_total, part_acc, to_log2):
 
 
 @triton.jit
-def _sequence_of_token(token, cu_seqlens_q_ptr, n_seqs):
-    """The last sequence that starts at or before a token: the only one that can contain it."""
-    low = 0
-    high = n_seqs
+def _sequence_of_token(token, cu_seqlens_q_ptr, first_seq, end_seq):
+    """The last of these sequences that starts at or before a token: only that can contain it."""
+    low = first_seq
+    high = end_seq
     while high - low > 1:
         middle = (low + high) // 2
         if tl.load(cu_seqlens_q_ptr + middle) <= token:
@@ -35,14 +35,16 @@ def _sequence_of_token(token, cu_seqlens_q_ptr, n_seqs):
     return low
 
 
-@triton.jit(do_not_specialize=["n_seqs", "n_tokens", "window"])
+@triton.jit(do_not_specialize=["first_seq", "end_seq", "first_token", "n_tokens", "window"])
 def combine_kernel(
     parts_ptr,
     stats_ptr,
     out_ptr,
     cu_seqlens_q_ptr,
     seq_lens_ptr,
-    n_seqs,
+    first_seq,
+    end_seq,
+    first_token,
     n_tokens,
     window,
     to_log2,
@@ -53,9 +55,12 @@ def combine_kernel(
     SPLIT: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
 ):
-    """Merge the splits of one token's heads, in ascending order, with `merge`."""
-    token = tl.program_id(0)
-    seq = _sequence_of_token(token, cu_seqlens_q_ptr, n_seqs)
+    """Merge the splits of one token's heads, in ascending order, with `merge`.
+
+    The launch is for the same sequences and tokens as that of `attend_kernel`.
+    """
+    token = first_token + tl.program_id(0)
+    seq = _sequence_of_token(token, cu_seqlens_q_ptr, first_seq, end_seq)
     seq_end = tl.load(cu_seqlens_q_ptr + seq + 1)
     # Padding tokens belong to no sequence: nothing was computed for them.
     if token >= seq_end:
@@ -68,7 +73,7 @@ def combine_kernel(
     dims = tl.arange(0, BLOCK_D)
     head_inside = heads < N_HEADS
     inside = head_inside[:, None] & (dims < HEAD_DIM)[None, :]
-    rows = token.to(tl.int64) * N_HEADS + heads
+    rows = tl.program_id(0).to(tl.int64) * N_HEADS + heads
 
     top = tl.full((BLOCK_H,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_H,), tl.float32)
@@ -82,5 +87,6 @@ def combine_kernel(
         )
         top, total, acc = merge(top, total, acc, part_top, part_total, part_acc, to_log2)
     result = tl.div_rn(acc, tl.broadcast_to(total[:, None], acc.shape))
-    out_ptrs = out_ptr + rows[:, None] * HEAD_DIM + dims[None, :]
+    out_rows = token.to(tl.int64) * N_HEADS + heads
+    out_ptrs = out_ptr + out_rows[:, None] * HEAD_DIM + dims[None, :]
     tl.store(out_ptrs, result.to(out_ptr.dtype.element_ty), mask=inside)

@@ -128,14 +128,16 @@ def _key_range(
 
 
 @triton.jit
-def _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The last sequence whose blocks start at or before this one, by bisection.
+def _sequence_of(
+    block, cu_seqlens_q_ptr, first_seq, end_seq, GROUP: tl.constexpr, BLOCK_M: tl.constexpr
+):
+    """The last of the sequences [first_seq, end_seq) whose blocks start at or before this one.
 
     The blocks of sequence i start at cu_seqlens_q[i] * GROUP // BLOCK_M + i: never fewer than it
     needs, and never shared with another sequence.
     """
-    low = 0
-    high = n_seqs
+    low = first_seq
+    high = end_seq
     while high - low > 1:
         middle = (low + high) // 2
         start = tl.load(cu_seqlens_q_ptr + middle) * GROUP // BLOCK_M + middle
@@ -147,7 +149,11 @@ def _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP: tl.constexpr, BLOCK_M: 
 
 
 # One binary for any step.
-@triton.jit(do_not_specialize=["n_seqs", "n_tokens", "window", "table_stride"])
+@triton.jit(
+    do_not_specialize=[
+        "first_seq", "end_seq", "first_token", "n_tokens", "window", "table_stride",
+    ]
+)  # fmt: skip
 def attend_kernel(
     query_ptr,
     key_pages_ptr,
@@ -158,7 +164,9 @@ def attend_kernel(
     cu_seqlens_q_ptr,
     seq_lens_ptr,
     tables_ptr,
-    n_seqs,
+    first_seq,
+    end_seq,
+    first_token,
     n_tokens,
     window,
     to_cap,
@@ -184,19 +192,25 @@ def attend_kernel(
 ):
     """BLOCK_M rows (tokens times the query heads of one KV head) of a sequence against its keys.
 
+    A launch is for the sequences [first_seq, end_seq), which have n_tokens from first_token on. Its
+    programs are ordered by KV head first: those that run at a time read the keys of a token, which
+    lie side by side.
+
     MODE "one": every sequence fits into one split. "loop": a program walks over all splits.
     "parallel": a program takes one split and stores its softmax for `combine_kernel`.
     """
-    block = tl.program_id(0)
-    kv_head = tl.program_id(1)
-    seq = block
+    N_KV_HEADS: tl.constexpr = N_HEADS // GROUP
+    block = tl.program_id(0) // N_KV_HEADS
+    kv_head = tl.program_id(0) % N_KV_HEADS
+    seq = first_seq + block
     row_0 = 0
     if not ONE_BLOCK:
-        seq = _sequence_of(block, cu_seqlens_q_ptr, n_seqs, GROUP, BLOCK_M)
+        block += first_token * GROUP // BLOCK_M + first_seq
+        seq = _sequence_of(block, cu_seqlens_q_ptr, first_seq, end_seq, GROUP, BLOCK_M)
         start = tl.load(cu_seqlens_q_ptr + seq) * GROUP // BLOCK_M + seq
         row_0 = (block - start) * BLOCK_M
-    first_token = tl.load(cu_seqlens_q_ptr + seq)
-    n_queries = tl.load(cu_seqlens_q_ptr + seq + 1) - first_token
+    first_query = tl.load(cu_seqlens_q_ptr + seq)
+    n_queries = tl.load(cu_seqlens_q_ptr + seq + 1) - first_query
     seq_len = tl.load(seq_lens_ptr + seq)
     if row_0 >= n_queries * GROUP:
         return
@@ -208,7 +222,7 @@ def attend_kernel(
     positions = first_position + tl.minimum(rows // GROUP, n_queries - 1)
     dims = tl.arange(0, BLOCK_D)
     inside = row_inside[:, None] & (dims < HEAD_DIM)[None, :]
-    tokens = (first_token + rows // GROUP).to(tl.int64)
+    tokens = (first_query + rows // GROUP).to(tl.int64)
     heads = kv_head * GROUP + rows % GROUP
     q_ptrs = query_ptr + tokens[:, None] * query_token_stride + heads[:, None] * query_head_stride
     query = tl.load(q_ptrs + dims[None, :], mask=inside, other=0.0)
@@ -238,7 +252,7 @@ def attend_kernel(
             top, total, acc = merge(top, total, acc, part_top, part_total, part_acc, to_log2)
     else:
         if MODE == "parallel":
-            split = tl.program_id(2)
+            split = tl.program_id(1)
             begin = tl.maximum(begin, split * SPLIT)
             end = tl.minimum(end, (split + 1) * SPLIT)
             if begin >= end:
@@ -250,7 +264,7 @@ def attend_kernel(
         )  # fmt: skip
 
     if MODE == "parallel":
-        at = tl.program_id(2).to(tl.int64) * n_tokens * N_HEADS + out_rows
+        at = (tl.program_id(1).to(tl.int64) * n_tokens - first_token) * N_HEADS + out_rows
         tl.store(parts_ptr + at[:, None] * HEAD_DIM + dims[None, :], acc, mask=inside)
         tl.store(stats_ptr + at * 2, top, mask=row_inside)
         tl.store(stats_ptr + at * 2 + 1, total, mask=row_inside)
