@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -22,16 +23,23 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         RuntimeError: called from a coroutine of that loop, which would wait for itself.
     """
-    loop = _running_loop()
-    if asyncio._get_running_loop() is loop:
+    if asyncio._get_running_loop() is _running_loop():
         work.close()
         raise RuntimeError("a call that blocks was made from the background loop: await instead")
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    future = start(work)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def start(work: Coroutine[Any, Any, Result]) -> Future[Result]:
+    """Start a coroutine on this process's background loop; safe from any thread.
+
+    Cancelling the future cancels the coroutine.
+    """
+    return asyncio.run_coroutine_threadsafe(work, _running_loop())
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
