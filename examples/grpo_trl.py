@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GgufConfig
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
 from flipfast import FlipReward, overlap_f1
-from flipfast.scoring.assembly import small_base
+from flipfast.scoring.assembly import GET_SMALL, small_base
 from flipfast.trainers.trl import TrlReward
 
 parser = argparse.ArgumentParser()
@@ -28,17 +28,24 @@ parser.add_argument("--out", type=Path, default="run", help="folder of the run")
 parser.add_argument("--guard", choices=["off", "mask", "discount"], default="off")
 parser.add_argument("--steps", type=int, default=60)
 parser.add_argument("--model", choices=["small", "embedded"], default="small")  # a toy, for a trial
-parser.add_argument("--instructions", type=Path, default=Path(__file__).with_name("instructions.txt"))
+parser.add_argument("--instructions", type=Path, help="a file, one on a line")
 args = parser.parse_args()
 args.out.mkdir(parents=True, exist_ok=True)
-lines = args.instructions.read_text("utf-8").splitlines()
+lines = args.instructions or Path(__file__).with_name("instructions.txt")
+lines = lines.read_text("utf-8").splitlines()
 held_out, learnt = lines[::4], [line for at, line in enumerate(lines) if at % 4]
 
+if args.model == "small":
+    base = Path(small_base() or parser.error(f"SmolLM2 is not there: {GET_SMALL}"))
+    where, how = base.parent, {"gguf_file": base.name}
+    how["quantization_config"] = GgufConfig(dequantize=True)
+else:
+    where, how = files("flipfast") / "assets" / "tiny-inverter", {}
+how |= {"dtype": torch.bfloat16, "attn_implementation": "eager"}  # the fastest to train on a CPU
+policy = AutoModelForCausalLM.from_pretrained(where, **how)
 reward = FlipReward(args.model, copy_guard=args.guard)
-file, toy = Path(small_base() or ""), str(files("flipfast") / "assets" / "tiny-inverter")
-source = ((toy,), {}) if args.model == "embedded" else ((file.parent,), {"gguf_file": file.name})
-policy = AutoModelForCausalLM.from_pretrained(*source[0], **source[1], dtype=torch.bfloat16, attn_implementation="eager")
-tokenizer = reward.inverter.tokenizer  # the same; see findings/gguf_pre_tokenizer.sh
+tokenizer = reward.inverter.tokenizer  # transformers misreads the file's own
+SAMPLING = {"max_new_tokens": 48, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "do_sample": True}
 
 
 def chats(instructions: list[str]) -> list[list[dict[str, str]]]:
@@ -74,68 +81,53 @@ def watch(prompts, completions, log_metric, **columns):
     return [0.0] * len(prompts)
 
 
-def measure(name: str) -> dict[str, list[float]]:
+def measure(step: int) -> dict[str, list[float]]:
     """Sample two answers to each instruction that is held out, once; keep them in a file."""
-    kept = args.out / f"{name}.json"
+    kept = args.out / f"held_out_{step}.json"
     if not kept.exists():
         asked = [text for text in held_out for _ in range(2)]
+        padded = {"padding": True, "return_tensors": "pt", "return_dict": True}
+        padded["tokenizer_kwargs"] = {"padding_side": "left"}
+        batch = tokenizer.apply_chat_template(chats(asked), add_generation_prompt=True, **padded)
         torch.manual_seed(0)
-        batch = tokenizer.apply_chat_template(
-            chats(asked), add_generation_prompt=True, padding=True, return_tensors="pt",
-            return_dict=True, tokenizer_kwargs={"padding_side": "left"},
-        )  # fmt: skip
         with torch.no_grad():
-            ids = trainer.model.eval().generate(**batch, **SAMPLING, do_sample=True)
-        answers = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids = trainer.model.eval().generate(**batch, **SAMPLING)[:, batch.input_ids.shape[1] :]
+        answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
         scores = reward.score(asked, answers)
-        found = {"reward": [r or 0.0 for r in scores.rewards], **figures(asked, answers)}
         rows = {"instruction": asked, "response": answers, "inferred": list(scores.inferred)}
-        kept.write_text(json.dumps({**rows, **found}, indent=1))
+        rows["reward"] = [value or 0.0 for value in scores.rewards]
+        kept.write_text(json.dumps(rows | figures(asked, answers), indent=1))
     return json.loads(kept.read_text())
 
 
-SAMPLING = {"max_new_tokens": 48, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 config = GRPOConfig(
-    str(args.out),
-    max_steps=args.steps,
-    learning_rate=2e-4,
-    lr_scheduler_type="constant_with_warmup",
-    warmup_steps=5,
-    per_device_train_batch_size=32,  # 4 instructions, 8 answers to each
-    num_generations=8,
-    max_completion_length=SAMPLING["max_new_tokens"],
-    reward_weights=[1.0, 0.0],
-    logging_steps=1,
-    save_steps=5,
-    save_total_limit=1,
-    gradient_checkpointing=False,
-    use_cpu=True,
-    bf16=False,
-    report_to=[],
-)
+    str(args.out), max_steps=args.steps, save_steps=5, save_total_limit=1, logging_steps=1,
+    learning_rate=2e-4, lr_scheduler_type="constant_with_warmup", warmup_steps=5,
+    per_device_train_batch_size=32, num_generations=8,  # 4 instructions, 8 answers to each
+    max_completion_length=SAMPLING["max_new_tokens"], reward_weights=[1.0, 0.0],
+    gradient_checkpointing=False, use_cpu=True, bf16=False, report_to=[],
+)  # fmt: skip
+adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+data = Dataset.from_dict({"prompt": chats(learnt)})
 trainer = GRPOTrainer(
-    policy,
-    [TrlReward(reward), watch],
-    config,
-    train_dataset=Dataset.from_dict({"prompt": chats(learnt)}),
-    processing_class=tokenizer,
-    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-)
-before = measure("before")
+    policy, [TrlReward(reward), watch], config, train_dataset=data,
+    processing_class=tokenizer, peft_config=adapter,
+)  # fmt: skip
+before = measure(0)
 trainer.train(resume_from_checkpoint=get_last_checkpoint(str(args.out)))
-after = measure("after")
+after = measure(args.steps)
 
-print(f"{'held out':15} {'before':>7} {'after':>7}   difference, +- standard error")
-for name, values in before.items():
-    if isinstance(values[0], str):
-        continue
-    change = np.reshape(after[name], (-1, 2)).mean(1) - np.reshape(values, (-1, 2)).mean(1)
+print(f"{'held out':15} {'before':>7} {'after':>7}  difference")
+names = ("reward", "words", "opening_f1", "copied_words", "copied_4_grams")
+for name in names:
+    pair = [np.reshape(found[name], (-1, 2)).mean(1) for found in (before, after)]
+    change = pair[1] - pair[0]
     error = change.std(ddof=1) / len(change) ** 0.5
-    print(f"{name:15} {np.mean(values):7.3f} {np.mean(after[name]):7.3f} {change.mean():+7.3f} +- {error:.3f}")
+    means = f"{pair[0].mean():7.3f} {pair[1].mean():7.3f}"
+    print(f"{name:15} {means}  {change.mean():+.3f} +- {error:.3f}")
 logs = [log for log in trainer.state.log_history if "reward" in log]
 print(f"{sum(log['step_time'] for log in logs) / 60:.0f} minutes of steps")
-names = ["rewards/flip_reward/mean", "opening_f1", "copied_words", "copied_4_grams", "words"]
-figure, axes = plt.subplots(1, 5, figsize=(15, 3), layout="constrained")
+figure, axes = plt.subplots(1, len(names), figsize=(15, 3), layout="constrained")
 for axis, name in zip(axes, names, strict=True):
     values = [log[name] for log in logs]
     axis.plot(values, ".", np.convolve(values, np.ones(10) / 10, "valid"), "-")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GgufConfig
 from transformers.generation.streamers import BaseStreamer
 from trl import GRPOConfig, GRPOTrainer
 
-from flipfast.scoring.assembly import small_base
+from flipfast.scoring.assembly import GET_SMALL, small_base
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.trainers.trl import TrlReward
 
@@ -31,13 +31,19 @@ torch.set_num_threads(1)  # before the engine starts: it takes as many
 
 engine = AsyncFlipEngine(args.model)
 tokenizer = engine.inverter.tokenizer
-file, toy = Path(small_base() or ""), str(files("flipfast") / "assets" / "tiny-inverter")
-source = ((toy,), {}) if args.model == "embedded" else ((file.parent,), {"gguf_file": file.name})
-policy = AutoModelForCausalLM.from_pretrained(*source[0], **source[1], dtype=torch.bfloat16)
+if args.model == "small":
+    base = Path(small_base() or parser.error(f"SmolLM2 is not there: {GET_SMALL}"))
+    where, how = base.parent, {"gguf_file": base.name}
+    how["quantization_config"] = GgufConfig(dequantize=True)
+else:
+    where, how = files("flipfast") / "assets" / "tiny-inverter", {}
+policy = AutoModelForCausalLM.from_pretrained(where, **how, dtype=torch.bfloat16)
 reward = TrlReward(engine)
 lines = Path(__file__).with_name("instructions.txt").read_text("utf-8").splitlines()
 # Answers of different lengths: with all of one length, nothing ends before the rest.
-asked = [text + (" Answer in one short sentence." if at % 2 else "") for at, text in enumerate(lines)]
+asked = [
+    text + (" Answer in one short sentence." if at % 2 else "") for at, text in enumerate(lines)
+]
 
 
 def message(role: str, text: str) -> list[dict[str, str]]:
@@ -83,17 +89,17 @@ class Run:
     def rollout(self, prompts, trainer):
         started = time.perf_counter()
         torch.manual_seed(trainer.state.global_step)
-        batch = tokenizer.apply_chat_template(
-            prompts, add_generation_prompt=True, padding=True, return_tensors="pt",
-            return_dict=True, tokenizer_kwargs={"padding_side": "left"},
-        )  # fmt: skip
-        streamer = ScoreEnded(prompts) if self.early else None
-        options = {"streamer": streamer, "generation_config": trainer.generation_config}
-        ids = trainer.model.generate(**batch, **options)[:, batch["input_ids"].shape[1] :].tolist()
-        ends = [(row + [tokenizer.eos_token_id]).index(tokenizer.eos_token_id) + 1 for row in ids]
-        masks = batch["attention_mask"].bool()
-        prompt_ids = [row[mask].tolist() for row, mask in zip(batch["input_ids"], masks, strict=True)]
-        completion_ids = [row[:end] for row, end in zip(ids, ends, strict=True)]
+        padded = {"padding": True, "return_tensors": "pt", "return_dict": True}
+        padded["tokenizer_kwargs"] = {"padding_side": "left"}
+        batch = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, **padded)
+        options = {"generation_config": trainer.generation_config}
+        options["streamer"] = ScoreEnded(prompts) if self.early else None
+        outputs = trainer.model.generate(**batch, **options)
+        prompt_ids = [row[mask > 0].tolist() for row, mask in zip(*batch.values(), strict=True)]
+        completion_ids = []
+        for row in outputs[:, batch.input_ids.shape[1] :].tolist():
+            ends = tokenizer.eos_token_id in row
+            completion_ids.append(row[: row.index(tokenizer.eos_token_id) + 1] if ends else row)
         self.generating += time.perf_counter() - started
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
