@@ -66,8 +66,8 @@ class TrlReward:
                 inferred instruction, and "flip_zero_variance", see `ScoreBatch.zero_variance`
                 (adjacent rows with the same prompt form a group).
             log_metric: receives "flip/rewards_per_s" (of the time that this call took),
-                "flip/failed_share" and "flip/zero_variance_share". All five are logged on every call, whatever the
-                outcome, because all ranks must log the same keys.
+                "flip/failed_share" and "flip/zero_variance_share". All five are logged on every
+                call, whatever the outcome, because all ranks must log the same keys.
             columns: the trainer's other columns and helpers; unused.
 
         Returns:

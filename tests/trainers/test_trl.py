@@ -136,7 +136,7 @@ def test_what_was_begun_is_only_collected():
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), background._running_loop()).result()
     assert scorer.cancelled == ["stuck"]
     assert reward(["a"], ["xx"]) == [2.0]  # a call's scores are not kept for the next
-    assert scorer.calls[-1] == "xx" and len(scorer.calls) == 6
+    assert scorer.calls[5:] == ["xx"]
 
 
 def test_what_was_begun_may_be_late_or_fail():
