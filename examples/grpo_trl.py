@@ -27,6 +27,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=Path, default="run", help="folder of the run")
 parser.add_argument("--guard", choices=["off", "mask", "discount"], default="off")
 parser.add_argument("--steps", type=int, default=60)
+parser.add_argument("--tokens", type=int, default=48, help="longest answer")
 parser.add_argument("--model", choices=["small", "embedded"], default="small")  # a toy, for a trial
 parser.add_argument("--instructions", type=Path, help="a file, one on a line")
 args = parser.parse_args()
@@ -45,7 +46,8 @@ how |= {"dtype": torch.bfloat16, "attn_implementation": "eager"}  # the fastest 
 policy = AutoModelForCausalLM.from_pretrained(where, **how)
 reward = FlipReward(args.model, copy_guard=args.guard)
 tokenizer = reward.inverter.tokenizer  # transformers misreads the file's own
-SAMPLING = {"max_new_tokens": 48, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "do_sample": True}
+SAMPLING = {"max_new_tokens": args.tokens, "do_sample": True}
+SAMPLING |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 def chats(instructions: list[str]) -> list[list[dict[str, str]]]:
@@ -91,8 +93,9 @@ def measure(step: int) -> dict[str, list[float]]:
         batch = tokenizer.apply_chat_template(chats(asked), add_generation_prompt=True, **padded)
         torch.manual_seed(0)
         with torch.no_grad():
-            ids = trainer.model.eval().generate(**batch, **SAMPLING)[:, batch.input_ids.shape[1] :]
-        answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            ids = trainer.model.eval().generate(**batch, **SAMPLING)
+        answers = ids[:, batch.input_ids.shape[1] :]
+        answers = tokenizer.batch_decode(answers, skip_special_tokens=True)
         scores = reward.score(asked, answers)
         rows = {"instruction": asked, "response": answers, "inferred": list(scores.inferred)}
         rows["reward"] = [value or 0.0 for value in scores.rewards]
@@ -104,7 +107,7 @@ config = GRPOConfig(
     str(args.out), max_steps=args.steps, save_steps=5, save_total_limit=1, logging_steps=1,
     learning_rate=2e-4, lr_scheduler_type="constant_with_warmup", warmup_steps=5,
     per_device_train_batch_size=32, num_generations=8,  # 4 instructions, 8 answers to each
-    max_completion_length=SAMPLING["max_new_tokens"], reward_weights=[1.0, 0.0],
+    max_completion_length=args.tokens, reward_weights=[1.0, 0.0],
     gradient_checkpointing=False, use_cpu=True, bf16=False, report_to=[],
 )  # fmt: skip
 adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -56,7 +56,7 @@ def test_a_run_with_trl_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     few = tmp_path / "few.txt"
     asked = ["Name a river.", "Say hi.", "What is erosion?", "Sing.", "Why?", "Count.", "Help."]
     few.write_text("\n".join(asked))
-    arguments = ("--out", tmp_path / "run", "--instructions", few, "--steps")
+    arguments = ("--out", tmp_path / "run", "--instructions", few, "--tokens", 8, "--steps")
     [first] = rewards(run(monkeypatch, "grpo_trl", *arguments, 1))
     before = (tmp_path / "run" / "held_out_0.json").read_text("utf-8")
     again = run(monkeypatch, "grpo_trl", *arguments, 2)
