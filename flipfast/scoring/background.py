@@ -35,7 +35,10 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def start(work: Coroutine[Any, Any, Result]) -> Future[Result]:
-    """Start a coroutine on this process's background loop; safe from any thread."""
+    """Start a coroutine on this process's background loop; safe from any thread.
+
+    Cancelling the future cancels the coroutine.
+    """
     return asyncio.run_coroutine_threadsafe(work, _running_loop())
 
 

@@ -8,10 +8,12 @@ from concurrent.futures import Future
 from typing import Any, ClassVar
 
 from flipfast.config import FlipConfig
+from flipfast.errors import ConfigError
 from flipfast.reward import FlipReward
 from flipfast.scores import ScoreBatch, trainer_rewards
 from flipfast.scoring import background
 from flipfast.scoring.async_scoring import AsyncScorer
+from flipfast.trainers._ahead import ScoredAhead
 from flipfast.trainers._scorers import scorer_of
 
 
@@ -46,6 +48,7 @@ class TrlReward:
         self._target = target
         self._timeout = timeout
         self._options = options
+        self._ahead: ScoredAhead | None = None
 
     def __call__(
         self,
@@ -63,9 +66,9 @@ class TrlReward:
             log_extra: receives two columns for TRL's completions table: "flip_inferred", the
                 inferred instruction, and "flip_zero_variance", see `ScoreBatch.zero_variance`
                 (adjacent rows with the same prompt form a group).
-            log_metric: receives "flip/rewards_per_s", "flip/failed_share" and
-                "flip/zero_variance_share". All five are logged on every call, whatever the
-                outcome, because all ranks must log the same keys.
+            log_metric: receives "flip/rewards_per_s" (of the time that this call took),
+                "flip/failed_share" and "flip/zero_variance_share". All five are logged on every
+                call, whatever the outcome, because all ranks must log the same keys.
             columns: the trainer's other columns and helpers; unused.
 
         Returns:
@@ -87,6 +90,29 @@ class TrlReward:
             log_metric("flip/zero_variance_share", sum(alike) / n)
         return trainer_rewards(batch)
 
+    def begin(self, prompt: Any, completion: Any) -> None:
+        """Start to score a completion while others are still being generated; returns at once.
+
+        The next `__call__` waits for the score of a row with the same prompt and completion instead
+        of scoring it then; the reward has the same bits. What that call does not ask for is
+        dropped. The first call may have to load a model.
+
+        Args:
+            prompt, completion: exactly as the trainer will pass them: in a conversation, lists of
+                messages.
+
+        Raises:
+            ConfigError: the target is a FlipReward, which scores only in a call.
+        """
+        if isinstance(self._target, FlipReward):
+            raise ConfigError(
+                "begin() needs a scorer of its own: give TrlReward a model, an address or an "
+                "AsyncScorer instead of a FlipReward"
+            )
+        if self._ahead is None:
+            self._ahead = ScoredAhead(scorer_of(self._target, **self._options))
+        self._ahead.begin(prompt, completion)
+
     async def flip_reward(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
@@ -103,8 +129,13 @@ class TrlReward:
     def _score(self, prompts: Sequence[Any], completions: Sequence[Any]) -> ScoreBatch:
         if isinstance(self._target, FlipReward):
             return self._target.score_chats(prompts, completions)
-        scorer = scorer_of(self._target, **self._options)
-        return background.run(scorer.score_chats(prompts, completions, timeout=self._timeout))
+        ahead, self._ahead = self._ahead, None
+        scorer = ahead or scorer_of(self._target, **self._options)
+        try:
+            return background.run(scorer.score_chats(prompts, completions, timeout=self._timeout))
+        finally:
+            if ahead is not None:
+                ahead.drop()
 
 
 class FlipRewardMixin:

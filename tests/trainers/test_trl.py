@@ -15,7 +15,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from flipfast import FlipConfig, FlipReward
+from flipfast import ConfigError, FlipConfig, FlipReward
+from flipfast.errors import UnavailableError
+from flipfast.scores import ScoredRow, failed_row
+from flipfast.scoring import background
+from flipfast.scoring.async_scoring import AsyncScorer
 from flipfast.serving.async_engine import AsyncFlipEngine
 from flipfast.trainers.trl import FlipRewardMixin, TrlReward
 from tests.client.stub import held, running_stub
@@ -98,6 +102,67 @@ def test_all_targets_give_the_same_bits(flip):
             assert asyncio.run(TrlReward(target).flip_reward(PROMPTS, COMPLETIONS)) == expected
     finally:
         engine.shut_down()
+
+
+class Counted(AsyncScorer):
+    """Scores by length; the completion "stuck" never ends, and "lost" cannot be scored."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def score_row(self, instruction: str, response: str, *_: Any, **__: Any) -> ScoredRow:
+        raise NotImplementedError
+
+    async def score_chat(self, prompt: Any, completion: Any, *, caller: str = "") -> ScoredRow:
+        self.calls.append(completion)
+        if completion == "lost":
+            raise UnavailableError("no engine")
+        try:
+            await asyncio.sleep(PATIENCE_S if completion == "stuck" else 0)
+        except asyncio.CancelledError:
+            self.cancelled.append(completion)
+            raise
+        return {**failed_row(""), "reward": float(len(completion)), "status": "ok"}
+
+
+def test_what_was_begun_is_only_collected():
+    scorer = Counted()
+    reward = TrlReward(scorer, timeout=PATIENCE_S)
+    for completion in ("xx", "xx", "xxxx", "stuck"):
+        reward.begin("a", completion)
+    assert reward(["a", "a", "b", "a"], ["xx", "xx", "xx", "xxx"]) == [2.0, 2.0, 2.0, 3.0]
+    # The pairs begun once each, then the one with another prompt and the one not begun.
+    assert scorer.calls == ["xx", "xxxx", "stuck", "xx", "xxx"]
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), background._running_loop()).result()
+    assert scorer.cancelled == ["stuck"]
+    assert reward(["a"], ["xx"]) == [2.0]  # a call's scores are not kept for the next
+    assert scorer.calls[5:] == ["xx"]
+
+
+def test_what_was_begun_may_be_late_or_fail():
+    hasty = TrlReward(Counted(), timeout=0.2)
+    hasty.begin("a", "stuck")
+    assert hasty(["a", "a"], ["stuck", "x"]) == [None, 1.0]
+    reward = TrlReward(Counted())
+    reward.begin("a", "lost")
+    with pytest.raises(UnavailableError, match="no engine"):
+        reward(["a"], ["lost"])
+
+
+def test_a_begun_reward_has_the_same_bits(flip):
+    engine = AsyncFlipEngine(inverter=flip.inverter, max_new_tokens=24)
+    reward = TrlReward(engine)
+    prompts = [[{"role": "user", "content": text}] for text in PROMPTS]
+    completions = [[{"role": "assistant", "content": text}] for text in COMPLETIONS]
+    try:
+        for pair in zip(prompts[:2], completions[:2], strict=True):
+            reward.begin(*pair)
+        assert reward(prompts, completions) == flip.score(PROMPTS, COMPLETIONS).rewards
+    finally:
+        engine.shut_down()
+    with pytest.raises(ConfigError, match="instead of a FlipReward"):
+        TrlReward(flip).begin("a", "b")
 
 
 @pytest.mark.slow
