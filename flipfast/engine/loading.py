@@ -86,7 +86,12 @@ def load_engine(
         enabled=options.prefix_cache,
         copies_pins=device.type == "cpu",
     )
-    scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
+    scheduler = Scheduler(
+        cache,
+        max_seqs=max_seqs,
+        max_tokens=max_tokens,
+        groups=device.type == "cuda" and options.cuda_graphs,
+    )
     overlap = device.type == "cuda"
     # A repetition penalty depends on the previous tokens, which a draft only guesses.
     drafts = options.drafting and repetition_penalty == 1.0
