@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sequence import Sequence
@@ -122,7 +122,7 @@ class Scheduler:
         draft = draft[: (len(sequence.pages) + spare) * size - sequence.n_computed]
         self._take_pages(sequence, len(draft))
         sequence.n_computed += len(draft)
-        plan.chunks[index] = replace(chunk, draft=draft)
+        plan.chunks[index] = chunk._replace(draft=draft)
 
     def settle(self, sequence: Sequence) -> None:
         """Correct a sequence's counts after its draft was verified; the host has all its tokens."""

@@ -9,6 +9,7 @@ from math import isfinite
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flipfast.engine.sampling import SamplingParams
 from flipfast.watchers.base import Verdict, Watcher
@@ -135,13 +136,13 @@ class Sequence:
         """Number of tokens that need not run if they are in pages; rows with logits must run."""
         return min(self.n_tokens - 1, self.first_scored)
 
-    def known_tokens(self, start: int, end: int) -> list[int]:
+    def known_ids(self, start: int, end: int) -> NDArray[np.int32]:
         """Token ids at positions start to end (exclusive), as far as the host has them."""
-        n_prompt = len(self.prompt_ids)
-        if end <= n_prompt:
-            return self.prompt_ids[start:end]
-        output = self.output_ids[max(start - n_prompt, 0) : end - n_prompt]
-        return self.prompt_ids[start:n_prompt] + output
+        prompt = np.frombuffer(self._prompt_bytes, dtype="<i4")[start:end]
+        if end <= self.n_prompt:
+            return prompt
+        output = self.output_ids[max(start - self.n_prompt, 0) : end - self.n_prompt]
+        return np.concatenate([prompt, np.array(output, dtype=np.int32)])
 
     def page_key(self, index: int, page_size: int) -> bytes:
         """The prefix cache's key for a page of the prompt: the bytes of its token ids."""
