@@ -30,9 +30,15 @@ class Work(NamedTuple):
     to_host: int
 
 
-def model_of(folder: Path, *, n_layers: int, **options: Any) -> LoadedModel:
-    shape = {**SHAPE, "num_hidden_layers": n_layers}
-    return load_on_cuda(save_random_model(folder, "Qwen3Config", **shape), **options)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Models by their number of layers; Qwen3-0.6B has 28, and so 256 kernels in a step."""
+
+    def saved(n_layers: int) -> Path:
+        shape = {**SHAPE, "num_hidden_layers": n_layers}
+        return save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", **shape)
+
+    return {n_layers: saved(n_layers) for n_layers in (1, 28)}
 
 
 def steps_of(fake: FakeCuda, model: LoadedModel) -> dict[str, list[Work]]:  # noqa: F811
@@ -68,11 +74,11 @@ def generate(model: LoadedModel, *sampled: bool, n_out: int = 6) -> None:
 
 @pytest.mark.slow
 def test_a_greedy_step_is_one_copy_there_one_launch_and_one_copy_back(
-    tmp_path: Path,
+    folders: dict[int, Path],
     fake: FakeCuda,  # noqa: F811
 ) -> None:
     """With prompts or without; the head and what becomes of the tokens are part of the launch."""
-    model = model_of(tmp_path, n_layers=28)  # of Qwen3-0.6B: 256 kernels
+    model = load_on_cuda(folders[28])
     found = steps_of(fake, model)
     generate(model, False, False, False)
     assert len(found["mixed"]) == 3
@@ -82,12 +88,12 @@ def test_a_greedy_step_is_one_copy_there_one_launch_and_one_copy_back(
 
 @pytest.mark.slow
 def test_other_steps_copy_no_more_than_twice(
-    tmp_path: Path,
+    folders: dict[int, Path],
     fake: FakeCuda,  # noqa: F811
 ) -> None:
     """Sampled ones, those that score, those that copy pages, and those under a penalty."""
     for penalty in (1.0, 1.5):
-        model = model_of(tmp_path, n_layers=1, repetition_penalty=penalty)
+        model = load_on_cuda(folders[1], repetition_penalty=penalty)
         found = steps_of(fake, model)
         generate(model, True, False, True)
         prompt = prompts([20], SHAPE["vocab_size"])[0]
