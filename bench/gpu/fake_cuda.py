@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 HERE = torch.device("cuda", 0)
 MEMORY = 10**10  # bytes that are said to be free
@@ -51,12 +52,16 @@ class FakeCuda:
         launches: so far, in the host's order.
         captures: the streams and error modes of graphs that were recorded.
         handed_over: tensors that a stream other than their own has been noted for.
+        n_started: how often the host has started something: a kernel, or a graph of kernels.
+        n_to_device, n_to_host: copies by way of pinned memory, and those that the host waits for.
     """
 
     def __init__(self, n_devices: int = 1, capability: int = 90) -> None:
         self.launches: list[Launch] = []
         self.captures: list[tuple[int, str]] = []
         self.handed_over: list[torch.Tensor] = []
+        self.n_started = self.n_to_device = self.n_to_host = 0
+        self._pinned = WeakIdKeyDictionary()
         self._n_devices = n_devices
         self._capability = divmod(capability, 10)
         self._threads = threading.local()
@@ -74,6 +79,11 @@ class FakeCuda:
 
     def launch(self, *_: Any, **__: Any) -> None:
         """What takes the place of a kernel's launch."""
+        self.n_started += self._capturing is None
+        self.run_kernel()
+
+    def run_kernel(self) -> None:
+        """Note a kernel, launched or part of a graph."""
         stream = self._stream()
         before = _later(stream.clock, self._known)
         number = before[stream.key] = before.get(stream.key, 0) + 1
@@ -212,6 +222,24 @@ class FakeCuda:
         if func in _PRODUCTS and self._capturing is not None:
             self._capturing.has_workspace = True
 
+    def pinned(self, tensor: torch.Tensor) -> None:
+        """Note that a tensor is in pinned memory."""
+        self._pinned[tensor] = None
+
+    def copied(self, func: Callable[..., Any], args: tuple[Any, ...], on_cuda: bool) -> None:
+        """Note a call of torch if it copies between host and device.
+
+        Args:
+            func, args: of the call.
+            on_cuda: whether its result is to be on CUDA.
+        """
+        if func is torch.Tensor.copy_:
+            self.n_to_host += args[0] in self._pinned
+            self.n_to_device += args[1] in self._pinned
+        elif func in (torch.Tensor.to, torch.tensor, torch.as_tensor):
+            self.n_to_device += on_cuda
+        self.n_to_host += func in (torch.Tensor.cpu, torch.Tensor.nonzero)
+
 
 class _Pool:
     was_used = has_workspace = False
@@ -224,8 +252,9 @@ class _Graph:
     n_launches = 0
 
     def replay(self) -> None:
+        self.fake.n_started += 1
         for _ in range(self.n_launches):
-            self.fake.launch()
+            self.fake.run_kernel()
 
     def __del__(self) -> None:
         if hasattr(self, "pool"):
@@ -293,11 +322,17 @@ class _OnHost(TorchFunctionMode):
         if func is torch.device:
             return func(*args, **(kwargs or {}))
         if func in _AS_IS:
+            self._fake.pinned(args[0])
             return args[0]
         self._fake.called(func)
-        kwargs = {key: _host(value) for key, value in (kwargs or {}).items()}
-        kwargs.pop("pin_memory", None)
-        return _ZEROS.get(func, func)(*map(_host, args), **kwargs)
+        kwargs = kwargs or {}
+        self._fake.copied(func, args, any(map(_on_cuda, (*args[1:], *kwargs.values()))))
+        kwargs = {key: _host(value) for key, value in kwargs.items()}
+        is_pinned = kwargs.pop("pin_memory", False)
+        result = _ZEROS.get(func, func)(*map(_host, args), **kwargs)
+        if is_pinned:
+            self._fake.pinned(result)
+        return result
 
 
 def _zeros(*size: Any, **options: Any) -> torch.Tensor:
@@ -313,8 +348,11 @@ _ZEROS = {torch.empty: _zeros, torch.zeros: _zeros, torch.empty_like: torch.zero
 
 
 def _host(value: Any) -> Any:
-    on_cuda = isinstance(value, (str, torch.device)) and str(value).startswith("cuda")
-    return torch.device("cpu") if on_cuda else value
+    return torch.device("cpu") if _on_cuda(value) else value
+
+
+def _on_cuda(value: Any) -> bool:
+    return isinstance(value, (str, torch.device)) and str(value).startswith("cuda")
 
 
 def _later(one: Clock, other: Clock) -> Clock:

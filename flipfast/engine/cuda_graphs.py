@@ -1,114 +1,113 @@
-"""CUDA graphs of decode steps, so that the host launches one graph instead of every kernel.
+"""CUDA graphs of steps, so that the host launches one graph instead of every kernel.
 
-Recorded sizes form a ladder; a step with fewer rows is padded to the next size. Padding rows read
-and write the null page and never affect a real row.
+A step is padded to a shape that is recorded. Padding rows read and write the null page, or belong
+to no sequence, and never affect a real row.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from flipfast.engine.attention.base import AttentionMetadata
-from flipfast.engine.batch import StepBatch
+from flipfast.engine.batch import HostBatch, StepBatch
+from flipfast.engine.step_shapes import StepShape, StepShapes
+from flipfast.engine.transfer import Layout, staging
 
-Forward = Callable[[torch.Tensor, torch.Tensor, AttentionMetadata, torch.Tensor], torch.Tensor]
-Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
+Output = tuple[torch.Tensor, torch.Tensor]
+Compute = Callable[[StepBatch], Output]
+Recorder = Callable[[Callable[[], Output]], Callable[[], Output]]
 
 _RECORDING = Lock()  # torch's allocator supports one capture at a time in a process
-# Recorded before the first request, longer ones when first needed. Attention takes this many keys
-# in one split; with room for more it runs another kernel, with more registers.
-_FIRST_LENGTH = 1024
+_NONE = np.empty(0, dtype=np.int64)
 
 
-class DecodeGraphs:
-    """Recorded decode steps with one token per sequence; the LM head is not recorded.
+class _Recorded(NamedTuple):
+    layout: Layout
+    batch: StepBatch
+    replay: Callable[[], Output]
+
+
+class StepGraphs:
+    """Recorded steps: their layers, the head's arg-max, and what becomes of the tokens.
 
     Args:
-        forward: (input_ids, positions, metadata, logit_rows) to the head's input in a tensor that
-            the next call overwrites.
-        max_seqs: maximum number of rows of a step.
-        max_positions: maximum number of tokens of a sequence.
+        compute: runs a batch and returns, in tensors that the next call overwrites, the head's
+            input, (n_logits, hidden_size), and the likeliest tokens, (n_logits,) int64.
+        shapes: that are recorded.
         page_size: tokens per page.
+        output_rows: whether sequences may have an output_row.
+        null_slot: takes what padding samples.
         device: of all tensors.
         record: returns a function that repeats a call's device work, such as `CudaRecorder`.
     """
 
     def __init__(
         self,
-        forward: Forward,
+        compute: Compute,
+        shapes: StepShapes,
         *,
-        max_seqs: int,
-        max_positions: int,
         page_size: int,
+        output_rows: bool,
+        null_slot: int,
         device: torch.device,
         record: Recorder,
     ) -> None:
-        self._forward = forward
+        self._compute = compute
+        self._shapes = shapes
+        self._layout = partial(StepShape.layout, page_size=page_size, output_rows=output_rows)
+        self._null_slot = null_slot
         self._record = record
-        self._sizes = ladder(max_seqs)
-        self._lengths = lengths(max_positions)
-        self._replays: dict[tuple[int, int], Callable[[], torch.Tensor]] = {}
-
-        def ints(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self._input_ids, self._positions, self._slots = (ints(max_seqs) for _ in range(3))
-        self._seq_lens = ints(max_seqs, dtype=torch.int32).fill_(1)
-        self._tables = ints(max_seqs, -(-max_positions // page_size), dtype=torch.int32)
-        self._rows = torch.arange(max_seqs, device=device)
-        self._starts = torch.arange(max_seqs + 1, dtype=torch.int32, device=device)
+        self._recorded: dict[StepShape, _Recorded] = {}
+        n_bytes = max(self._layout(shape).n_bytes for shape in shapes.largest())
+        # The inputs of all recorded steps, which run one after the other.
+        self._inputs = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
 
     def warm_up(self) -> None:
-        """Record every size, the largest first, so that the others reuse its memory."""
-        for size in reversed(self._sizes):
-            self._replay(size, self._lengths[0])
+        """Record what is needed first, the largest first, so that the others reuse its memory."""
+        for shape in self._shapes.at_load():
+            self._step(shape)
 
-    def fits(self, batch: StepBatch) -> bool:
-        """Whether a step runs one token for each of its sequences, all of them sampling."""
-        return batch.metadata.max_seqlen_q == 1 and len(batch.logit_rows) == len(batch.input_ids)
+    def fits(self, batch: HostBatch) -> bool:
+        """Whether `run` takes a step."""
+        return self._shapes.fitting(batch) is not None
 
-    def run(self, batch: StepBatch) -> torch.Tensor:
-        """The head's input (n, hidden_size) of a step that `fits`; the next call overwrites it."""
-        n, meta = len(batch.input_ids), batch.metadata
-        size = self._sizes[bisect_left(self._sizes, n)]
-        width = meta.block_tables.shape[1]
-        self._input_ids[:n].copy_(batch.input_ids)
-        self._positions[:n].copy_(batch.positions)
-        self._slots[:n].copy_(meta.slot_mapping)
-        self._seq_lens[:n].copy_(meta.seq_lens)
-        self._tables[:n, :width].copy_(meta.block_tables)
-        for padded, value in (
-            (self._input_ids, 0),
-            (self._positions, 0),
-            (self._slots, 0),
-            (self._seq_lens, 1),
-            (self._tables, 0),
-        ):
-            padded[n:size].fill_(value)
-        length = self._lengths[bisect_left(self._lengths, meta.max_seq_len)]
-        return self._replay(size, length)()[:n]
+    def run(self, batch: HostBatch) -> tuple[StepBatch, Output]:
+        """Run a step that `fits`.
 
-    def _replay(self, size: int, length: int) -> Callable[[], torch.Tensor]:
-        if (size, length) not in self._replays:
-            self._replays[size, length] = self._record(lambda: self._step(size, length))
-        return self._replays[size, length]
+        Returns:
+            The padded batch on the device and its output, of which the first n_logits rows are the
+            step's; the next call overwrites all of them.
+        """
+        shape = self._shapes.fitting(batch)
+        assert shape is not None
+        step = self._step(shape)
+        self._put(shape, step.layout, batch)
+        return step.batch, step.replay()
 
-    def _step(self, size: int, length: int) -> torch.Tensor:
-        metadata = AttentionMetadata(
-            cu_seqlens_q=self._starts[: size + 1],
-            seq_lens=self._seq_lens[:size],
-            block_tables=self._tables[:size],
-            slot_mapping=self._slots[:size],
-            max_seqlen_q=1,
-            max_seq_len=length,
-        )
-        return self._forward(
-            self._input_ids[:size], self._positions[:size], metadata, self._rows[:size]
-        )
+    def _step(self, shape: StepShape) -> _Recorded:
+        """A recorded step; its inputs are overwritten if it is recorded just now."""
+        if shape not in self._recorded:
+            layout = self._layout(shape)
+            batch = StepBatch.of(
+                layout.on_device(self._inputs),
+                n_logits=shape.n_logits,
+                max_seqlen_q=shape.max_seqlen_q,
+                max_seq_len=shape.max_seq_len,
+            )
+            self._put(shape, layout, _nothing())
+            replay = self._record(lambda: self._compute(batch))
+            self._recorded[shape] = _Recorded(layout, batch, replay)
+        return self._recorded[shape]
+
+    def _put(self, shape: StepShape, layout: Layout, batch: HostBatch) -> None:
+        host = staging(layout.n_bytes, self._inputs.device)
+        shape.fill(layout, host, batch, self._null_slot)
+        self._inputs[: layout.n_bytes].copy_(host, non_blocking=True)
 
 
 class CudaRecorder:
@@ -121,11 +120,10 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
-    def __call__(self, call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """Run the call twice unrecorded, as kernels may compile on first use, then record it."""
+    def __call__(self, call: Callable[[], Output]) -> Callable[[], Output]:
+        """Run the call once unrecorded, as kernels may compile on first use, then record it."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            call()
             call()
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
@@ -134,24 +132,16 @@ class CudaRecorder:
         with _RECORDING, torch.cuda.graph(graph, self._pool, self._stream, mode):
             out = call()
 
-        def replay() -> torch.Tensor:
+        def replay() -> Output:
             graph.replay()
             return out
 
         return replay
 
 
-def ladder(max_seqs: int) -> list[int]:
-    """Sizes to record: 1, 2, 4, multiples of 8, of 16 from 32, of 32 from 128, and max_seqs."""
-    sizes = {1, 2, 4, *range(8, 32, 8), *range(32, 128, 16), *range(128, max_seqs, 32), max_seqs}
-    return sorted(size for size in sizes if size <= max_seqs)
-
-
-def lengths(max_positions: int) -> list[int]:
-    """Sequence lengths to record for, each four times the previous one, up to max_positions."""
-    found = []
-    length = _FIRST_LENGTH
-    while length < max_positions:
-        found.append(length)
-        length *= 4
-    return [*found, max_positions]
+def _nothing() -> HostBatch:
+    """A step without sequences, of which padding makes one that may run."""
+    arrays = dict.fromkeys(("input_ids", "positions", "slot_mapping", "head_rows"), _NONE)
+    arrays |= {"sample_slots": _NONE, "seq_lens": _NONE, "cu_seqlens_q": np.zeros(1, np.int32)}
+    arrays["block_tables"] = np.empty((0, 0), dtype=np.int32)
+    return HostBatch(arrays, n_logits=0, max_seqlen_q=0, max_seq_len=0, row_slots=_NONE)

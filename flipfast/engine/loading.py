@@ -8,7 +8,7 @@ from flipfast.engine.attention import AttentionBackend, AttentionShape, load_att
 from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.engine import Engine
-from flipfast.engine.keep import KeepTokens, fused_keep, keep_tokens
+from flipfast.engine.keep import FusedKeep, Keep
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.model_runner import ModelRunner
 from flipfast.engine.models.checkpoint import Checkpoint
@@ -68,6 +68,8 @@ def load_engine(
             "another device, a smaller dtype or a smaller model may help"
         ) from error
     pages = _n_pages(spec, ops, attention, options, repetition_penalty)
+    # A repetition penalty depends on the previous tokens, which a draft only guesses.
+    drafts = options.drafting and repetition_penalty == 1.0
     runner = ModelRunner(
         decoder,
         ops,
@@ -76,6 +78,7 @@ def load_engine(
         max_seqs=max_seqs,
         keep=_keep(device),
         repetition_penalty=repetition_penalty,
+        drafts=drafts,
         recorder=CudaRecorder if device.type == "cuda" and options.cuda_graphs else None,
     )
     if device.type == "cuda":
@@ -86,10 +89,13 @@ def load_engine(
         enabled=options.prefix_cache,
         copies_pins=device.type == "cpu",
     )
-    scheduler = Scheduler(cache, max_seqs=max_seqs, max_tokens=max_tokens)
+    scheduler = Scheduler(
+        cache,
+        max_seqs=max_seqs,
+        max_tokens=max_tokens,
+        groups=device.type == "cuda" and options.cuda_graphs,
+    )
     overlap = device.type == "cuda"
-    # A repetition penalty depends on the previous tokens, which a draft only guesses.
-    drafts = options.drafting and repetition_penalty == 1.0
     drafting = Drafting(overlap=overlap) if drafts else None
     engine = Engine(runner, scheduler, end_ids=end_ids, overlap=overlap, drafting=drafting)
     return LoadedModel(engine, runner, checkpoint)
@@ -133,8 +139,13 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
     return TritonOps(device, dtype, plain_product)
 
 
-def _keep(device: torch.device) -> KeepTokens:
-    return (fused_keep() if device.type == "cuda" else None) or keep_tokens
+def _keep(device: torch.device) -> Keep:
+    if device.type == "cuda":
+        try:
+            return FusedKeep()
+        except ImportError:  # no Triton
+            pass
+    return Keep()
 
 
 def _attention(spec: DecoderSpec, ops: Ops, options: EngineOptions) -> AttentionBackend:

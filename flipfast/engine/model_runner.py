@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
-from flipfast.engine.batch import StepBatch, build_batch, to_device
-from flipfast.engine.cuda_graphs import DecodeGraphs, Recorder
-from flipfast.engine.keep import KeepTokens, keep_tokens
-from flipfast.engine.sampler import penalize, prepare_draws, sample
-from flipfast.engine.sequence import MAX_DRAFT
+from flipfast.engine.attention.base import AttentionBackend, LayerCache
+from flipfast.engine.batch import BatchBuilder, HostBatch, StepBatch
+from flipfast.engine.cuda_graphs import Recorder, StepGraphs
+from flipfast.engine.keep import Keep
+from flipfast.engine.sampler import Draws, draw_arrays, draws_of, penalize, sample
 from flipfast.engine.step_plan import Chunk, StepPlan
+from flipfast.engine.step_shapes import StepShapes
+from flipfast.engine.transfer import Array, send, to_host
 from flipfast.engine.warm_up import warm_up_plans
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ class StepResult:
         """
         if self.arrived is not None:
             self.arrived.synchronize()
-        chosen = iter(self.tokens.tolist())
+        tokens = self.tokens.tolist()
+        if len(tokens) == len(self.chunks):  # no drafts
+            return [[token] for token in tokens]
+        chosen = iter(tokens)
         return [
             _verified(chunk, [next(chosen) for _ in range(1 + len(chunk.draft))])
             for chunk in self.chunks
@@ -88,8 +93,9 @@ class ModelRunner:
         max_seqs: number of slots.
         keep: stores a step's tokens where the next step and the reward read them.
         repetition_penalty: 1.0 for none; see `sampler.penalize`.
-        recorder: makes what records decode steps, anew whenever memory is allocated; None runs
-            them unrecorded; see `DecodeGraphs`.
+        drafts: whether steps may have drafts.
+        recorder: makes what records steps, anew whenever memory is allocated; None runs them
+            unrecorded; see `StepGraphs`.
     """
 
     def __init__(
@@ -100,8 +106,9 @@ class ModelRunner:
         *,
         n_pages: int,
         max_seqs: int,
-        keep: KeepTokens = keep_tokens,
+        keep: Keep | None = None,
         repetition_penalty: float = 1.0,
+        drafts: bool = True,
         recorder: Callable[[], Recorder] | None = None,
     ) -> None:
         self.decoder = decoder
@@ -109,9 +116,10 @@ class ModelRunner:
         self._ops = ops
         self._attention = attention
         self._n_pages = n_pages
-        self._keep = keep
-        self.keeps_rows = keep is not keep_tokens  # whether sequences may have an output_row
+        self._keep = keep or Keep()
+        self.keeps_rows = self._keep.writes_rows  # whether sequences may have an output_row
         self._penalty = repetition_penalty
+        self._drafts = drafts
         self._max_seqs = max_seqs
         self._recorder = recorder
         self._caches: list[LayerCache] = []
@@ -133,7 +141,11 @@ class ModelRunner:
     def _allocate(self) -> None:
         n_layers = len(self.decoder.spec.layers)
         self._caches = [self._attention.allocate(self._n_pages) for _ in range(n_layers)]
-        self._last_token = torch.zeros(self._max_seqs, dtype=torch.int64, device=self.device)
+        # Padding of recorded steps has the last place.
+        self._last_token = torch.zeros(self._max_seqs + 1, dtype=torch.int64, device=self.device)
+        self._batches = BatchBuilder(
+            self._attention.page_size, self._max_seqs, output_rows=self.keeps_rows
+        )
         rows = self._max_seqs if self._penalty != 1.0 else 0
         shape = (rows, self.decoder.spec.vocab_size)
         self._seen = torch.zeros(shape, dtype=torch.bool, device=self.device)
@@ -146,14 +158,12 @@ class ModelRunner:
 
     def warm_up(self, max_tokens: int) -> None:
         """Let every kernel that steps of up to max_tokens launch be compiled now."""
-        row = torch.empty(1 + MAX_DRAFT, dtype=torch.int32, device=self.device)
         plans = warm_up_plans(
             max_seqs=self._max_seqs,
             max_tokens=max_tokens,
             max_positions=self.decoder.spec.max_positions,
             page_size=self._attention.page_size,
-            drafts=self._penalty == 1.0,
-            output_row=row if self.keeps_rows else None,
+            drafts=self._drafts,
         )
         for plan in plans:
             self.run(plan).wait()
@@ -175,26 +185,60 @@ class ModelRunner:
 
     def _run(self, plan: StepPlan) -> StepResult:
         self._hold_output_rows(plan)
-        self._copy_pages(plan.copies)
-        batch = build_batch(plan, self._attention.page_size, self.device)
-        batch.input_ids[batch.fed_rows] = self._last_token[batch.fed_slots]
-        if self._graphs is not None and self._graphs.fits(batch):
-            hidden = self._graphs.run(batch)
-        else:
-            hidden = self._forward(
-                batch.input_ids, batch.positions, batch.metadata, batch.head_rows
-            )
+        step = self._batches.build(plan)
         chunks = [chunk for chunk in plan.chunks if chunk.samples]
+        arrays = draw_arrays(chunks) | self._other_arrays(plan, step)
+        others = send(arrays, self.device)
+        self._copy_pages(others)
+        draws = draws_of(arrays, others)
+        greedy = draws is None and self._penalty == 1.0
+        if self._graphs is not None and self._graphs.fits(step):
+            batch, (hidden, tokens) = self._graphs.run(step)
+        else:
+            batch = step.to(self.device)
+            hidden, tokens = self._compute(batch, greedy=greedy)
         if self._penalty != 1.0:
-            self._note_seen(plan, batch)
-        n_logits = len(batch.logit_rows)
-        tokens = self._choose(hidden[:n_logits], chunks, batch)
-        if chunks:
-            self._keep(tokens, batch, self._last_token)
-        scores = self._score(hidden[n_logits:], batch)
-        scored = [chunk for chunk in plan.chunks if chunk.n_scored]
-        tokens, scores, arrived = self._send(tokens, scores)
+            self._note_seen(batch.input_ids[: step.n_tokens], others)
+        self._choose(hidden[: step.n_logits], tokens, draws, batch)
+        scores = self._score(hidden[step.n_logits :], batch)
+        scored = [] if scores is None else [chunk for chunk in plan.chunks if chunk.n_scored]
+        tokens, scores, arrived = self._send(tokens[: step.n_logits], scores)
         return StepResult(chunks, tokens, arrived, scored, scores)
+
+    def _compute(
+        self, batch: StepBatch, *, greedy: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the layers, and choose and keep the likeliest tokens unless others are wanted.
+
+        Returns:
+            The head's input, (n_logits + n_scored, hidden_size), and the tokens after the logit
+            rows, (n_logits,) int64.
+        """
+        self._keep.feed(batch, self._last_token)
+        hidden = self.decoder.forward(
+            batch.input_ids, batch.positions, self._caches, batch.metadata, batch.head_rows
+        )
+        if not greedy:
+            return hidden, torch.empty(batch.n_logits, dtype=torch.int64, device=self.device)
+        tokens = self.decoder.best(hidden[: batch.n_logits])
+        if batch.n_logits:
+            self._keep.keep(tokens, batch, self._last_token)
+        return hidden, tokens
+
+    def _other_arrays(self, plan: StepPlan, step: HostBatch) -> dict[str, Array]:
+        """What only some steps need: pages to copy, and tokens for the repetition penalty."""
+        arrays: dict[str, Array] = {}
+        if plan.copies:
+            arrays["copies"] = np.array(plan.copies).T.copy()
+        if self._penalty != 1.0:
+            arrays["row_slots"] = step.row_slots
+            known = [sequence.known_ids(0, sequence.n_tokens) for sequence in plan.admitted]
+            slots = np.array([sequence.slot for sequence in plan.admitted], dtype=np.int64)
+            if plan.admitted:
+                arrays["new_slots"] = slots
+                arrays["known_slots"] = np.repeat(slots, [len(ids) for ids in known])
+                arrays["known_ids"] = np.concatenate(known).astype(np.int64)
+        return arrays
 
     def _hold_output_rows(self, plan: StepPlan) -> None:
         """Keep a freed row from being used again before the steps that write to it have ended."""
@@ -202,27 +246,36 @@ class ModelRunner:
             if sequence.output_row is not None and self._stream is not None:
                 sequence.output_row.record_stream(self._stream)
 
-    def _copy_pages(self, copies: list[tuple[int, int]]) -> None:
-        if copies:
-            pairs = to_device(torch.tensor(copies).T.contiguous(), self.device)
+    def _copy_pages(self, arrays: Mapping[str, torch.Tensor]) -> None:
+        if "copies" in arrays:
+            sources, targets = arrays["copies"]
             for cache in self._caches:
-                self._attention.copy_pages(cache, pairs[0], pairs[1])
+                self._attention.copy_pages(cache, sources, targets)
 
-    def _choose(self, hidden: torch.Tensor, chunks: list[Chunk], batch: StepBatch) -> torch.Tensor:
-        """The token after each logit row, (n,) int64; BAD_LOGITS if its logits are not usable."""
-        draws = prepare_draws(chunks, self.device)
+    def _choose(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, draws: Draws | None, batch: StepBatch
+    ) -> None:
+        """Put in place of the likeliest tokens those that are drawn or penalized, and keep them.
+
+        A token is BAD_LOGITS if its logits are not usable.
+
+        Args:
+            hidden: (n, hidden_size), the head's input for the tokens to choose.
+            tokens: (at least n,) int64; the first n are overwritten.
+            draws: of these; None if all are greedy.
+            batch: padded like tokens.
+        """
         if draws is None and self._penalty == 1.0:
-            return self.decoder.best(hidden)
-        tokens = []
+            return
         most = self.decoder.max_logit_rows
         for start in range(0, len(hidden), most):
             logits = self.decoder.logits(hidden[start : start + most])
+            end = start + len(logits)
             if self._penalty != 1.0:  # then there are no drafts, and one row per slot
-                slots = batch.sample_slots[start : start + most]
-                penalize(logits, self._seen[slots], self._penalty)
-            within = None if draws is None else draws.within(start, start + most)
-            tokens.append(sample(logits, self._ops.argmax(logits), within))
-        return torch.cat(tokens)
+                penalize(logits, self._seen[batch.sample_slots[start:end]], self._penalty)
+            within = None if draws is None else draws.within(start, end)
+            tokens[start:end] = sample(logits, self._ops.argmax(logits), within)
+        self._keep.keep(tokens, batch, self._last_token)
 
     def _score(self, hidden: torch.Tensor, batch: StepBatch) -> torch.Tensor | None:
         """`StepResult.scores`, on the device."""
@@ -231,55 +284,49 @@ class ModelRunner:
         log_probs, best = self.decoder.score(hidden, batch.targets)
         return torch.stack([log_probs.double(), best.double()])
 
-    def _forward(
-        self,
-        input_ids: torch.Tensor,
-        positions: torch.Tensor,
-        metadata: AttentionMetadata,
-        logit_rows: torch.Tensor,
-    ) -> torch.Tensor:
-        return self.decoder.forward(input_ids, positions, self._caches, metadata, logit_rows)
-
     @torch.inference_mode()
-    def _recorded_steps(self) -> DecodeGraphs:
+    def _recorded_steps(self) -> StepGraphs:
         assert self._recorder is not None
-        graphs = DecodeGraphs(
-            self._forward,
+        shapes = StepShapes(
             max_seqs=self._max_seqs,
+            max_tokens=self.decoder.max_tokens,
             max_positions=self.decoder.spec.max_positions,
+            drafts=self._drafts,
+        )
+        graphs = StepGraphs(
+            self._compute,
+            shapes,
             page_size=self._attention.page_size,
+            output_rows=self.keeps_rows,
+            null_slot=self._max_seqs,
             device=self.device,
             record=self._recorder(),
         )
         graphs.warm_up()
         return graphs
 
-    def _note_seen(self, plan: StepPlan, batch: StepBatch) -> None:
-        """Mark the known tokens of an admitted sequence, then each token as it is fed back."""
-        for sequence in plan.admitted:
-            known = torch.tensor(sequence.known_tokens(0, sequence.n_tokens))
-            self._seen[sequence.slot] = False
-            self._seen[sequence.slot, to_device(known, self.device)] = True
-        slots = torch.tensor([chunk.sequence.slot for chunk in plan.chunks])
-        n_rows = torch.tensor([chunk.n for chunk in plan.chunks])
-        rows = to_device(slots.repeat_interleave(n_rows), self.device)
-        self._seen[rows, batch.input_ids] = True
+    def _note_seen(self, input_ids: torch.Tensor, arrays: Mapping[str, torch.Tensor]) -> None:
+        """Mark the known tokens of admitted sequences, then each token as it is fed back."""
+        if "new_slots" in arrays:
+            self._seen[arrays["new_slots"]] = False
+            self._seen[arrays["known_slots"], arrays["known_ids"]] = True
+        self._seen[arrays["row_slots"], input_ids] = True
 
     def _send(
         self, tokens: torch.Tensor, scores: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
-        """Host copies, and the event that marks their arrival."""
+        """Host copies, made in one transfer, and the event that marks their arrival."""
         if self.device.type == "cpu":
             return tokens, scores, None
-        tokens, scores = _to_host(tokens), None if scores is None else _to_host(scores)
+        n = len(tokens)
+        if scores is not None:
+            tokens = torch.cat([tokens, scores.view(torch.int64).flatten()])
+        host = to_host(tokens)
         arrived = torch.cuda.Event()
         arrived.record()
-        return tokens, scores, arrived
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
+        if scores is not None:
+            scores = host[n:].view(torch.float64).view(2, -1)
+        return host[:n], scores, arrived
 
 
 def _verified(chunk: Chunk, chosen: list[int]) -> list[int]:

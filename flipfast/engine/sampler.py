@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from flipfast.engine.batch import to_device
 from flipfast.engine.sampling import uniform
 from flipfast.engine.step_plan import Chunk
+from flipfast.engine.transfer import Array
 
 BAD_LOGITS = -1  # replaces the token of a row whose logits are not finite
 _TILE = 16  # rows drawn at a time
@@ -23,20 +25,20 @@ class Draws:
 
     Attributes:
         places: which rows of the logits, in ascending order.
-        rows: (n,) int64, the same on the device.
+        cuts: of each, whether top_p or top_k cuts anything off.
+        rows: (n,) int64, the places on the device.
         temperature, top_p: (n, 1) float32.
         top_k: (n, 1) int64, 0 for all tokens.
         uniform: (n, 1) float64, in [0, 1).
-        cuts: whether top_p or top_k cut anything off in one of the rows.
     """
 
     places: list[int]
+    cuts: list[bool]
     rows: torch.Tensor
     temperature: torch.Tensor
     top_p: torch.Tensor
     top_k: torch.Tensor
     uniform: torch.Tensor
-    cuts: bool
 
     def within(self, start: int, end: int) -> Draws | None:
         """The draws of rows start to end (exclusive), numbered from start; None without any."""
@@ -45,20 +47,20 @@ class Draws:
         return (
             Draws(
                 places,
+                self.cuts[few],
                 self.rows[few] - start,
                 self.temperature[few],
                 self.top_p[few],
                 self.top_k[few],
                 self.uniform[few],
-                self.cuts,
             )
             if places
             else None
         )
 
 
-def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | None:
-    """The draws of a step's output tokens; None if all are greedy.
+def draw_arrays(chunks: SequenceOf[Chunk]) -> dict[str, Array]:
+    """The arrays of a step's `Draws`; empty if all of its output tokens are greedy.
 
     A token after a draft is drawn with the same random number that it would have without the
     draft. A drafted token is thus accepted with the probability that the model gives it, as
@@ -66,8 +68,9 @@ def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | No
 
     Args:
         chunks: those that sample, with their first output token counted in n_sampled.
-        device: of the logits.
     """
+    if all(chunk.sequence.sampling.temperature == 0 for chunk in chunks):
+        return {}
     drawn = []
     row = 0
     for chunk in chunks:
@@ -75,23 +78,30 @@ def prepare_draws(chunks: SequenceOf[Chunk], device: torch.device) -> Draws | No
         if sequence.sampling.temperature > 0:
             drawn += [(row + i, sequence, sequence.n_sampled - 1 + i) for i in range(n_rows)]
         row += n_rows
-    if not drawn:
-        return None
-    rows = [row for row, _, _ in drawn]
     params = [sequence.sampling for _, sequence, _ in drawn]
     numbers = [uniform(sequence.seed, position) for _, sequence, position in drawn]
+    return {
+        "rows": np.array([row for row, _, _ in drawn]),
+        "temperature": np.array([[p.temperature] for p in params], dtype=np.float32),
+        "top_p": np.array([[p.top_p] for p in params], dtype=np.float32),
+        "top_k": np.array([[p.top_k] for p in params]),
+        "uniform": np.array(numbers)[:, None],
+    }
 
-    def column(values: list[float] | list[int], dtype: torch.dtype) -> torch.Tensor:
-        return to_device(torch.tensor(values, dtype=dtype)[:, None], device)
 
+def draws_of(arrays: Mapping[str, Array], tensors: Mapping[str, torch.Tensor]) -> Draws | None:
+    """The draws of `draw_arrays`, with the same on the device of the logits; None without any."""
+    if "rows" not in arrays:
+        return None
+    cuts = (arrays["top_p"] < 1) | (arrays["top_k"] > 0)
     return Draws(
-        places=rows,
-        rows=to_device(torch.tensor(rows), device),
-        temperature=column([p.temperature for p in params], torch.float32),
-        top_p=column([p.top_p for p in params], torch.float32),
-        top_k=column([p.top_k for p in params], torch.int64),
-        uniform=column(numbers, torch.float64),
-        cuts=any(p.top_p < 1 or p.top_k for p in params),
+        places=arrays["rows"].tolist(),
+        cuts=cuts[:, 0].tolist(),
+        rows=tensors["rows"],
+        temperature=tensors["temperature"],
+        top_p=tensors["top_p"],
+        top_k=tensors["top_k"],
+        uniform=tensors["uniform"],
     )
 
 
@@ -114,7 +124,9 @@ def sample(logits: torch.Tensor, best: torch.Tensor, draws: Draws | None) -> tor
     for start in range(0, len(draws.rows), _TILE):
         rows = torch.arange(start, start + _TILE, device=logits.device)
         rows = rows.clamp(max=len(draws.rows) - 1)
-        drawn = _draw(logits[draws.rows[rows]], draws, rows)
+        # Cutting sorts, which takes longer than a small model's whole pass.
+        cuts = any(draws.cuts[start : start + _TILE])
+        drawn = _draw(logits[draws.rows[rows]], draws, rows, cuts=cuts)
         tokens[draws.rows[rows]] = drawn
     return torch.where(best == BAD_LOGITS, best, tokens)
 
@@ -136,8 +148,8 @@ def penalize(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> None:
     torch.where(seen, scaled, logits, out=logits)
 
 
-def _draw(logits: torch.Tensor, draws: Draws, rows: torch.Tensor) -> torch.Tensor:
-    """Draw one token per row by inversion (Devroye 1986, III.2).
+def _draw(logits: torch.Tensor, draws: Draws, rows: torch.Tensor, *, cuts: bool) -> torch.Tensor:
+    """Draw one token per row by inversion (Devroye 1986, III.2), after cuts if there are any.
 
     It is the first token, in vocabulary order, whose cumulative probability exceeds the row's
     uniform number.
@@ -145,7 +157,7 @@ def _draw(logits: torch.Tensor, draws: Draws, rows: torch.Tensor) -> torch.Tenso
     # With the best score at 0, its distance to the next stays exact at any temperature.
     scores = logits - logits.amax(-1, keepdim=True)
     scores = scores / draws.temperature[rows]
-    if draws.cuts:  # it sorts, which takes longer than a small model's whole pass
+    if cuts:
         scores = _keep_top(scores, draws.top_k[rows], draws.top_p[rows])
     cumulative = scores.double().softmax(-1).cumsum(-1)
     # right=True skips tokens of probability 0; the clamp is for rows of NaN.

@@ -9,6 +9,7 @@ from math import isfinite
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flipfast.engine.sampling import SamplingParams
 from flipfast.watchers.base import Verdict, Watcher
@@ -25,6 +26,7 @@ class Sequence:
     Attributes:
         prompt_ids: token ids, at least one.
         sampling: how output tokens are chosen; a sequence with targets has none.
+        n_prompt: number of tokens of the prompt.
         seed: of the sampling.
         drafts: what the output may repeat; see `InversionRequest`.
         watcher: may end the output, or write into it.
@@ -55,6 +57,7 @@ class Sequence:
 
     prompt_ids: list[int]
     sampling: SamplingParams
+    n_prompt: int = field(init=False)
     seed: int = 0
     drafts: tuple[SequenceOf[int], ...] = ()
     watcher: Watcher | None = None
@@ -80,6 +83,7 @@ class Sequence:
     on_end: Callable[[Sequence], object] | None = None
 
     def __post_init__(self) -> None:
+        self.n_prompt = len(self.prompt_ids)
         self._prompt_bytes = np.asarray(self.prompt_ids, dtype="<i4").tobytes()
         if self.watcher is not None:
             self._write(self.watcher.start()[: self.sampling.max_new_tokens - 1])
@@ -99,19 +103,14 @@ class Sequence:
         return cls(rows, SamplingParams(max_new_tokens=1), targets=list(target_ids))
 
     @property
-    def n_prompt(self) -> int:
-        """Number of tokens of the prompt."""
-        return len(self.prompt_ids)
-
-    @property
     def n_tokens(self) -> int:
         """Number of tokens of prompt and output, including one that is being sampled."""
-        return len(self.prompt_ids) + self.n_sampled
+        return self.n_prompt + self.n_sampled
 
     @property
     def n_left(self) -> int:
         """Number of tokens to run before the next one can be sampled."""
-        return self.n_tokens - self.n_computed
+        return self.n_prompt + self.n_sampled - self.n_computed
 
     @property
     def n_most(self) -> int:
@@ -135,13 +134,13 @@ class Sequence:
         """Number of tokens that need not run if they are in pages; rows with logits must run."""
         return min(self.n_tokens - 1, self.first_scored)
 
-    def known_tokens(self, start: int, end: int) -> list[int]:
+    def known_ids(self, start: int, end: int) -> NDArray[np.int32]:
         """Token ids at positions start to end (exclusive), as far as the host has them."""
-        n_prompt = len(self.prompt_ids)
-        if end <= n_prompt:
-            return self.prompt_ids[start:end]
-        output = self.output_ids[max(start - n_prompt, 0) : end - n_prompt]
-        return self.prompt_ids[start:n_prompt] + output
+        prompt = np.frombuffer(self._prompt_bytes, dtype="<i4")[start:end]
+        if end <= self.n_prompt:
+            return prompt
+        output = self.output_ids[max(start - self.n_prompt, 0) : end - self.n_prompt]
+        return np.concatenate([prompt, np.array(output, dtype=np.int32)])
 
     def page_key(self, index: int, page_size: int) -> bytes:
         """The prefix cache's key for a page of the prompt: the bytes of its token ids."""

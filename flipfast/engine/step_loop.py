@@ -140,7 +140,8 @@ class StepLoop:
         result = self._runner.run(plan)
         self._steps += 1
         self._computed += plan.n_rows
-        self._drafted += sum(len(chunk.draft) for chunk in plan.chunks)
+        if plan.drafted:
+            self._drafted += sum(len(chunk.draft) for chunk in plan.chunks)
         return _Step(plan, result, began)
 
     def _note_cost(self, step: _Step) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flipfast.engine.sequence import Sequence
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens of one sequence in a step.
 
     Attributes:
@@ -68,4 +68,4 @@ class StepPlan:
     @property
     def n_rows(self) -> int:
         """Tokens of the step, drafts included."""
-        return sum(chunk.n_rows for chunk in self.chunks)
+        return sum(chunk.n + len(chunk.draft) for chunk in self.chunks)

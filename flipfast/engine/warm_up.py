@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_plan import Chunk, StepPlan
@@ -21,7 +19,6 @@ def warm_up_plans(
     max_positions: int,
     page_size: int,
     drafts: bool,
-    output_row: torch.Tensor | None,
 ) -> Iterator[StepPlan]:
     """Steps over the null page: of all kinds of rows, then of chunks of all sizes.
 
@@ -34,7 +31,6 @@ def warm_up_plans(
         max_positions: maximum number of tokens of a sequence.
         page_size: tokens per page.
         drafts: whether steps may have drafts.
-        output_row: where output tokens may go; None if they never do.
     """
 
     def chunk(slot: int, sequence: Sequence, n: int = 1, draft: tuple[int, ...] = ()) -> Chunk:
@@ -43,19 +39,18 @@ def warm_up_plans(
         sequence.pages = [0] * -(-(length + len(draft)) // page_size)
         return Chunk(sequence, length - n, n, not sequence.targets, sequence.epoch, draft)
 
-    def greedy(length: int = 1, row: torch.Tensor | None = None) -> Sequence:
-        return Sequence([0] * length, _GREEDY, output_row=row)
+    def greedy(length: int = 1) -> Sequence:
+        return Sequence([0] * length, _GREEDY)
 
     # Of three sequences, one may be too long for a tile that the three have room in.
     for n_seqs in {1, min(3, max_seqs), max_seqs}:
         slots = range(n_seqs)
         yield StepPlan([chunk(slot, Sequence([0], _SAMPLED)) for slot in slots])
         yield StepPlan([chunk(slot, Sequence.scoring([0], [0])) for slot in slots])
-        for row in {None, output_row}:
-            yield StepPlan([chunk(slot, greedy(row=row)) for slot in slots])
-            if drafts and max_tokens > n_seqs:
-                rest = [chunk(slot, greedy(row=row)) for slot in slots[1:]]
-                yield StepPlan([chunk(0, greedy(row=row), draft=(0,)), *rest])
+        yield StepPlan([chunk(slot, greedy()) for slot in slots])
+        if drafts and max_tokens > n_seqs:
+            rest = [chunk(slot, greedy()) for slot in slots[1:]]
+            yield StepPlan([chunk(0, greedy(), draft=(0,)), *rest])
         most = min(max_tokens - n_seqs + 1, max_positions)
         sizes = {2**i for i in range(most.bit_length())} | {most}
         for n in sorted(sizes):

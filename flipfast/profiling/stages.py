@@ -15,7 +15,7 @@ from typing import Any
 
 from flipfast.backends.base import Inverter
 from flipfast.engine.attention.base import AttentionBackend
-from flipfast.engine.cuda_graphs import DecodeGraphs
+from flipfast.engine.cuda_graphs import StepGraphs
 from flipfast.engine.ops.base import Linear, Ops
 from flipfast.profiling import costs
 from flipfast.profiling.recorder import LazyCost, Recorder
@@ -69,7 +69,7 @@ def instrumented(recorder: Recorder) -> Iterator[None]:
         for kind in _family(AttentionBackend):
             _patch_own(stack, kind, "attend", _operation(recorder, "attention", costs.attend))
             _patch_own(stack, kind, "write", _operation(recorder, "write keys", costs.write))
-        _patch(stack, DecodeGraphs, "fits", lambda old: lambda self, batch: False)
+        _patch(stack, StepGraphs, "fits", lambda old: lambda self, batch: False)
         yield
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence as SequenceOf
 
 import torch
 
-from flipfast.engine.batch import build_batch
+from flipfast.engine.batch import BatchBuilder
 from flipfast.engine.drafting import Drafting
 from flipfast.engine.engine import Engine
-from flipfast.engine.keep import keep_tokens
+from flipfast.engine.keep import Keep
 from flipfast.engine.model_runner import StepResult
 from flipfast.engine.prefix_cache import PrefixCache
 from flipfast.engine.sampler import BAD_LOGITS
@@ -63,6 +63,8 @@ class PageRunner:
         self.page_size = page_size
         self.slots = torch.full((n_pages * page_size,), -7)
         self.last_token = torch.zeros(max_seqs, dtype=torch.int64)
+        self.batches = BatchBuilder(page_size, max_seqs)
+        self.keep = Keep()
         self.fail_when: set[int] = set()  # prompt tokens at which a step raises
         self.error: BaseException = RuntimeError("made to fail")
         self.longest_step = 0
@@ -75,11 +77,11 @@ class PageRunner:
         copied = [pages[source].clone() for source, _ in plan.copies]
         for (_, target), content in zip(plan.copies, copied, strict=True):
             pages[target] = content
-        batch = build_batch(plan, self.page_size, self.device)
+        batch = self.batches.build(plan).to(self.device)
         if any(self.fail_when & set(chunk.sequence.prompt_ids) for chunk in plan.chunks):
             raise self.error
         self.longest_step = max(self.longest_step, len(batch.input_ids))
-        batch.input_ids[batch.fed_rows] = self.last_token[batch.fed_slots]
+        self.keep.feed(batch, self.last_token)
         meta = batch.metadata
         assert len(set(meta.slot_mapping.tolist())) == len(meta.slot_mapping)
         assert int(meta.slot_mapping.min()) >= self.page_size  # never the null page
@@ -104,7 +106,7 @@ class PageRunner:
                 scores.append((history[: end + 1], int(batch.targets[len(scores)])))
         assert scored_rows == batch.head_rows.tolist()[len(batch.logit_rows) :]
         result = torch.tensor(tokens, dtype=torch.int64)
-        keep_tokens(result, batch, self.last_token)
+        self.keep.keep(result, batch, self.last_token)
         table = [[next_score(*case), next_token(case[0])] for case in scores]
         return StepResult(
             [chunk for chunk in plan.chunks if chunk.samples],

@@ -1,4 +1,4 @@
-"""Recorded decode steps: padding never shows. Here a recording is the call itself, run again."""
+"""Recorded steps: padding never shows. Here a recording is the call itself, run again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flipfast.engine.cuda_graphs import ladder, lengths
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.sampling import SamplingParams
+from flipfast.engine.sequence import Sequence
+from flipfast.engine.step_shapes import ladder, lengths, row_ladder
 from tests.engine.toy_models import SMALL, assert_steady, load, prompts, run, save_random_model
 
 PARAMS = SamplingParams(max_new_tokens=12)
@@ -28,12 +29,21 @@ def recorded(model: LoadedModel) -> list[int]:
 
     def record(call):
         def replay():
-            logits = call()
-            sizes.append(len(logits))
-            return logits
+            hidden, tokens = call()
+            sizes.append(len(tokens))
+            return hidden, tokens
 
         return replay
 
+    attend = runner._attention.attend
+
+    def attend_known(query, cache, metadata, out, **options):
+        n = int(metadata.cu_seqlens_q[-1])
+        attend(query[:n], cache, metadata, out[:n], **options)
+        return out
+
+    if runner._attention.__module__.endswith(".cpu"):  # it refuses rows that belong to no sequence
+        runner._attention.attend = attend_known
     runner._recorder = lambda: record
     runner.release()
     runner.allocate()
@@ -59,7 +69,7 @@ def test_recorded_steps_give_what_plain_ones_give(
     else:  # padding changes torch's own products
         assert_steady(expected, SMALL["vocab_size"])
     assert len(sizes) > 5
-    assert set(sizes) <= set(ladder(20))
+    assert len(sizes) == model.engine.counters.steps  # those with prompts, too
 
 
 def test_the_ladder_holds_every_batch() -> None:
@@ -70,6 +80,39 @@ def test_the_ladder_holds_every_batch() -> None:
         assert sizes == sorted(set(sizes))
     assert lengths(1024) == [1024]
     assert lengths(40960) == [1024, 4096, 16384, 40960]
+    for most in (1, 7, 32, 100, 512, 2048, 4608, 5000):
+        sizes = row_ladder(most)
+        assert sizes[-1] == most
+        assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_recorded_drafts_give_what_plain_ones_give(folder: Path, cheap_rows: None, n: int) -> None:
+    """Short and long ones, right and wrong ones, alone and beside prompts: all are recorded."""
+    ids = prompts([1 + 9 * i for i in range(n)], SMALL["vocab_size"])
+    plain = load(folder, max_seqs=20, dtype="float32", drafting=False)
+    expected = run(plain, ids, PARAMS)
+    outputs = {tuple(prompt): tokens for prompt, (tokens, *_) in zip(ids, expected, strict=True)}
+
+    def drafts(prompt: list[int]) -> tuple[list[int], ...]:
+        right = outputs[tuple(prompt)]
+        return ([prompt[-1], *right[: 2 + len(prompt) % 9], 5, *right[-4:]],)
+
+    model = load(folder, max_seqs=20, dtype="float32")
+    sizes = recorded(model)
+    assert run(model, ids, PARAMS, drafts=drafts) == expected
+    assert len(sizes) == model.engine.counters.steps
+    assert model.engine.counters.accepted_tokens > n
+
+
+def test_steps_that_score_run_plainly(folder: Path) -> None:
+    """Those that score."""
+    model = load(folder, max_seqs=4, dtype="float32")
+    sizes = recorded(model)
+    prompt = prompts([40], SMALL["vocab_size"])[0]
+    model.engine.generate([Sequence.scoring(prompt, [3, 4])])
+    assert model.engine.counters.steps == 1
+    assert sizes == []
 
 
 @pytest.mark.gpu

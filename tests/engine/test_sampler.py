@@ -7,10 +7,11 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from flipfast.engine.ops.torch_ops import TorchOps
-from flipfast.engine.sampler import BAD_LOGITS, penalize, prepare_draws, sample
+from flipfast.engine.sampler import BAD_LOGITS, draw_arrays, draws_of, penalize, sample
 from flipfast.engine.sampling import SamplingParams, uniform
 from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_plan import Chunk
+from flipfast.engine.transfer import send
 
 OPS = TorchOps(torch.device("cpu"), torch.float32)
 VOCAB = 97
@@ -39,7 +40,9 @@ def rows(n: int) -> tuple[torch.Tensor, list[Sequence]]:
 
 def draw(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
     chunks = [Chunk(sequence, 0, 1, samples=True, epoch=0) for sequence in sequences]
-    return sample(logits, OPS.argmax(logits), prepare_draws(chunks, logits.device))
+    arrays = draw_arrays(chunks)
+    draws = draws_of(arrays, send(arrays, logits.device))
+    return sample(logits, OPS.argmax(logits), draws)
 
 
 def expected(logits: torch.Tensor, sequence: Sequence) -> int:

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("triton")
 
 from flipfast.engine import loading
-from flipfast.engine.keep import fused_keep
+from flipfast.engine.keep import FusedKeep
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.engine.ops.triton_ops import TritonOps
@@ -39,7 +39,7 @@ def on_triton(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return TritonOps(device, torch.float32)
 
     monkeypatch.setattr(loading, "_ops", ops)
-    monkeypatch.setattr(loading, "_keep", lambda device: fused_keep())
+    monkeypatch.setattr(loading, "_keep", lambda device: FusedKeep())
     return {"device": HERE, "attention": "triton_paged", "max_seqs": 8}
 
 

@@ -58,10 +58,15 @@ WIDE = {
 }
 
 
-def load(folder: Path, **options: Any) -> LoadedModel:
+def load(folder: Path, *, repetition_penalty: float = 1.0, **options: Any) -> LoadedModel:
     spec, checkpoint = read_model(str(folder))
-    options = {"device": "cpu", "memory": 2**28, **options}
-    return load_engine(spec, checkpoint, EngineOptions(**options), end_ids=END_IDS)
+    return load_engine(
+        spec,
+        checkpoint,
+        EngineOptions(**{"device": "cpu", "memory": 2**28, **options}),
+        end_ids=END_IDS,
+        repetition_penalty=repetition_penalty,
+    )
 
 
 def prompts(lengths: SequenceOf[int], vocab_size: int, *, stem: int = 0) -> list[list[int]]:

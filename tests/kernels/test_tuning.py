@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("triton")
 
 from bench.gpu.place import FULL
-from flipfast.engine.cuda_graphs import lengths
+from flipfast.engine.step_shapes import lengths
 from flipfast_kernels import attention_tiles, gemm, paged_attention, tuning
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs
 from flipfast_kernels.gemm import LinearConfig, linear_configs

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flipfast import FlipReward
-from flipfast.engine.cuda_graphs import DecodeGraphs
+from flipfast.engine.cuda_graphs import StepGraphs
 from flipfast.engine.ops.base import Ops
 from flipfast.profiling import costs
 from flipfast.profiling.rates import measure_rates
@@ -58,13 +58,13 @@ def test_the_stages_of_a_run(reward):
 
 def test_everything_is_put_back(reward):
     owners = [_owner(module, name) for module, name, *_ in PARTS]
-    owners += [(DecodeGraphs, "fits"), (Ops, "argmax"), (type(reward.inverter), "generate")]
+    owners += [(StepGraphs, "fits"), (Ops, "argmax"), (type(reward.inverter), "generate")]
     before = [vars(owner)[name] for owner, name in owners]
 
     def fail():
         with instrumented(Recorder()):
             assert all(vars(o)[n] is not old for (o, n), old in zip(owners, before, strict=True))
-            assert not DecodeGraphs.fits(None, None)
+            assert not StepGraphs.fits(None, None)
             raise KeyError("x")
 
     with pytest.raises(KeyError):

@@ -19,7 +19,7 @@ from flipfast.backends import Inversion, InversionRequest, SamplingParams
 from flipfast.backends.native import NativeInverter
 from flipfast.cli.demo import read_groups
 from flipfast.engine import loading
-from flipfast.engine.keep import fused_keep
+from flipfast.engine.keep import FusedKeep
 from flipfast.engine.ops.triton_ops import TritonOps
 from tests.engine.toy_models import SMALL, save_random_model
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
@@ -196,7 +196,7 @@ def test_from_prefill_to_reward(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         expected = reward.score(instructions, responses)
     assert expected.rewards[0] > 0 < expected.rewards[2]
     monkeypatch.setattr(loading, "_ops", lambda device, _: TritonOps(device, torch.float32))
-    monkeypatch.setattr(loading, "_keep", lambda device: fused_keep())
+    monkeypatch.setattr(loading, "_keep", lambda device: FusedKeep())
     with FlipReward(str(folder), attention="triton_paged", memory=2**27, **options) as reward:
         assert reward._parts.scorer is not None
         batch = reward.score(instructions, responses)

@@ -52,7 +52,7 @@ class Decoder:
         self._source_dtype = source_dtype
         self._kinds = kinds or {}
         self.max_logit_rows = max_logit_rows
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._shared = spec.tied  # whether head and embedding may be one tensor
         self._kept = False
         self.restore()
@@ -248,7 +248,7 @@ class Decoder:
                 tensor.data = tensor.data.to(self.ops.device)
         else:
             self._build_weights()
-        self._workspace = Workspace(self.spec, self.ops, self._max_tokens, self.max_logit_rows)
+        self._workspace = Workspace(self.spec, self.ops, self.max_tokens, self.max_logit_rows)
 
     def weight_bytes(self) -> int:
         """Memory of the weights in bytes, including padding."""
