@@ -165,8 +165,13 @@ class ModelRunner:
             page_size=self._attention.page_size,
             drafts=self._drafts,
         )
-        for plan in plans:
-            self.run(plan).wait()
+        # Recording has compiled what recorded steps launch.
+        graphs, self._graphs = self._graphs, None
+        try:
+            for plan in plans:
+                self.run(plan).wait()
+        finally:
+            self._graphs = graphs
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
