@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
 Metadata = TypeVar("Metadata")
 
@@ -73,3 +74,53 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, **names: Any) -> ModuleTy
     for key, value in names.items():
         monkeypatch.setattr(found, key, value, raising=False)
     return found
+
+
+class JudgeError(Exception):
+    """NeMo Gym's."""
+
+
+class BaseResourcesServerConfig(BaseModel):
+    """NeMo Gym's."""
+
+    name: str
+    host: str
+    port: int
+    entrypoint: str
+    domain: str
+
+
+class BaseVerifyRequest(BaseModel):
+    """NeMo Gym's, without its types of messages."""
+
+    responses_create_params: dict[str, Any]
+    response: dict[str, Any]
+
+
+class BaseMultiRewardVerifyResponse(BaseVerifyRequest):
+    """NeMo Gym's."""
+
+    reward: float
+    mask_sample: bool = False
+    failure_kind: str | None = None
+    failure_reason: str | None = None
+    reward_components: dict[str, float]
+
+
+class SimpleResourcesServer(BaseModel):
+    """NeMo Gym's."""
+
+    config: BaseResourcesServerConfig
+    server_client: Any
+
+
+# Version 0.7.0, nemo_gym/base_resources_server.py.
+NEMO_GYM = {
+    each.__name__: each
+    for each in (
+        BaseMultiRewardVerifyResponse,
+        BaseResourcesServerConfig,
+        BaseVerifyRequest,
+        SimpleResourcesServer,
+    )
+}
