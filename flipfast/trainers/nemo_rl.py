@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flipfast.errors import MissingDependencyError
+from flipfast.scores import ScoredRow
 from flipfast.trainers._scorers import TrainerScorer, figures
 
 try:
@@ -27,13 +28,16 @@ class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is
 
     Args:
         cfg: options of TrainerScorer, plus `instruction_key`, the key in a sample's metadata that
-            holds the true instruction, a string or messages ("ground_truth" by default). NeMo-RL
-            has no missing reward: a row without one gets `on_failure`, 0.0 by default.
+            holds the true instruction, a string or messages ("ground_truth" by default), and
+            `parts`, whether the rewards are precision and recall in place of F1, a dictionary
+            that NeMo-RL takes from 0.8 on (False by default). NeMo-RL has no missing reward: a
+            row without one gets `on_failure`, 0.0 by default, and 0.0 for its parts.
     """
 
     def __init__(self, cfg: dict[str, Any]) -> None:
         options = dict(cfg)
         self._key = options.pop("instruction_key", "ground_truth")
+        self._parts = options.pop("parts", False)
         self._scorer = TrainerScorer(**options)
         self._logged: list[dict[str, float]] = []
 
@@ -48,7 +52,8 @@ class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is
             metadata: the `extra_env_info` of each. A row without the instruction is a failure.
 
         Returns:
-            NeMo-RL's tuple: rewards float32 [n], terminateds bool [n], and the inferred
+            NeMo-RL's tuple: rewards float32 [n], or of that the parts by the keys
+            "reward/flip_precision" and "reward/flip_recall"; terminateds bool [n], and the inferred
             instructions as answers.
 
         Raises:
@@ -62,10 +67,18 @@ class FlipEnvironment(EnvironmentInterface):  # type: ignore[misc]  # NeMo-RL is
             observations=told,
             metadata=list(metadata),
             next_stop_strings=[None] * len(rows),
-            rewards=torch.tensor([row["reward"] for row in rows], dtype=torch.float32),
+            rewards=self._rewards(rows),
             terminateds=torch.ones(len(rows), dtype=torch.bool),
             answers=[row["inferred"] for row in rows],
         )
+
+    def _rewards(self, rows: Sequence[ScoredRow]) -> torch.Tensor | dict[str, torch.Tensor]:
+        if not self._parts:
+            return torch.tensor([row["reward"] for row in rows], dtype=torch.float32)
+        return {
+            f"reward/{key}": torch.tensor([figures(row)[key] for row in rows], dtype=torch.float32)
+            for key in ("flip_precision", "flip_recall")
+        }
 
     def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
         """Return the batch unchanged, with the mean metrics of the rows since the last call."""

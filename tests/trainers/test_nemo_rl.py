@@ -50,6 +50,16 @@ def test_a_batch(flip: FlipReward, nemo_rl):
     assert env.global_post_process_and_metrics({})[1] == {"flip_rows": 0.0}
 
 
+def test_rewards_in_parts(flip: FlipReward, nemo_rl):
+    env = nemo_rl.FlipEnvironment({"parts": True})
+    found = env.step([log(RESPONSE)] * 2, [{"ground_truth": BREAD}, {"other": 1}])
+    scores = flip.score([BREAD], [RESPONSE])
+    for name, values in (("precision", scores.precision), ("recall", scores.recall)):
+        expected = torch.tensor([values[0], 0.0])
+        assert torch.equal(found.rewards.pop(f"reward/flip_{name}"), expected)
+    assert found.rewards == {}
+
+
 def test_a_conversation_without_an_answer_harms_no_other(flip: FlipReward, nemo_rl):
     env = nemo_rl.FlipEnvironment({"instruction_key": "question"})
     known = [{"question": BREAD}] * 2
