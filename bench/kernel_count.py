@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.sass import Program, disassembled, parse
+from bench.sass import Program, parse, told
 
 ROOT = Path(__file__).resolve().parents[1]
 JIT = ROOT / "kernels/flipfast_kernels/jit"
@@ -71,7 +71,7 @@ class Kernel:
                 values[at,] = self.constants[name]
         options = {"num_warps": self.warps, "enable_fp_fusion": False}
         made = triton.compile(source(kernel, signature, values), target=target, options=options)
-        return parse(disassembled(made.asm["cubin"]), JIT)
+        return parse(told(made.asm["cubin"], "nvdisasm", "-c", "-gi"), JIT)
 
 
 SORTED = Kernel(

@@ -1,6 +1,6 @@
 """Machine code of a cubin: instructions, the functions they come from, and loops.
 
-Triton brings nvdisasm; no GPU is needed.
+Triton brings NVIDIA's tools; no GPU is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _TRITON: Any = import_module("triton")  # it has no type stubs
-_NVDISASM = Path(_TRITON.__file__).parent / "backends/nvidia/bin/nvdisasm"
+_TOOLS = Path(_TRITON.__file__).parent / "backends/nvidia/bin"
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 _LABEL = re.compile(r"^\s*([.$\w]+):$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)(.*);")
@@ -83,23 +83,23 @@ class Program:
         )
 
 
-def disassembled(cubin: bytes) -> str:
-    """What nvdisasm writes of a kernel that was compiled with line numbers, as Triton does.
+def told(cubin: bytes, tool: str, *options: str) -> str:
+    """What one of NVIDIA's tools writes of a cubin, such as nvdisasm or cuobjdump.
 
     Raises:
-        subprocess.CalledProcessError: nvdisasm does not read it.
+        subprocess.CalledProcessError: it does not read it.
     """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(cubin)
-        command = [str(_NVDISASM), "-c", "-gi", file.name]
+        command = [str(_TOOLS / tool), *options, file.name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def parse(text: str, folder: Path) -> Program:
-    """A program from what nvdisasm writes.
+    """A program from what nvdisasm writes with the options -c and -gi.
 
     Args:
-        text: of one kernel.
+        text: of one kernel, compiled with line numbers, as Triton does.
         folder: has the kernel's source files. Their paths in the text may be those of another
             checkout with the same code, from Triton's cache.
     """

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from bench.gpu.step_mix import Load, Mix, Step, simulate
 from bench.shapes import QWEN3, SHAPES, heads, products
+from flipfast.engine.step_shapes import MOST_ROWS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 _TWO = 2.0  # bytes of a number, and operations of a multiplication with its addition
@@ -46,6 +47,7 @@ class Assumed:
         host_launch: seconds of the host for a kernel that is not in a CUDA graph.
         mixed_launches: attention's, in a layer of such a step.
         recorded_drafts: whether steps with drafts are CUDA graphs.
+        recorded_rows: most rows of a step with prompts that is one; 0 if none is.
         weight_bytes: of a number.
         weight_speed: operations a second, relative to bfloat16's.
     """
@@ -64,6 +66,7 @@ class Assumed:
     host_launch: float = 40e-6
     mixed_launches: int = 1
     recorded_drafts: bool = False
+    recorded_rows: int = 0
     weight_bytes: float = 2.0
     weight_speed: float = 1.0
 
@@ -93,7 +96,7 @@ class Change(NamedTuple):
 
     name: str
     assumed: Mapping[str, Any] = {}
-    held_back: bool = False
+    groups: bool = False  # see Scheduler
 
 
 CHANGES = (
@@ -101,8 +104,11 @@ CHANGES = (
     Change(
         "decoding rows of mixed steps in the low tile", {"mixed_tile": 0.70, "mixed_launches": 2}
     ),
-    Change("sequences join eight at a time", held_back=True),
-    Change("cheaper launches, packed copies", {"host_launch": 25e-6, "host_step": 2e-3}),
+    Change("sequences join eight at a time", groups=True),
+    Change(
+        "recorded steps with prompts, packed copies",
+        {"recorded_rows": MOST_ROWS, "host_step": 2e-3},
+    ),
     Change("weights and activations in FP8", {"weight_bytes": 1.0, "weight_speed": 2.0}),
 )
 # Not begun: what more there is.
@@ -154,7 +160,8 @@ def n_launches(step: Step, shape: str, a: Assumed) -> int:
 def step_s(step: Step, shape: str, a: Assumed) -> float:
     """Seconds of a step: the host plans a step during the one before, unless it has drafts."""
     device = device_s(step, shape, a)
-    recorded = not step.prompt_rows and (a.recorded_drafts or not step.drafted)
+    recorded = step.rows <= a.recorded_rows if step.prompt_rows else True
+    recorded = recorded and (a.recorded_drafts or not step.drafted)
     launching = 0.0 if recorded else n_launches(step, shape, a) * a.host_launch
     if step.drafted:
         return a.host_step + max(device, launching)
@@ -214,33 +221,33 @@ def measured(rows: Sequence[Mapping[str, Any]], a: Assumed) -> tuple[Assumed, li
 
 
 @cache
-def mix_of(load: Load, held_back: bool, drafts: int) -> Mix:
+def mix_of(load: Load, groups: bool, drafts: int) -> Mix:
     """`simulate`, once."""
-    return simulate(load, held_back=held_back, drafts=drafts, acceptance=ACCEPTANCE)
+    return simulate(load, groups=groups, drafts=drafts, acceptance=ACCEPTANCE)
 
 
 def before_and_after(load: Load, a: Assumed) -> list[tuple[str, dict[str, float]]]:
-    """Rewards/s by shape: today, with each change by itself, then with all; of steps with drafts,
-    before and after.
+    """Rewards/s by shape: before all changes, with each by itself, then with all; the same of steps
+    with drafts.
     """
 
     def of(changes: Sequence[Change], drafts: int = 0) -> dict[str, float]:
         now = a
         for change in changes:
             now = replace(now, **change.assumed)
-        held_back = any(change.held_back for change in changes)
-        mix = mix_of(load, held_back, drafts)
+        groups = any(change.groups for change in changes)
+        mix = mix_of(load, groups, drafts)
         return {shape: rewards_per_s(mix, load.n, shape, now) for shape in QWEN3}
 
     exact = [change for change in CHANGES if "weight_bytes" not in change.assumed]
     return [
-        ("today", of([])),
+        ("before", of([])),
         *((change.name, of([change])) for change in CHANGES),
         ("all but FP8", of(exact)),
         ("all", of(CHANGES)),
         *((f"all but FP8, {change.name}", of([*exact, change])) for change in FURTHER),
-        ("today, with drafts", of([], N_DRAFTED)),
-        (f"today, {DRAFTS.name}", of([DRAFTS], N_DRAFTED)),
+        ("before, with drafts", of([], N_DRAFTED)),
+        (f"before, {DRAFTS.name}", of([DRAFTS], N_DRAFTED)),
         (f"all but FP8, {DRAFTS.name}", of([*exact, DRAFTS], N_DRAFTED)),
         (f"all, {DRAFTS.name}", of([*CHANGES, DRAFTS], N_DRAFTED)),
     ]
@@ -257,11 +264,11 @@ def tables(load: Load, a: Assumed) -> str:
         decode = f"{1e3 * weights:.2f} + {1e3 * keys:.1f}"
         lines.append(f"| {name} | {1e3 * prompts:.0f} | {decode} | {rewards:.0f} |")
     found = before_and_after(load, a)
-    today = found[0][1]
+    before = found[0][1]
     lines += ["", f"| rewards/s, modelled | {' | '.join(names)} |"]
     lines.append("|---" * (1 + len(names)) + "|")
     for name, values in found:
-        cells = [f"{values[x]:.0f} ({values[x] / today[x]:.2f})" for x in QWEN3]
+        cells = [f"{values[x]:.0f} ({values[x] / before[x]:.2f})" for x in QWEN3]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -84,24 +84,12 @@ class Mix(NamedTuple):
     n_cached: int
 
 
-class HeldBack(Scheduler):
-    """Waiting sequences join once a number of places is free, so that most steps only decode."""
-
-    n_held = 8
-
-    def _admit(self, plan: StepPlan, budget: int) -> None:
-        if self.max_seqs - len(self.running) >= min(self.n_held, self.max_seqs):
-            super()._admit(plan, budget)
-
-
-def simulate(
-    load: Load, *, held_back: bool = False, drafts: int = 0, acceptance: float = 0.0
-) -> Mix:
+def simulate(load: Load, *, groups: bool = False, drafts: int = 0, acceptance: float = 0.0) -> Mix:
     """Run the engine's own scheduler and step loop on a load.
 
     Args:
         load: the requests.
-        held_back: whether sequences join eight at a time.
+        groups: see Scheduler.
         drafts: tokens of every draft; 0 for none.
         acceptance: the probability that a drafted token is right.
     """
@@ -112,8 +100,12 @@ def simulate(
     outputs = random_outputs([rng.randint(*load.n_out) for _ in prompts], vocab=_VOCAB)
     runner: Any = _Runner(outputs)
     pages = 2 + load.max_seqs * (-(-(load.n_prompt + load.n_out[1] + drafts) // _PAGE) + 1)
-    kind = HeldBack if held_back else Scheduler
-    scheduler = kind(PrefixCache(pages, _PAGE), max_seqs=load.max_seqs, max_tokens=load.max_tokens)
+    scheduler = Scheduler(
+        PrefixCache(pages, _PAGE),
+        max_seqs=load.max_seqs,
+        max_tokens=load.max_tokens,
+        groups=groups,
+    )
     drafting: Drafting | None = None
     if drafts:
         guesses = Script(prompts, outputs).guesses(acceptance)

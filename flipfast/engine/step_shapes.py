@@ -17,7 +17,7 @@ _FIRST_LENGTH = 1024
 _FEW_ROWS = 8  # of a sequence: its last token and a short draft
 # Some more than a group of 8 prompts of 512 tokens beside 256 sequences. The host, which recording
 # relieves, is faster than larger steps.
-_MOST_ROWS = 4608
+MOST_ROWS = 4608
 
 
 class StepShape(NamedTuple):
@@ -98,7 +98,7 @@ class StepShapes:
         self._lengths = lengths(max_positions)
         self._decode = ladder(max_seqs)
         self._draft = row_ladder(min(_FEW_ROWS * max_seqs, max_tokens)) if drafts else []
-        self._prompt = row_ladder(min(_MOST_ROWS, max_tokens))
+        self._prompt = row_ladder(min(MOST_ROWS, max_tokens))
 
     def at_load(self) -> list[StepShape]:
         """Those for sequences of usual lengths, the largest of each kind first."""

@@ -17,6 +17,11 @@ def strip_special(text: str) -> str:
     return _TRAILING.sub("", text)
 
 
+def answer_of(response: object) -> object:
+    """Return a response without special tokens at its end; the scorer refuses what is no text."""
+    return strip_special(response) if isinstance(response, str) else response
+
+
 def split_response(query: object, prompt: object) -> str:
     """Return the response of a decoded rollout, without the special tokens at its end.
 

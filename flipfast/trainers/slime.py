@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flipfast.errors import InputError
-from flipfast.prompts.rollouts import strip_special
+from flipfast.prompts.rollouts import answer_of
 from flipfast.scores import ScoredRow
 from flipfast.trainers._scorers import Target, TrainerScorer, figures
 
@@ -63,7 +63,7 @@ class FlipRewardModel:
         url = (getattr(args, "rm_url", None) or "").removesuffix("/remote_rm")
         scorer = TrainerScorer(self._target or url or None, **self._options)
         prompts = [self._prompt(sample) for sample in samples]
-        rows = await scorer.chats(prompts, [_answer(sample.response) for sample in samples])
+        rows = await scorer.chats(prompts, [answer_of(sample.response) for sample in samples])
         key = getattr(args, "reward_key", None)
         return [_reward(sample, row, key) for sample, row in zip(samples, rows, strict=True)]
 
@@ -78,11 +78,6 @@ class FlipRewardModel:
                 f"{', '.join(map(repr, metadata)) or 'nothing'}: set instruction_key to one of them"
             )
         return metadata[self._instruction_key]
-
-
-def _answer(response: Any) -> Any:
-    """Return a response without special tokens; the scorer refuses what is no text."""
-    return strip_special(response) if isinstance(response, str) else response
 
 
 def _reward(sample: Any, row: ScoredRow, key: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flipfast_kernels.jit.feed import feed_kernel
-from flipfast_kernels.launch import check_device, check_range, check_shape, once_a_shape
+from flipfast_kernels.launch import check_device, check_range, check_shape
 
 _BLOCK = 1024  # ids a program
 
@@ -54,7 +54,6 @@ def feed_tokens_ref(
     return input_ids
 
 
-@once_a_shape
 def _check(input_ids: torch.Tensor, fed_slots: torch.Tensor, last_token: torch.Tensor) -> None:
     tensors = {"input_ids": input_ids, "fed_slots": fed_slots, "last_token": last_token}
     for name, tensor in tensors.items():

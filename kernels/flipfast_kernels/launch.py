@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -11,30 +10,6 @@ import torch
 
 _TRITON: Any = import_module("triton")  # it has no type stubs
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_MOST_PASSED = 4096  # sets of arguments that a check remembers
-
-
-def once_a_shape(check: Callable[..., None]) -> Callable[..., None]:
-    """A check that is left out for arguments like those that have passed it before.
-
-    It may ask of tensors only their dtype, shape, strides and device, and of other arguments, which
-    must be hashable, their value.
-    """
-    passed: set[Hashable] = set()
-
-    @wraps(check)
-    def checked(*args: Any) -> None:
-        key = tuple(
-            (x.dtype, x.shape, x.stride(), x.device) if isinstance(x, torch.Tensor) else x
-            for x in args
-        )
-        if key not in passed:
-            check(*args)
-            if len(passed) >= _MOST_PASSED:
-                passed.clear()
-            passed.add(key)
-
-    return checked
 
 
 def kernel_runs_on(kernel: Any, device: torch.device) -> bool:

@@ -28,10 +28,10 @@ MIXED = DECODE._replace(prompt_rows=500, prompt_keys=700, prompt_pairs=200_000)
 DRAFTED = DECODE._replace(decode_rows=512, logits=512)
 
 
-@pytest.mark.parametrize("held_back", [False, True])
+@pytest.mark.parametrize("groups", [False, True])
 @pytest.mark.parametrize("drafts", [0, 3])
-def test_tokens_go_in_and_come_out(held_back, drafts):
-    steps, n_cached = simulate(SMALL, held_back=held_back, drafts=drafts, acceptance=0.5)
+def test_tokens_go_in_and_come_out(groups, drafts):
+    steps, n_cached = simulate(SMALL, groups=groups, drafts=drafts, acceptance=0.5)
     assert sum(step.prompt_rows for step in steps) + n_cached == 40 * 60
     assert n_cached == 39 * 32
     assert sum(step.emitted for step in steps) == 40 * 5
@@ -48,8 +48,8 @@ def test_tokens_go_in_and_come_out(held_back, drafts):
 def test_sequences_that_join_together_leave_more_steps_that_only_decode():
     load = replace(SMALL, n=160, n_out=(10, 40), max_seqs=64, max_tokens=1024)
 
-    def n_mixed(held_back):
-        steps, _ = simulate(load, held_back=held_back)
+    def n_mixed(groups):
+        steps, _ = simulate(load, groups=groups)
         return sum(step.decoding > 0 and step.prompt_rows > 0 for step in steps)
 
     assert n_mixed(True) < n_mixed(False)
@@ -89,6 +89,8 @@ def test_recorded_steps_launch_nothing_and_drafts_wait_for_the_host():
     assert step_s(MIXED, shape, a) == 10.0 + 253
     assert step_s(MIXED, shape, replace(a, mixed_launches=2)) == 10.0 + 281
     assert step_s(DRAFTED, shape, a) == 10.0 + 253
+    assert step_s(MIXED, shape, replace(a, recorded_rows=756)) == 10.0
+    assert step_s(MIXED, shape, replace(a, recorded_rows=755)) == 10.0 + 253
     recorded = replace(a, recorded_drafts=True)
     assert step_s(DRAFTED, shape, recorded) == 10.0 + device_s(DRAFTED, shape, a)
 

@@ -1,20 +1,16 @@
 """Machine code of compiled kernels, as NVIDIA's tools in Triton's package read it."""
 
 import re
-import subprocess
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import networkx
-import triton
 
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+from bench.sass import told
 
 
 def resources(cubin):
     """Registers a thread, and bytes of stack a thread, which is where spills go."""
-    found = re.search(r"REG:(\d+) STACK:(\d+)", _run(cubin, "cuobjdump", "--dump-resource-usage"))
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told(cubin, "cuobjdump", "--dump-resource-usage"))
     return int(found[1]), int(found[2])
 
 
@@ -42,7 +38,7 @@ def inner_loop(cubin, operation):
 def _blocks(cubin):
     """Instructions between labels and branches, and which of these blocks may follow which."""
     blocks, labels = [[]], {}
-    for line in _run(cubin, "nvdisasm", "--print-code").splitlines():
+    for line in told(cubin, "nvdisasm", "--print-code").splitlines():
         if label := re.match(r"(\.L_\w+):", line):
             if blocks[-1]:
                 blocks.append([])
@@ -66,10 +62,3 @@ def _blocks(cubin):
 def _operation(instruction):
     """The first word without its modifiers: HGMMA of "@P0 HGMMA.64x256x16.F32.BF16 R24, ..."."""
     return re.sub(r"^@!?\w+\s+", "", instruction.strip()).split(maxsplit=1)[0].split(".")[0]
-
-
-def _run(cubin, tool, option):
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(cubin)
-        command = [str(TOOLS / tool), option, file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from flipfast.errors import InputError
-from flipfast.prompts.rollouts import split_response, strip_special
+from flipfast.prompts.rollouts import answer_of, split_response
 from flipfast.scores import ScoredRow, failed
 from flipfast.serving.observing import RequestRecord
 from flipfast.serving.options import ServerOptions
@@ -72,5 +72,4 @@ def _openrlhf_item(query: object, prompt: object, label: object) -> dict[str, An
 
 def _item(prompt: object, response: object, label: object) -> dict[str, Any]:
     instruction = label if isinstance(label, str) and label.strip() else prompt
-    answer = strip_special(response) if isinstance(response, str) else response
-    return {"prompt": instruction, "completion": answer}
+    return {"prompt": instruction, "completion": answer_of(response)}
