@@ -48,8 +48,8 @@ class Assumed:
         mixed_launches: attention's, in a layer of such a step.
         recorded_drafts: whether steps with drafts are CUDA graphs.
         recorded_rows: most rows of a step with prompts that is one; 0 if none is.
-        weight_bytes: of a number.
-        weight_speed: operations a second, relative to bfloat16's.
+        fp8: whether weights, but embedding and head, and the rows that they multiply have 8 bits,
+            which are multiplied at twice the rate; another kernel before each product rounds rows.
     """
 
     bytes_a_s: float = 4.3e12
@@ -67,8 +67,7 @@ class Assumed:
     mixed_launches: int = 1
     recorded_drafts: bool = False
     recorded_rows: int = 0
-    weight_bytes: float = 2.0
-    weight_speed: float = 1.0
+    fp8: bool = False
 
     def product_share(self, rows: int) -> float:
         """Of `flops_a_s`, of a product of so many rows."""
@@ -109,7 +108,7 @@ CHANGES = (
         "recorded steps with prompts, packed copies",
         {"recorded_rows": MOST_ROWS, "host_step": 2e-3},
     ),
-    Change("weights and activations in FP8", {"weight_bytes": 1.0, "weight_speed": 2.0}),
+    Change("weights and activations in FP8", {"fp8": True}),
 )
 # Not begun: what more there is.
 FURTHER = (
@@ -131,17 +130,20 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
     )
     n_heads, n_kv_heads, size = heads(shape)
 
-    def product(n_weights: float, rows: int) -> float:
-        read = a.weight_bytes * n_weights / a.bytes_a_s / a.weights
-        rate = a.flops_a_s * a.weight_speed * a.product_share(rows)
+    def product(n_weights: float, rows: int, halves: float = 1.0) -> float:
+        read = halves * _TWO * n_weights / a.bytes_a_s / a.weights
+        rate = a.flops_a_s / halves * a.product_share(rows)
         return max(read, _TWO * n_weights * rows / rate) if rows else 0.0
 
     a_key = _TWO * 2 * n_kv_heads * size * layers / a.bytes_a_s
     a_pair = _TWO * 2 * n_heads * size * layers / a.flops_a_s
     tile = a.mixed_tile if step.prompt_rows else a.decode_tile
     small = step.rows * layers * (16 * hidden + 4 * (n_heads + 2 * n_kv_heads) * size + 6 * inner)
+    if a.fp8:
+        small += 3 * step.rows * layers * sum(n_in for _, n_in in products(shape))
+    halves = 0.5 if a.fp8 else 1.0
     return (
-        layers * sum(product(n_out * n_in, step.rows) for n_out, n_in in products(shape))
+        layers * sum(product(n_out * n_in, step.rows, halves) for n_out, n_in in products(shape))
         + product(c["vocab_size"] * hidden, step.logits)
         + step.decode_keys * a_key / tile
         + max(step.prompt_keys * a_key, step.prompt_pairs * a_pair) / a.prompt_tile
@@ -153,7 +155,7 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
 def n_launches(step: Step, shape: str, a: Assumed) -> int:
     """Kernels of a step's layers, and the first norm."""
     mixed = step.prompt_rows > 0 and step.decoding > 0
-    a_layer = 8 + (a.mixed_launches if mixed else 1)
+    a_layer = 8 + (a.mixed_launches if mixed else 1) + 4 * a.fp8
     return int(SHAPES[shape].config["num_hidden_layers"]) * a_layer + 1
 
 
@@ -239,7 +241,7 @@ def before_and_after(load: Load, a: Assumed) -> list[tuple[str, dict[str, float]
         mix = mix_of(load, groups, drafts)
         return {shape: rewards_per_s(mix, load.n, shape, now) for shape in QWEN3}
 
-    exact = [change for change in CHANGES if "weight_bytes" not in change.assumed]
+    exact = [change for change in CHANGES if "fp8" not in change.assumed]
     return [
         ("before", of([])),
         *((change.name, of([change])) for change in CHANGES),

@@ -13,6 +13,7 @@ import torch
 from flipfast.engine.engine import Engine
 from flipfast.engine.model_runner import ModelRunner
 from flipfast.engine.models.checkpoint import Checkpoint, read_model
+from flipfast.engine.models.fp8 import with_scales
 from flipfast.engine.models.lora import (
     AdaptedCheckpoint,
     is_adapter_folder,
@@ -112,7 +113,8 @@ class LoadedModel:
         checkpoint, as_on_disk, spec = self._checkpoint, True, runner.decoder.spec
         tensors: Iterable[tuple[str, torch.Tensor | Blocks]]
         if isinstance(source, Mapping) and not is_adapter_state(source):
-            tensors, name = source.items(), "the new state dict"
+            name = "the new state dict"
+            tensors = with_scales(source.items(), name)
             as_on_disk = False
         else:
             if isinstance(source, Mapping):

@@ -114,6 +114,10 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
         raise ConfigError(f"unknown dtype {options.dtype!r}; use one of: {known}")
     dtype = DTYPES[options.dtype] if options.dtype else None
     if device.type == "cpu":
+        if options.weights == "fp8":
+            raise ConfigError(
+                "weights='fp8' is for CUDA, not for the CPU: use 'int8', or leave weights at None"
+            )
         from flipfast.engine.ops.cpu import CpuOps, best_weight_dtype
         from flipfast.engine.ops.cpu_plain import PlainProductOps
 
@@ -124,19 +128,27 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
             f"weights={options.weights!r} is for the CPU, not for {device}: set device='cpu', or "
             "leave weights at None"
         )
+    capability = torch.cuda.get_device_capability(device)
+    multiplies_fp8 = capability >= (8, 9)
+    if options.weights == "fp8" and not multiplies_fp8:
+        raise ConfigError(
+            f"weights='fp8' needs compute capability 8.9 or newer, and {device} has "
+            f"{'.'.join(map(str, capability))}: leave weights at None"
+        )
     dtype = dtype or torch.bfloat16
     try:
         from flipfast.engine.ops.triton_ops import TritonOps
+        from flipfast_kernels.gemm import linear
     except ImportError as error:
-        if not options.deterministic:
+        if not options.deterministic and options.weights != "fp8":
             return TorchOps(device, dtype)
+        wanted = "deterministic=True" if options.deterministic else "weights='fp8'"
         raise MissingDependencyError(
-            f"deterministic=True on {device} needs triton, which cannot be imported ({error}); "
-            "install it with pip, or set deterministic=False"
+            f"{wanted} on {device} needs triton, which cannot be imported ({error}); "
+            "install it with pip, or set deterministic=False and leave weights at None"
         ) from error
-    if options.deterministic:
-        return TritonOps(device, dtype)
-    return TritonOps(device, dtype, plain_product)
+    fp8 = {"fp8": "all", "float": ""}.get(options.weights or "", "kept" if multiplies_fp8 else "")
+    return TritonOps(device, dtype, linear if options.deterministic else plain_product, fp8)
 
 
 def _keep(device: torch.device) -> Keep:
@@ -170,6 +182,8 @@ def _n_pages(
     seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
     # The workspace is already allocated, so free memory excludes it; a budget in bytes does not.
     fixed = sampling_bytes(spec.vocab_size) + logits_bytes(spec, ops, seqs)
+    widest = max(spec.hidden_size, spec.n_heads * spec.head_dim, spec.intermediate_size)
+    fixed += ops.scratch_bytes(tokens, widest)
     fixed += seqs * attention.page_bytes()  # buffer for page copies from leaders to followers
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size

@@ -11,7 +11,7 @@ from flipfast.errors import ConfigError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAX_SEQS = {"cpu": 32, "cuda": 256}
 _MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
-WEIGHTS = ("float", "int8", "int4")
+WEIGHTS = ("float", "int8", "int4", "fp8")
 MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.9}
 
 
@@ -23,10 +23,12 @@ class EngineOptions:
         device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16". None takes bfloat16 on
             CUDA and on CPUs with matrix units for it (AMX), else float32.
-        weights: "float" multiplies with floats of the dtype, also where a GGUF file has blocks;
+        weights: "float" multiplies with floats of the dtype, also where a checkpoint is quantised;
             "int8" and "int4", on the CPU, with blocks of 32 numbers of 8 or 4 bits (GGUF's Q8_0 and
-            Q4_0), to which all weights are quantised. None takes the types of a GGUF file on the
-            CPU, and floats for anything else.
+            Q4_0), to which all weights are quantised; "fp8", on CUDA, with 8-bit floats and a scale
+            a row, to which all weights but embedding and head are rounded. None takes the types of
+            a GGUF file on the CPU, and the 8-bit floats of a checkpoint on CUDA from compute
+            capability 8.9 on, and floats for anything else.
         deterministic: whether the bits of a result depend on its own request alone.
         attention: name of an attention backend.
         memory: what the engine may allocate besides the weights: bytes, or at most 1.0 for a

@@ -57,17 +57,19 @@ def linear_configs(
     if dtype == torch.float32:
         few = LinearConfig(32, 64, 16, 8, 4, 3)
         return few, few
+    # 128 bytes of a row: one line of what the hardware copies at a time.
+    block_k = 128 // dtype.itemsize
     if capability == 90:
         # Few rows and narrow outputs make few tiles: narrow ones keep more multiprocessors busy.
         # With these stages, two programs of the low tile have room on one.
         block_n, stages = (32, 8) if n_out < 2048 else (64, 6) if n_out < 8192 else (128, 4)
-        few = LinearConfig(64, block_n, 64, 8, 4, stages)
-        return few, LinearConfig(128, 256, 64, 8, 8, 3)
+        few = LinearConfig(64, block_n, block_k, 8, 4, stages)
+        return few, LinearConfig(128, 256, block_k, 8, 8, 3)
     block_n = 128 if n_out >= 4096 else 64
-    many = LinearConfig(128, block_n, 64, 8, 8, 3)
+    many = LinearConfig(128, block_n, block_k, 8, 8, 3)
     if 100 <= capability < 120:
         return many, many
-    return LinearConfig(64, block_n, 64, 8, 4, 3), many
+    return LinearConfig(64, block_n, block_k, 8, 4, 3), many
 
 
 def check_linear_configs(few: LinearConfig, many: LinearConfig, capability: int) -> None:
@@ -192,14 +194,14 @@ def linear(
         "num_stages": config.num_stages,
     }
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
-    if 90 <= capability < 120 and out.dtype == x.dtype and _suit_tma(x, weight, out):
+    if 90 <= capability < 120 and out.dtype == x.dtype and suit_tma(x, weight, out):
         # As many programs as multiprocessors hold with eight warps each.
         programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
         linear_tma_kernel[(programs,)](
-            _descriptor(x, config.block_m, config.block_k),
-            _descriptor(weight, config.block_n, config.block_k),
+            tensor_descriptor(x, config.block_m, config.block_k),
+            tensor_descriptor(weight, config.block_n, config.block_k),
             bias,
-            _descriptor(out, config.block_m, config.block_n),
+            tensor_descriptor(out, config.block_m, config.block_n),
             n_rows,
             n_out,
             n_in,
@@ -233,19 +235,19 @@ def linear_ref(
     return out.to(x.dtype)
 
 
-def _suit_tma(*tensors: torch.Tensor) -> bool:
-    """Whether tensors are such as the hardware copies tiles of, and their numbers 16-bit."""
+def suit_tma(*tensors: torch.Tensor) -> bool:
+    """Whether tensors are such as the hardware copies tiles of, and their numbers short."""
     return all(
-        tensor.element_size() == 2
+        tensor.element_size() <= 2
         and tensor.shape[1] > 0
         and tensor.stride(0) >= tensor.shape[1]
-        and tensor.stride(0) % 8 == 0
+        and tensor.stride(0) * tensor.element_size() % 16 == 0
         and tensor.data_ptr() % 16 == 0
         for tensor in tensors
     )
 
 
-def _descriptor(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+def tensor_descriptor(tensor: torch.Tensor, rows: int, columns: int) -> Any:
     """What copies tiles of so many rows and columns; a launch, also a recorded one, copies it."""
     return _DESCRIPTOR(tensor, list(tensor.shape), [tensor.stride(0), 1], [rows, columns])
 

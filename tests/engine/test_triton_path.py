@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 from flipfast.engine import loading
 from flipfast.engine.keep import FusedKeep
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS
 from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.engine.ops.triton_ops import TritonOps
 from flipfast.engine.sampling import SamplingParams
@@ -60,6 +61,37 @@ def test_bits_do_not_depend_on_the_company(folder: Path, on_triton: dict[str, An
     together = load(folder, **on_triton, max_tokens=24)
     assert run(together, ids, PARAMS) == alone
     assert together.engine.counters.prefix_tokens > 0
+    replayed = load(folder, **on_triton)
+    if HERE == "cpu":
+        recorded(replayed)
+    assert run(replayed, ids[::-1], PARAMS) == alone[::-1]
+
+
+@pytest.mark.parametrize("kind", [FP8_ROWS, FP8_GROUPS])
+def test_bits_do_not_depend_on_the_company_with_8_bit_weights(
+    tmp_path: Path, on_triton: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Other bits than those of floats, the same in chunks, behind a prefix, and from a graph."""
+
+    class Ops(TritonOps):
+        def linear(self, *sizes: int, **options: Any) -> Any:
+            return super().linear(*sizes, **{**options, "kinds": (kind,)})
+
+    # Rows of more than 128 numbers, which have two scales of their own.
+    shape = {**SMALL, "vocab_size": 96, "num_hidden_layers": 1, "hidden_size": 144}
+    folder = save_random_model(tmp_path, "Qwen3Config", **shape)
+    ids = prompts([2, 33, 20], 96, stem=16)
+    floats = run(load(folder, **on_triton), ids, PARAMS)
+    here = torch.device(HERE)
+    monkeypatch.setattr(loading, "_ops", lambda *_: Ops(here, torch.float32, fp8="kept"))
+    alone = [run(load(folder, **on_triton, prefix_cache=False), [i], PARAMS)[0] for i in ids]
+    assert all(one[2] != other[2] for one, other in zip(alone, floats, strict=True))
+    together = load(folder, **on_triton, max_tokens=24)
+    assert run(together, ids, PARAMS) == alone
+    assert together.engine.counters.prefix_tokens > 0
+    together.sleep()
+    together.wake()
+    assert run(together, ids[::-1], PARAMS) == alone[::-1]
     replayed = load(folder, **on_triton)
     if HERE == "cpu":
         recorded(replayed)

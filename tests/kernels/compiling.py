@@ -21,7 +21,7 @@ from tests.kernels.sass import inner_loop, operations, resources
 # Of variants that differ only in these constants, one is compiled. The numbers of heads change only
 # addresses; the others are for a selection. A run's first mode, "loop", needs the most registers.
 HEADS = ("N_HEADS", "GROUP")
-ALIKE = {90: HEADS, 80: (*HEADS, "MODE", "ONE_BLOCK"), 100: (*HEADS, "MODE", "ONE_BLOCK")}
+ALIKE = {90: HEADS, 80: (*HEADS, "MODE", "ONE_BLOCK"), 100: (*HEADS, "MODE", "ONE_BLOCK"), 89: ()}
 TYPE = re.compile(r"(?:\*|tensordesc<)(\w+)")  # of a pointer or a tensor descriptor
 MATRIX = r"wgmma\.mma_async[\w.]*|mma\.sync[\w.]*|tcgen05\.mma[\w.:]*"
 
@@ -63,7 +63,8 @@ def compiled(sm, variant):
     registers, stack = resources(result.asm["cubin"])
     layouts = re.findall(r"#ttg\.nvidia_mma<[^>]*>", result.asm["ttgir"])
     names = list(signature)
-    is_tma = variant.kernel == "linear_tma_kernel"
+    is_tma = variant.kernel.endswith("_tma_kernel")
+    product = "QGMMA" if "fp8" in variant.kernel else "HGMMA"
     return {
         "kernel": variant.kernel.removesuffix("_kernel"),
         "sm": sm,
@@ -74,7 +75,7 @@ def compiled(sm, variant):
         "shared": result.metadata.shared,
         "instructions": sorted(set(re.findall(MATRIX, result.asm["ptx"]))),
         "operations": operations(result.asm["cubin"]) if is_tma else {},
-        "inner_loop": inner_loop(result.asm["cubin"], "HGMMA") if is_tma else {},
+        "inner_loop": inner_loop(result.asm["cubin"], product) if is_tma else {},
         "stores": sorted(set(re.findall(r"st\.global[\w.]*", result.asm["ptx"]))),
         "columns_of_warps": sorted(
             {re.search(r"warpsPerCTA = \[\d+, (\d+)", x)[1] for x in layouts}

@@ -25,6 +25,7 @@ MODELS["gemma3-1b"] = SHAPES["gemma3-1b"]
 SMALLEST = "qwen3-0.6b"
 # Runs by compute capability, in groups for processes of their own: all for 9.0, else a selection.
 RUNS = [(90, [*MODELS][::2]), (90, [*MODELS][1::2]), (80, [SMALLEST]), (100, [SMALLEST])]
+RUNS += [(sm, ["fp8"]) for sm in (89, 90, 100)]  # 8.9 is the first that multiplies these
 FEW = {"num_hidden_layers": 2, "max_position_embeddings": 16384}
 BOTH_KINDS = {"layer_types": ["sliding_attention", "full_attention"]}
 VOCABULARY = [b"soil", b" the", b'"', b"{", b"}", b":"]
@@ -61,6 +62,9 @@ def launched(sm: int, models: Sequence[str]) -> list[Variant]:
     """
     pretend(compiles=True, capability=sm)
     found = noted()
+    if models == ["fp8"]:
+        _load_fp8()
+        return [variant for variant in found.values() if variant.module.endswith(".fp8")]
     for name in models:
         _load(MODELS[name])
     if sm == 90 and SMALLEST in models:
@@ -70,7 +74,16 @@ def launched(sm: int, models: Sequence[str]) -> list[Variant]:
     return list(found.values())
 
 
-def _load(shape: Shape, **options: Any) -> None:
+def _load_fp8() -> None:
+    """Load engines whose 8-bit weights have scales of rows, and of groups."""
+    from flipfast.engine.ops.blocks import FP8_GROUPS
+
+    for name in (SMALLEST, "qwen3-8b"):
+        _load(MODELS[name], weights="fp8")
+        _load(MODELS[name], SimpleNamespace(get=lambda *_: FP8_GROUPS))
+
+
+def _load(shape: Shape, kinds: Any = None, **options: Any) -> None:
     """Load an engine, which runs all kinds of steps."""
     from flipfast.engine import model_runner
     from flipfast.engine.loading import load_engine
@@ -84,7 +97,7 @@ def _load(shape: Shape, **options: Any) -> None:
     few = FEW | (BOTH_KINDS if shape.config.get("sliding_window") else {})
     config = AutoConfig.for_model(kind, **{**shape.config, **few}).to_dict()
     spec = read_spec({**config, "architectures": [CLASSES[kind]]})
-    checkpoint = SimpleNamespace(source=kind, dtype=torch.bfloat16, kinds={}, tensors=dict)
+    checkpoint = SimpleNamespace(source=kind, dtype=torch.bfloat16, kinds=kinds or {}, tensors=dict)
     engine = EngineOptions(device="cuda", memory=2e9, **options)
     load_engine(spec, checkpoint, engine, end_ids=frozenset({1}))
 

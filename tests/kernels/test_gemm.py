@@ -68,11 +68,11 @@ def test_tiles_and_descriptors_leave_the_bits(m, n, k, dtype, device, monkeypatc
     found = []
     for config in TILES:
         out = torch.full((m + 1, n + 8), float("nan"), device=device, dtype=dtype)
-        assert gemm._suit_tma(x, weight, out[:m, :n])
+        assert gemm.suit_tma(x, weight, out[:m, :n])
         found.append(linear(x, weight, bias, out[:m, :n], config))
         assert out[m:].isnan().all()
         assert out[:, n:].isnan().all()
-    monkeypatch.setattr(gemm, "_suit_tma", lambda *_: False)
+    monkeypatch.setattr(gemm, "suit_tma", lambda *_: False)
     plain = linear(x, weight, bias, config=TILES[1])
     for each in found:
         assert torch.equal(each, plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.families import read_spec
+from flipfast.engine.models.fp8 import FP8, kinds_of, with_scales
 from flipfast.engine.models.gguf.checkpoint import GgufCheckpoint
 from flipfast.engine.models.gguf.reader import open_gguf
 from flipfast.engine.models.gguf.spec import read_gguf_spec
@@ -23,7 +24,14 @@ from flipfast.engine.ops.blocks import Blocks
 from flipfast.errors import ModelLoadError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": FP8,
+}
+_Headers = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # dtypes and shapes by name
 
 
 class Checkpoint(Protocol):
@@ -39,7 +47,7 @@ class Checkpoint(Protocol):
 
     @property
     def kinds(self) -> Mapping[str, str]:
-        """GGUF's types of the tensors, by name without prefix; empty for other files."""
+        """Of quantised tensors, see `Blocks`, by name without prefix."""
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
         """Names, as transformers has them, and tensors, each read when it is reached."""
@@ -52,20 +60,20 @@ class SafetensorsCheckpoint:
     Attributes:
         source: name in error messages: the path of the only file, or of the index.
         files: the safetensors files.
-        dtype: the most frequent dtype of the numbers.
+        dtype: the most frequent dtype of the numbers; float32 for 8-bit floats with scales.
+        kinds: of 8-bit floats, see `Checkpoint`.
     """
 
     source: str
     files: tuple[Path, ...]
     dtype: torch.dtype
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def kinds(self) -> Mapping[str, str]:
-        """None: these are floats."""
-        return {}
-
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor | Blocks]]:
         """Names and tensors, file by file, each mapped from disk when it is reached."""
+        return with_scales(self._stored(), self.source)
+
+    def _stored(self) -> Iterator[tuple[str, torch.Tensor]]:
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118 - no mapping
@@ -108,21 +116,27 @@ def _checkpoint(name: str, revision: str | None) -> SafetensorsCheckpoint:
         fetch(name, revision, list(shards))
     else:
         raise UnsupportedModelError(f"{folder} holds no {_SINGLE} and no {_INDEX}")
-    numbers: Counter[torch.dtype] = Counter()
+    headers: _Headers = {}
     for shard, listed in shards.items():
         path = folder / shard
         if not path.is_file():
             raise ModelLoadError(f"{source} names {shard}, which is not in {folder}")
-        held = _count(path, numbers)
-        if lacking := sorted(listed - held):
+        held = _headers(path)
+        headers |= held
+        if lacking := sorted(listed - held.keys()):
             raise ModelLoadError(
                 f"{source} puts {len(lacking)} tensors into {shard} that it does not hold, the "
                 f"first is {lacking[0]}"
             )
-    if not numbers:
+    if not headers:
         raise ModelLoadError(f"{source} holds no tensor")
+    numbers: Counter[torch.dtype] = Counter()
+    for dtype, shape in headers.values():
+        numbers[torch.float32 if dtype == FP8 else dtype] += torch.Size(shape).numel()
     files = tuple(folder / shard for shard in shards)
-    return SafetensorsCheckpoint(str(source), files, numbers.most_common(1)[0][0])
+    return SafetensorsCheckpoint(
+        str(source), files, numbers.most_common(1)[0][0], kinds_of(headers)
+    )
 
 
 def _read_index(path: Path) -> dict[str, set[str]]:
@@ -136,19 +150,19 @@ def _read_index(path: Path) -> dict[str, set[str]]:
     return shards
 
 
-def _count(path: Path, numbers: Counter[torch.dtype]) -> set[str]:
-    """Names of a file's tensors; adds its count of numbers of each dtype to `numbers`."""
+def _headers(path: Path) -> _Headers:
+    """What a file says of its tensors."""
+    headers: _Headers = {}
     with _opened(path) as file:
-        names = set(file.keys())
-        for name in names:
+        for name in file.keys():  # noqa: SIM118 - no mapping
             part = file.get_slice(name)
             if part.get_dtype() not in _DTYPES:
                 raise UnsupportedModelError(
                     f"{path}: the tensor {name} is {part.get_dtype()}; "
                     f"served are {', '.join(_DTYPES)}"
                 )
-            numbers[_DTYPES[part.get_dtype()]] += torch.Size(part.get_shape()).numel()
-    return names
+            headers[name] = _DTYPES[part.get_dtype()], tuple(part.get_shape())
+    return headers
 
 
 def _opened(path: Path) -> Any:

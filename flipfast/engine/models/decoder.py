@@ -13,7 +13,6 @@ from flipfast.engine.models.weights import HEAD, TABLE, VALUE_HEADS, Slot, fill,
 from flipfast.engine.models.workspace import Workspace
 from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
 from flipfast.engine.ops.blocks import Blocks, widened
-from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.errors import ModelLoadError
 
 
@@ -31,8 +30,8 @@ class Decoder:
         max_tokens: maximum number of tokens of a step.
         max_logit_rows: maximum number of rows for which logits are computed at a time.
         source_dtype: of the checkpoint.
-        kinds: of the checkpoint's matrices, as GGUF names them, by the names of the tensors without
-            prefix; None if it is no GGUF file.
+        kinds: of the checkpoint's quantised matrices, see `Blocks`, by the names of the tensors
+            without prefix; None if there are none.
     """
 
     def __init__(
@@ -76,10 +75,9 @@ class Decoder:
         self._embedding: Table = shared
 
     def _new_head(self) -> Linear:
-        return self.ops.linear(
+        return self.ops.head(
             self.spec.vocab_size,
             self.spec.hidden_size,
-            bias=False,
             source_dtype=self._source_dtype,
             kinds=(self._kinds.get(HEAD, self._kinds.get(TABLE, "")),),
         )
@@ -252,7 +250,7 @@ class Decoder:
 
     def weight_bytes(self) -> int:
         """Memory of the weights in bytes, including padding."""
-        packed = [part for part in self._linears() if not isinstance(part, TorchLinear)]
+        packed = [part for part in self._linears() if not part.tensors()]
         return sum(part.nbytes for part in packed) + sum(part.nbytes for part in self._tensors())
 
     def _linears(self) -> list[Linear]:
@@ -269,9 +267,7 @@ class Decoder:
             tensors.append(self._embedding)
         tensors += [norm for layer in self._layers for norm in layer.norms.values()]
         tensors += [part for rope in self._ropes.values() for part in (rope.cos, rope.sin)]
-        for part in self._linears():
-            if isinstance(part, TorchLinear):
-                tensors += [part.weight] if part.bias is None else [part.weight, part.bias]
+        tensors += [tensor for part in self._linears() for tensor in part.tensors()]
         return list({id(tensor): tensor for tensor in tensors}.values())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flipfast.engine.models.errors import UnsupportedModelError
-from flipfast.engine.ops.blocks import Blocks, widened
+from flipfast.engine.ops.blocks import KINDS, Blocks, widened
 from flipfast.errors import ModelLoadError
 
 TABLE, HEAD = "embed_tokens.weight", "lm_head.weight"
@@ -126,7 +126,7 @@ def with_both(
 
 
 def _same(one: torch.Tensor | Blocks, other: torch.Tensor | Blocks) -> bool:
-    if isinstance(one, Blocks) and isinstance(other, Blocks) and one.kind == other.kind:
+    if isinstance(one, Blocks) and isinstance(other, Blocks) and one.kind == other.kind in KINDS:
         return torch.equal(one.data, other.data)
     one, other = widened(one), widened(other)
     if one.dtype != other.dtype:

@@ -32,6 +32,10 @@ class Linear(ABC):
         """The weight as a table for `Ops.embed`; None if its layout does not allow that."""
         return None
 
+    def tensors(self) -> list[torch.Tensor]:
+        """What holds weight and bias, if that is tensors, whose `data` may be moved."""
+        return []
+
     def load(self, rows: torch.Tensor | Blocks, first_row: int) -> None:
         """Set the rows from first_row on, (n, n_in); blocks are widened if need be."""
         self.load_rows(widened(rows), first_row)
@@ -119,9 +123,19 @@ class Ops(ABC):
             n_out, n_in: shape of the weight.
             bias: whether there is one.
             source_dtype: of the checkpoint, for layouts that can store a narrower dtype exactly.
-            kinds: GGUF's names of the types of the tensors that make up the weight, for layouts
-                that can store those; "" for a tensor that is not of a GGUF file.
+            kinds: of the quantised tensors that make up the weight, see `Blocks`, for layouts that
+                can store those; "" for a tensor of floats.
         """
+
+    def head(
+        self, n_out: int, n_in: int, *, source_dtype: torch.dtype, kinds: tuple[str, ...] = ()
+    ) -> Linear:
+        """Create the product that logits come from; the arguments are as for `linear`."""
+        return self.linear(n_out, n_in, bias=False, source_dtype=source_dtype, kinds=kinds)
+
+    def scratch_bytes(self, rows: int, n_in: int) -> int:
+        """Most bytes that a product of so many rows of n_in numbers allocates while it runs."""
+        return 0
 
     def table(self, n_rows: int, width: int, *, kinds: tuple[str, ...] = ()) -> Table:
         """Create a table whose rows are loaded later; the arguments are as for `linear`."""

@@ -1,4 +1,4 @@
-"""Quantised numbers as GGUF files have them."""
+"""Quantised numbers as files have them: blocks of GGUF, and 8-bit floats with scales."""
 
 from __future__ import annotations
 
@@ -14,26 +14,36 @@ KINDS = _cpu.quantized_kinds()
 # What floats may be quantised to: the kinds for which gguf has a rule of its own.
 FLOAT_KINDS = ("Q8_0", "Q4_0", "Q4_1")
 
+# 8-bit floats (e4m3) with a scale for each row, or for each 128 numbers of one.
+FP8_ROWS, FP8_GROUPS = "F8_E4M3", "F8_E4M3_128"
+
 
 @dataclass(frozen=True)
 class Blocks:
     """A quantised tensor.
 
     Attributes:
-        kind: GGUF's name of the blocks, "Q4_K".
+        kind: GGUF's name of the blocks, "Q4_K", or `FP8_ROWS` or `FP8_GROUPS`.
         shape: of the numbers.
-        data: (..., bytes of a row) uint8, on the CPU.
+        data: (..., bytes of a row) uint8, on the CPU; of 8-bit floats these, on any device.
+        scales: by which 8-bit floats are multiplied, (groups of a row, rows) float32; else None.
     """
 
     kind: str
     shape: tuple[int, ...]
     data: torch.Tensor = field(repr=False)
+    scales: torch.Tensor | None = field(default=None, repr=False)
 
 
 def widened(rows: torch.Tensor | Blocks) -> torch.Tensor:
     """The numbers of blocks as float32, as gguf has them bit for bit; other tensors as they are."""
     if isinstance(rows, torch.Tensor):
         return rows
+    if rows.scales is not None:
+        each = rows.scales.T
+        if rows.kind == FP8_GROUPS:
+            each = each.repeat_interleave(128, 1)[:, : rows.shape[1]]
+        return rows.data.float() * each
     if rows.kind not in KINDS:
         # Here, so that other models are read where gguf is not installed.
         from gguf import GGMLQuantizationType

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from flipfast.engine.ops.base import KeyValueStore, Linear, RopeTable
+from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS
+from flipfast.engine.ops.fp8 import Fp8Linear, quantising_bytes
 from flipfast.engine.ops.torch_ops import Product, TorchLinear, TorchOps
 from flipfast_kernels import norm_rope, swiglu
 from flipfast_kernels.gemm import linear
@@ -19,10 +21,50 @@ class TritonOps(TorchOps):
         device: a CUDA device, or any device if Triton runs in interpreter mode.
         dtype: of weights and activations.
         product: as for `TorchOps`; `plain_product` is faster but not batch-invariant.
+        fp8: "all" rounds the weights of all products but the head's to 8-bit floats; "kept" keeps
+            those that a checkpoint has; "" has none.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, product: Product = linear) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        product: Product = linear,
+        fp8: str = "",
+    ) -> None:
         super().__init__(device, dtype, product, rms_norm)
+        self._fp8 = fp8
+
+    def linear(
+        self,
+        n_out: int,
+        n_in: int,
+        *,
+        bias: bool,
+        source_dtype: torch.dtype,
+        kinds: tuple[str, ...] = (),
+    ) -> Linear:
+        """Create a product whose weight is loaded later; see the base class.
+
+        A weight that is of several tensors has 8-bit floats only if all of these do.
+        """
+        found = set(kinds)
+        kept = bool(found) and found <= {FP8_ROWS, FP8_GROUPS}
+        if self._fp8 == "all" or (self._fp8 == "kept" and kept):
+            kind = FP8_GROUPS if found == {FP8_GROUPS} else FP8_ROWS
+            return Fp8Linear(
+                n_out, n_in, bias=bias, kind=kind, dtype=self.weight_dtype, device=self.device
+            )
+        return super().linear(n_out, n_in, bias=bias, source_dtype=source_dtype, kinds=kinds)
+
+    def head(
+        self, n_out: int, n_in: int, *, source_dtype: torch.dtype, kinds: tuple[str, ...] = ()
+    ) -> Linear:
+        """A product of floats: between logits that lie close, 8 bits would choose another token."""
+        return super().linear(n_out, n_in, bias=False, source_dtype=source_dtype, kinds=kinds)
+
+    def scratch_bytes(self, rows: int, n_in: int) -> int:
+        return quantising_bytes(rows, n_in) if self._fp8 else 0
 
     def norm_rope(
         self,

@@ -110,7 +110,7 @@ def test_gemma3_with_images_is_read_as_published() -> None:
         ("Llama", "hidden_act", "relu"),
         ("Gemma3Text", "hidden_activation", "gelu"),
         ("Gemma3Text", "use_bidirectional_attention", True),
-        ("Llama", "quantization_config", {"quant_method": "fp8"}),
+        ("Llama", "quantization_config", {"quant_method": "awq"}),
         ("Mistral", "layer_types", ["full_attention"] * 3),
         ("Qwen3", "layer_types", ["full_attention", "chunked_attention", "full_attention"]),
         ("Llama", "partial_rotary_factor", 0.5),

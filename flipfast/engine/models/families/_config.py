@@ -8,6 +8,7 @@ from typing import Any
 
 from flipfast.engine.models.errors import UnsupportedModelError
 from flipfast.engine.models.families._rope import FULL, SLIDING, rope_spec
+from flipfast.engine.models.fp8 import check_quantization
 from flipfast.engine.models.spec import DecoderSpec, LayerSpec
 from flipfast.errors import ModelLoadError
 
@@ -43,13 +44,13 @@ def read_config(
 
     Raises:
         ModelLoadError: a needed field is missing, or transformers refuses a value.
-        UnsupportedModelError: the weights are quantized.
+        UnsupportedModelError: the weights are quantized in a way that is not served here.
     """
     for field in needed:
         if field not in config:
             raise ModelLoadError(f"the field {field!r} is missing")
-    if config.get("quantization_config") is not None:
-        raise UnsupportedModelError("quantization_config: quantized weights are not served here")
+    if (asked := config.get("quantization_config")) is not None:
+        check_quantization(asked)
     try:
         return config_class.from_dict(deepcopy(dict(config)))
     except Exception as error:

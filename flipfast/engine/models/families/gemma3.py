@@ -13,6 +13,7 @@ from flipfast.engine.models.families._config import (
     positive,
     read_config,
 )
+from flipfast.engine.models.fp8 import check_quantization
 from flipfast.engine.models.spec import DecoderSpec
 from flipfast.errors import ModelLoadError
 
@@ -37,8 +38,8 @@ def spec(config: Mapping[str, Any]) -> DecoderSpec:
     text = config["text_config"] if with_images else config
     if not isinstance(text, Mapping):
         raise ModelLoadError(f"the field 'text_config' is {text!r}, not a table of fields")
-    if config.get("quantization_config") is not None:
-        raise UnsupportedModelError("quantization_config: quantized weights are not served here")
+    if (asked := config.get("quantization_config")) is not None:
+        check_quantization(asked)
     c = read_config(Gemma3TextConfig, text, needed=_NEEDED)
     if c.use_bidirectional_attention:
         raise UnsupportedModelError("use_bidirectional_attention: only causal models are served")

@@ -1,0 +1,211 @@
+"""Rows rounded to 8-bit floats, bit for bit, and their products against float64."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from flipfast_kernels import fp8
+from flipfast_kernels.fp8 import (
+    FP8,
+    GROUP,
+    linear_fp8,
+    linear_fp8_configs,
+    linear_fp8_ref,
+    quantize_rows,
+    quantize_rows_ref,
+    widened,
+)
+from flipfast_kernels.gemm import LinearConfig, linear_configs
+
+GROUPS = (None, GROUP)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def numbers(*shape, device, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(shape, generator=generator)
+    # Rows of very different sizes, so that a wrong row's scale is not nearly right.
+    return (rows * torch.logspace(-2, 2, shape[0])[:, None]).to(device, dtype)
+
+
+def operands(m, n, k, group, device):
+    x, x_scales = quantize_rows(numbers(m, k, device=device), group)
+    weight, weight_scales = quantize_rows(numbers(n, k, device=device, seed=1) / 30, group)
+    return x, x_scales * 3, weight, weight_scales * 1.7  # scales may be any numbers
+
+
+def equal(found, expected):
+    return torch.equal(
+        found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8)
+    )
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 40, 128, 130, 700])
+def test_rows_are_rounded_as_torch_rounds(k, dtype, group, device):
+    x = torch.full((7, k + 3), float("nan"), dtype=dtype, device=device)[:, 1 : k + 1]
+    x.copy_(numbers(7, k, device=device))
+    found, scales = quantize_rows(x, group)
+    expected, expected_scales = quantize_rows_ref(x, group)
+    assert found.stride(0) % 16 == 0
+    assert equal(found, expected)
+    assert torch.equal(scales, expected_scales)
+    # The error of a number is at most half a step: 2**-4 of it, or 2**-10 of its scale.
+    error = (widened(found, scales) - x.float()).abs()
+    each = scales.T.repeat_interleave(GROUP, 1)[:, :k] if group else scales.T
+    assert (error <= torch.maximum(x.float().abs() / 16, each / 1024)).all()
+
+
+EDGES = [0.0, 448.0, 449.0, 2**-9, 2**-10, 3 * 2**-10, 17.0, 19.0, 1e-30, 1e-41, 3e38, 1.0, 31.1]
+
+
+@pytest.mark.parametrize("largest", EDGES)
+def test_scales_are_the_least_powers_of_two(largest, device):
+    x = torch.tensor([EDGES]).clamp(max=largest).to(device)
+    (found, scales), expected = quantize_rows(x), quantize_rows_ref(x)
+    assert equal(found, expected[0])
+    assert torch.equal(scales, expected[1])
+    mantissa, _ = torch.frexp(scales)
+    assert (mantissa == 0.5).all()
+    assert found.float().max() <= 448
+    if largest > 1e-35:
+        assert found.float().max() >= 224
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_row_that_is_not_finite_gives_nan_and_leaves_the_others(bad, group, device):
+    x = numbers(3, 200, device=device)
+    whole = quantize_rows(x, group)
+    x[1, 150] = bad
+    found = quantize_rows(x, group)
+    assert widened(*found)[1].isnan().any()
+    for at in (0, 2):
+        assert equal(found[0][at], whole[0][at])
+        assert torch.equal(found[1][:, at], whole[1][:, at])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 8, 16), (7, 33, 31), (65, 100, 300), (31, 130, 256)])
+def test_equals_the_reference(m, n, k, dtype, group, device):
+    given = operands(m, n, k, group, device)
+    bias = torch.randn(n, generator=torch.Generator().manual_seed(2)).to(device)
+    out = torch.full((m, n + 5), float("nan"), dtype=dtype, device=device)
+    assert linear_fp8(*given, bias, out[:, :n]).data_ptr() == out.data_ptr()
+    expected = linear_fp8_ref(*given, bias)
+    error = (out[:, :n].double() - expected).abs().amax(1) / expected.abs().amax(1)
+    # On a device sums have about 14 bits.
+    most = {torch.bfloat16: 8e-3, torch.float16: 1e-3, torch.float32: 2e-6}[dtype]
+    assert error.max() < (most if device.type == "cpu" else max(most, 2e-3))
+    assert out[:, n:].isnan().all()
+
+
+TILES = [
+    LinearConfig(*tile, GROUP, 8, 4, 3) for tile in ((64, 32), (64, 128), (128, 256), (128, 64))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(128, 256, 256), (129, 264, 144), (63, 40, 400), (1, 8, 64)]
+)
+def test_tiles_and_descriptors_leave_the_bits(m, n, k, group, device, monkeypatch):
+    given = operands(m, n, k, group, device)
+    bias = torch.randn(n, generator=torch.Generator().manual_seed(3)).to(device)
+    found = []
+    for config in TILES:
+        out = torch.full((m + 1, n + 8), float("nan"), device=device, dtype=torch.bfloat16)
+        assert fp8.suit_tma(given[0], given[2], out[:m, :n])
+        found.append(linear_fp8(*given, bias, out[:m, :n], config))
+        assert out[m:].isnan().all()
+        assert out[:, n:].isnan().all()
+    monkeypatch.setattr(fp8, "suit_tma", lambda *_: False)
+    plain = linear_fp8(*given, bias, config=TILES[1])
+    assert all(torch.equal(each, plain) for each in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_row_has_the_same_bits_in_every_company(group, device):
+    x, weight = numbers(130, 400, device=device), numbers(70, 400, device=device, seed=1)
+    weight = quantize_rows(weight, group)
+    pair = linear_fp8_configs(90) if group else linear_configs(70, 400, FP8, 90)
+
+    def product(rows, config=None):
+        return linear_fp8(*quantize_rows(rows, group), *weight, config=config)
+
+    whole = product(x, pair[1])
+    assert torch.equal(whole, product(x, pair[0]))
+    for rows in ([129], [64, 3], list(range(100, 40, -1))):
+        assert torch.equal(product(x[rows]), whole[rows])
+
+
+@pytest.mark.parametrize("capability", [89, 90, 100, 120])
+def test_both_tiles_have_one_depth(capability):
+    for few, many in (linear_fp8_configs(capability), linear_configs(64, 64, FP8, capability)):
+        assert few.block_k == many.block_k == GROUP
+
+
+def test_no_rows(device):
+    x, scales = quantize_rows(torch.empty(0, 32, device=device))
+    weight = quantize_rows(numbers(5, 32, device=device))
+    assert linear_fp8(x, scales, *weight).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.ones(2, 300)}, "x is torch.float32"),
+        ({"x": torch.ones(3).to(FP8)}, r"x has shape \(3,\)"),
+        ({"weight": torch.ones(3, 5).to(FP8)}, r"weight has shape \(3, 5\): expected \(3, 300\)"),
+        (
+            {"x_scales": torch.ones(2, 2)},
+            "x_scales has 2 groups: 300 columns",
+        ),
+        ({"x_scales": torch.ones(3, 2)}, r"weight_scales has shape \(1, 3\): expected \(3, 3\)"),
+        ({"weight_scales": torch.ones(1, 3).half()}, "weight_scales is torch.float16"),
+        ({"bias": torch.ones(2)}, r"bias has shape \(2,\): expected \(3,\)"),
+        ({"out": torch.ones(2, 4)}, r"out has shape \(2, 4\): expected \(2, 3\)"),
+        ({"out": torch.ones(2, 3).int()}, "out is torch.int32"),
+    ],
+)
+def test_bad_arguments_are_named(change, message, device):
+    given = {"x": torch.ones(2, 300).to(FP8), "x_scales": torch.ones(1, 2)}
+    given |= {"weight": torch.ones(3, 300).to(FP8), "weight_scales": torch.ones(1, 3)}
+    with pytest.raises(ValueError, match=message):
+        linear_fp8(**{name: value.to(device) for name, value in (given | change).items()})
+
+
+def test_bad_rows_are_named(device):
+    with pytest.raises(ValueError, match="group is 64: pass 128 or None"):
+        quantize_rows(torch.ones(2, 256, device=device), 64)
+    with pytest.raises(ValueError, match="x is torch.int32"):
+        quantize_rows(torch.ones(2, 256, device=device).int())
+
+
+def test_groups_need_tiles_of_their_depth(device):
+    given = operands(2, 8, 300, GROUP, device)
+    with pytest.raises(ValueError, match="block_k is 64"):
+        linear_fp8(*given, config=LinearConfig(64, 32, 64, 8, 4, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(("n", "k"), [(1024, 1024), (4096, 2560), (6144, 1008)])
+def test_bits_over_batch_sizes_on_the_device(n, k, group, device):
+    x = numbers(4097, k, device=device, dtype=torch.bfloat16)
+    weight = quantize_rows(numbers(n, k, device=device, seed=1), group)
+    given = quantize_rows(x, group)
+    whole = linear_fp8(*given, *weight)
+    for m in (1, 2, 15, 16, 63, 64, 65, 128, 300, 1024, 2049):
+        for first in (0, 4097 - m):
+            rows = slice(first, first + m)
+            few = linear_fp8(*quantize_rows(x[rows], group), *weight)
+            assert torch.equal(few, whole[rows]), (m, first)
+    expected = linear_fp8_ref(*given, *weight)
+    error = (whole.double() - expected).abs().amax(1) / expected.abs().amax(1)
+    assert error.max() < 8e-3
