@@ -19,6 +19,13 @@ from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.metrics.reference_words import reference_words
 from flipfast.metrics.token_bytes import token_bytes
 from flipfast_kernels.attention_tiles import configs_for
+from flipfast_kernels.fp8 import (
+    Fp8Rows,
+    linear_fp8,
+    linear_fp8_ref,
+    quantize_rows,
+    quantize_rows_ref,
+)
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref
@@ -62,6 +69,44 @@ def product(n_out: int, n_in: int, m: int, device: torch.device, dtype: Any = HA
         n_bytes=x.nbytes + weight.nbytes + out.nbytes,
         flops=2.0 * m * n_out * n_in,
         peers={"cublas": lambda: torch.mm(x, weight.t(), out=out)},
+    )
+
+
+def fp8_product(
+    n_out: int, n_in: int, m: int, device: torch.device, group: int | None = None
+) -> Case:
+    """The product of 8-bit floats, against cuBLAS: by rows, where rows have one scale."""
+    x = quantize_rows(numbers(device, HALF, m, n_in), group)
+    weight = quantize_rows(numbers(device, HALF, n_out, n_in, seed=1), group)
+    weight = Fp8Rows(weight.numbers, weight.scales.T.contiguous().T)
+    out = torch.empty(m, n_out, dtype=HALF, device=device)
+    scales = x.scales, weight.scales.T
+
+    def theirs() -> torch.Tensor:
+        return torch._scaled_mm(x.numbers, weight.numbers.T, *scales, out_dtype=HALF)
+
+    return Case(
+        run=lambda: linear_fp8(x, weight, out=out),
+        got=lambda: linear_fp8(x, weight),
+        expected=lambda: linear_fp8_ref(x, weight),
+        tolerance=1e-2,
+        n_bytes=x.nbytes + weight.nbytes + out.nbytes,
+        flops=2.0 * m * n_out * n_in,
+        peers={} if group else {"cublas": theirs},
+    )
+
+
+def rounding(n_in: int, m: int, device: torch.device) -> Case:
+    """Rows rounded to 8-bit floats, against a copy of them."""
+    x = numbers(device, HALF, m, n_in)
+    out, copy = quantize_rows(x), torch.empty_like(x)
+    return Case(
+        run=lambda: quantize_rows(x, out=out),
+        got=lambda: quantize_rows(x).widened(),
+        expected=lambda: quantize_rows_ref(x).widened(),
+        tolerance=0.0,
+        n_bytes=x.nbytes + out.nbytes,
+        peers={"copy": lambda: copy.copy_(x)},
     )
 
 

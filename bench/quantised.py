@@ -1,7 +1,9 @@
 """What quantised weights change: `python -m bench.quantised --out FILE.md`.
 
 Two tables for docs/python.md: the error of a product with each kind of blocks, and how the rewards
-of "small" on real responses differ from those with weights in floats.
+of "small" on real responses differ from those with weights in floats. 8-bit floats, which only run
+on CUDA, are computed as there, but for the order of the sums and for their bits: numbers and powers
+of two are exact in bfloat16, and so are their products in float32.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import gzip
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,18 +25,57 @@ import torch
 from bench.facts import ROOT
 from bench.gguf_agreement import spearman
 from flipfast.config import SMALL
+from flipfast.engine import loading
+from flipfast.engine.ops.base import Linear, Operand, Ops
 from flipfast.engine.ops.blocks import FLOAT_KINDS, KINDS, Blocks, quantised, widened
-from flipfast.engine.ops.cpu import best_weight_dtype, instruction_set
+from flipfast.engine.ops.cpu import CpuOps, best_weight_dtype, instruction_set
 from flipfast.engine.ops.cpu_linear import CpuLinear
 from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
+from flipfast.engine.options import EngineOptions
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
 from flipfast.training.evaluate import among_all
+from flipfast_kernels.fp8 import quantize_rows_ref
 
 GROUPS = ROOT.parent / "shared" / "data" / "workload_groups.jsonl.gz"
 # By None, all of "small" is Q8_0: "int8" would be the same.
-WEIGHTS = {"float": "float", "None": None, "int4": "int4"}
+WEIGHTS = {"float": "float", "None": None, "int4": "int4", "fp8": "fp8"}
 _N_OUT, _N_IN, _ROWS = 512, 2048, 64
+
+
+def rounded(rows: torch.Tensor) -> torch.Tensor:
+    """Rows as 8-bit floats and their scales have them."""
+    return quantize_rows_ref(rows).widened()
+
+
+class EmulatedFp8(CpuLinear):
+    """The product of `Fp8Linear`, on the CPU."""
+
+    def __init__(self, n_out: int, n_in: int, *, bias: bool) -> None:
+        half = torch.bfloat16
+        super().__init__(n_out, n_in, bias=bias, storage=half, compute=half)
+
+    def load_rows(self, weight: torch.Tensor, first_row: int) -> None:
+        super().load_rows(rounded(weight), first_row)
+
+    def __call__(self, x: Operand, out: torch.Tensor) -> torch.Tensor:
+        assert isinstance(x, torch.Tensor)
+        return super().__call__(rounded(x), out)
+
+
+class EmulatedFp8Ops(CpuOps):
+    """All products of 8-bit floats but the head's."""
+
+    def linear(self, n_out: int, n_in: int, *, bias: bool, **_: Any) -> Linear:
+        return EmulatedFp8(n_out, n_in, bias=bias)
+
+    def head(self, n_out: int, n_in: int, *, source_dtype: torch.dtype, **_: Any) -> Linear:
+        return super().linear(n_out, n_in, bias=False, source_dtype=source_dtype)
+
+
+def fp8_ops(device: torch.device, options: EngineOptions) -> Ops:
+    """What takes the place of an engine's operations."""
+    return EmulatedFp8Ops(torch.bfloat16, weights="float")
 
 
 def product_errors() -> Iterator[tuple[str, float, float | None]]:
@@ -51,6 +94,10 @@ def product_errors() -> Iterator[tuple[str, float, float | None]]:
         plain.load_rows(weight, 0)
         error = _error(plain(x, torch.empty(_ROWS, _N_OUT)), x, weight)
         yield str(dtype).removeprefix("torch."), error, error
+    eight = EmulatedFp8(_N_OUT, _N_IN, bias=False)
+    eight.load_rows(weight, 0)
+    found = eight(x, torch.empty(_ROWS, _N_OUT))
+    yield "fp8", _error(found, x, rounded(weight)), _error(found, x, weight)
     for kind in KINDS:
         blocks = quantised(weight, kind) if kind in FLOAT_KINDS else _random_blocks(kind, rng)
         linear = QuantizedCpuLinear(_N_OUT, _N_IN, bias=False)
@@ -92,7 +139,11 @@ def rewards(groups: Path, limit: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     batches: dict[str, Any] = {}
     for name, weights in WEIGHTS.items():
-        with FlipReward(SMALL, weights=weights) as reward:
+        emulated = (
+            mock.patch.object(loading, "_ops", fp8_ops) if weights == "fp8" else nullcontext()
+        )
+        options = {"weights": None if weights == "fp8" else weights}
+        with emulated, FlipReward(SMALL, **options) as reward:
             started = time.perf_counter()
             batch = reward.score([instructions[i] for i in own], responses)
             seconds = time.perf_counter() - started

@@ -17,6 +17,7 @@ from flipfast.engine.options import EngineOptions
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast_kernels.attention_tiles import configs_for
+from flipfast_kernels.fp8 import GROUP, Fp8Rows, linear_fp8, quantize_rows
 from flipfast_kernels.gemm import LinearConfig, linear
 
 SHAPE = "qwen3-0.6b"
@@ -26,6 +27,7 @@ attention: Any = import_module("flipfast_kernels.paged_attention")  # a function
 def run(place: Place) -> None:
     """Every check by itself."""
     products(place)
+    fp8_products(place)
     splits(place)
     for deterministic in (True, False):
         sleep(place, deterministic)
@@ -76,6 +78,23 @@ def products(place: Place) -> None:
     for block_k in (32, 128):
         config = LinearConfig(64, 128, block_k, 8, 4, 2)
         place.note(f"bits of a product, BLOCK_K {block_k}", "bits", equal=equal(config))
+
+
+def fp8_products(place: Place) -> None:
+    """The same of products of 8-bit floats, with one scale a row and with those of groups."""
+    for group in (None, GROUP):
+        x, weight = (
+            quantize_rows(numbers(place.device, torch.bfloat16, n, 1024, seed=seed), group)
+            for seed, n in enumerate((place.sizes.rows[0], 4096))
+        )
+        weight = Fp8Rows(weight.numbers, weight.scales.T.contiguous().T)
+        found = [
+            linear_fp8(x, weight, config=LinearConfig(block_m, block_n, GROUP, 8, warps, 3))
+            for (block_m, warps), block_n in product(((64, 4), (64, 8), (128, 8)), (32, 64, 128))
+        ]
+        name = "one scale a row" if group is None else "groups"
+        equal = all(torch.equal(one, found[0]) for one in found)
+        place.check(f"product of 8 bits, {name}, all tiles", equal)
 
 
 def splits(place: Place) -> None:

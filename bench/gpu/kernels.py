@@ -14,6 +14,7 @@ import torch
 from bench import kernel_cases as cases
 from bench.gpu.place import Place
 from bench.shapes import VOCABULARY, heads, products
+from flipfast_kernels.fp8 import GROUP
 
 SHAPES = ("qwen3-0.6b", "qwen3-8b")
 
@@ -65,6 +66,17 @@ def every(place: Place) -> Iterator[tuple[str, str, Make]]:
         yield "lm_head", name, lambda k=width: cases.head(VOCABULARY, k, sizes.rows[0], device)
     for m in sizes.rows[:2]:
         yield "norm_rope_write", f"{m} rows", lambda m=m: cases.norm_rope(m, (16, 8, 128), device)
+    for m in sizes.rows:
+        for shape in SHAPES:
+            n_out, n_in = products(shape)[2]
+            name = f"{n_out} x {n_in}, {m} rows"
+            for group, ending in ((None, ""), (GROUP, ", groups")):
+                yield (
+                    "fp8 product",
+                    name + ending,
+                    lambda a=n_out, b=n_in, m=m, g=group: cases.fp8_product(a, b, m, device, g),
+                )
+    yield "fp8 rows", f"{m} of {n_in}", lambda: cases.rounding(n_in, m, device)
     n = sizes.pairs
     many = 256 * n  # as `bench.kernel_count` predicts
     for each in (1, 8):

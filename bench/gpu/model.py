@@ -49,7 +49,8 @@ class Assumed:
         recorded_drafts: whether steps with drafts are CUDA graphs.
         recorded_rows: most rows of a step with prompts that is one; 0 if none is.
         fp8: whether weights, but embedding and head, and the rows that they multiply have 8 bits,
-            which are multiplied at twice the rate; another kernel before each product rounds rows.
+            which are multiplied at twice the rate. Norms and activations round what they write,
+            and one more kernel a layer what attention wrote.
     """
 
     bytes_a_s: float = 4.3e12
@@ -140,7 +141,7 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
     tile = a.mixed_tile if step.prompt_rows else a.decode_tile
     small = step.rows * layers * (16 * hidden + 4 * (n_heads + 2 * n_kv_heads) * size + 6 * inner)
     if a.fp8:
-        small += 3 * step.rows * layers * sum(n_in for _, n_in in products(shape))
+        small += step.rows * layers * (3 * n_heads * size - 2 * hidden - inner)
     halves = 0.5 if a.fp8 else 1.0
     return (
         layers * sum(product(n_out * n_in, step.rows, halves) for n_out, n_in in products(shape))
@@ -155,7 +156,7 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
 def n_launches(step: Step, shape: str, a: Assumed) -> int:
     """Kernels of a step's layers, and the first norm."""
     mixed = step.prompt_rows > 0 and step.decoding > 0
-    a_layer = 8 + (a.mixed_launches if mixed else 1) + 4 * a.fp8
+    a_layer = 8 + (a.mixed_launches if mixed else 1) + a.fp8
     return int(SHAPES[shape].config["num_hidden_layers"]) * a_layer + 1
 
 

@@ -21,6 +21,7 @@ FIRST = (
 UNMARKED = (
     "tests/kernels",
     "tests/engine/test_triton_path.py",
+    "tests/engine/ops/test_fp8.py",
     "tests/engine/ops/test_triton_ops.py",
     "tests/scoring/test_device_scoring.py",
 )

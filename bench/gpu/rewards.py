@@ -21,30 +21,36 @@ from bench.scripted import Script, ScriptedModel, load_shape, random_outputs, sc
 from bench.shapes import n_weights
 
 SHAPES = ("qwen3-0.6b", "qwen3-8b", "qwen3-1.7b", "qwen3-4b")
-FAST = ("qwen3-0.6b", "qwen3-8b")  # also with deterministic=False
+VARIED = ("qwen3-0.6b", "qwen3-8b")  # also with deterministic=False, and with 8-bit weights
 
 
 def run(place: Place, shapes: Sequence[str] = SHAPES) -> None:
-    """Every shape, then what batch invariance costs."""
+    """Every shape, then what batch invariance costs and what 8-bit weights bring."""
     usual: dict[tuple[str, str], float] = {}
     for shape in shapes:
-        for load, figures in measured(place, shape, deterministic=True):
+        for load, figures in measured(place, shape):
             usual[shape, load] = figures["rewards_per_s"]
             place.note(f"{shape}, {load}", f"{load}, {shape}", **figures)
-    for shape in filter(shapes.__contains__, FAST):
-        for load, figures in measured(place, shape, deterministic=False):
-            ratio = usual[shape, load] / figures["rewards_per_s"]
-            figures["speed_over_flipfast-fast"] = ratio
-            place.note(f"{shape}, {load}, fast", f"{load}, {shape}", **figures)
+    for name, options in (("fast", {"deterministic": False}), ("fp8", {"weights": "fp8"})):
+        for shape in filter(shapes.__contains__, VARIED):
+            for load, figures in measured(place, shape, **options):
+                ratio = usual[shape, load] / figures["rewards_per_s"]
+                figures[f"speed_over_flipfast-{name}"] = ratio
+                place.note(f"{shape}, {load}, {name}", f"{load}, {shape}", **figures)
 
 
-def measured(
-    place: Place, shape: str, *, deterministic: bool
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Loads of a shape with their figures; each is timed once, behind requests of its kind."""
-    options = {**place.sizes.engine, "deterministic": deterministic}
+def measured(place: Place, shape: str, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Loads of a shape with their figures; each is timed once, behind requests of its kind.
+
+    Args:
+        place: of the run.
+        shape: of the model.
+        options: of the engine, besides those of the run.
+    """
+    options = {**place.sizes.engine, **options}
     model = load_shape(shape, str(place.device), **options)
-    steps, wave = Steps(model, shape, place.rates), place.sizes.wave
+    steps = Steps(model, shape, place.rates, fp8=options.get("weights") == "fp8")
+    wave = place.sizes.wave
     model.write(script_of(replace(wave, n=min(wave.n, 32), n_out=4), model))
     for load, script in loads(place, model, shape).items():
         steps.reset()
@@ -55,7 +61,8 @@ def measured(
             {
                 "shape": shape,
                 "load": load,
-                "deterministic": deterministic,
+                "deterministic": options.get("deterministic", True),
+                "weights": options.get("weights", "float"),
                 "dtype": model.dtype,
                 "weights_in_billions": n_weights(shape) / 1e9,
                 "n_rows": n,

@@ -149,6 +149,8 @@ def _engine(run: Run) -> Table:
     for _, _, info in _benchmarks(run):
         if "load" in info:
             bits = "batch-invariant" if info["deterministic"] else "fast"
+            if info.get("weights") == "fp8":
+                bits += ", 8-bit weights"
             cells = [info["shape"], info["load"], bits, info["rewards_per_s"]]
             cells += [info["tokens_per_s"], info["share_of_floor"]]
             rows += [[*map(number, cells), f"{info['mixed_steps']:,} of {info['steps']:,}"]]

@@ -8,6 +8,8 @@ those of DeepSeek-V3 (2024), with which Qwen 3 is published.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from flipfast_kernels.gemm import (
@@ -33,12 +35,101 @@ LEAST_CAPABILITY = 89  # 8.9, the first with products of these numbers
 _LARGEST = 448.0
 
 
+@dataclass(frozen=True)
+class Fp8Rows:
+    """Rows of 8-bit floats, each with a scale, or with one for every `GROUP` numbers.
+
+    Attributes:
+        numbers: (M, K) float8_e4m3fn; any row stride.
+        scales: (M, 1) or (M, ceil(K / GROUP)) float32.
+    """
+
+    numbers: torch.Tensor
+    scales: torch.Tensor
+
+    @classmethod
+    def empty(cls, n_rows: int, n_in: int, group: int | None, device: torch.device) -> Fp8Rows:
+        """Rows that are yet to be written, at multiples of 16 bytes; group is `GROUP` or None."""
+        numbers = torch.empty(n_rows, -(-n_in // 16) * 16, dtype=FP8, device=device)[:, :n_in]
+        groups = n_groups(n_in, group)
+        return cls(numbers, torch.empty(n_rows, groups, dtype=torch.float32, device=device))
+
+    @classmethod
+    def within(cls, x: torch.Tensor, group: int | None) -> Fp8Rows | None:
+        """Rows that share the memory of those of x, (M, K), each with its own; None if they cannot.
+
+        Args:
+            x: of 16 bits or more.
+            group: `GROUP`, or None for one scale a row.
+        """
+        n_in, size = x.shape[1], x.element_size()
+        first, n_bytes = -(-n_in // 4) * 4, 4 * n_groups(n_in, group)
+        if x.stride(0) * size % 4 or x.data_ptr() % 4 or first + n_bytes > n_in * size:
+            return None
+        rows = x.view(torch.uint8)
+        numbers, scales = rows[:, :n_in], rows[:, first : first + n_bytes]
+        return cls(numbers.view(FP8), scales.view(torch.float32))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the numbers."""
+        return self.numbers.shape
+
+    @property
+    def group(self) -> int | None:
+        """`GROUP`, or None if a row has one scale."""
+        return None if self.scales.shape[1] == 1 else GROUP
+
+    @property
+    def nbytes(self) -> int:
+        """Of numbers and scales."""
+        return self.numbers.nbytes + self.scales.nbytes
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def numel(self) -> int:
+        """How many numbers there are."""
+        return self.numbers.numel()
+
+    def widened(self) -> torch.Tensor:
+        """The numbers times their scales, (M, K) float32."""
+        each = self.scales
+        if self.group is not None:
+            each = each.repeat_interleave(GROUP, 1)[:, : self.shape[1]]
+        return self.numbers.float() * each
+
+    def groups_in(self, block: int) -> int:
+        """Groups in `block` numbers, a power of two; of a single scale's, all are one."""
+        return 1 if self.group is None else max(block // GROUP, 1)
+
+
+def parts(rows: torch.Tensor | Fp8Rows) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The numbers of rows, and their scales, if they have any."""
+    return (rows.numbers, rows.scales) if isinstance(rows, Fp8Rows) else (rows, None)
+
+
 def n_groups(n_in: int, group: int | None) -> int:
     """Scales of a row of n_in numbers; group is `GROUP`, or None for a single scale."""
     return 1 if group is None else -(-n_in // group)
 
 
-def quantize_rows(x: torch.Tensor, group: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def check_fp8(name: str, rows: Fp8Rows, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless rows are of this shape, and numbers and scales fit each other."""
+    if rows.numbers.dtype != FP8:
+        raise ValueError(f"{name} has {rows.numbers.dtype}: pass {FP8}")
+    check_shape(name, rows.numbers, shape)
+    scales, most = rows.scales, n_groups(shape[1], GROUP)
+    if scales.dtype != torch.float32:
+        raise ValueError(f"{name} has scales of {scales.dtype}: pass float32")
+    if tuple(scales.shape) not in ((shape[0], 1), (shape[0], most)):
+        raise ValueError(
+            f"{name} has shape {shape} and scales of shape {tuple(scales.shape)}: expected one a "
+            f"row, or one for every {GROUP} numbers"
+        )
+
+
+def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None = None) -> Fp8Rows:
     """Round rows to 8-bit floats and powers of two; a row's bits depend on itself alone.
 
     A group's scale is the least power of two, of at least 2**-126, that brings its largest number
@@ -50,10 +141,10 @@ def quantize_rows(x: torch.Tensor, group: int | None = None) -> tuple[torch.Tens
     Args:
         x: (M, K), bfloat16, float16 or float32; any row stride.
         group: `GROUP`, or None for one scale a row.
+        out: overwritten, may be within x; None allocates. It decides on the group.
 
     Returns:
-        (M, K) float8_e4m3fn, with a row stride that is a multiple of 16, and scales, (groups, M)
-        float32.
+        out.
 
     Raises:
         ValueError: another dtype, shape, stride or group, or a device that does not fit.
@@ -64,32 +155,31 @@ def quantize_rows(x: torch.Tensor, group: int | None = None) -> tuple[torch.Tens
     check_last_stride("x", x)
     if group not in (None, GROUP):
         raise ValueError(f"group is {group}: pass {GROUP} or None")
-    check_device(quantize_rows_kernel, x=x)
+    if out is None:
+        out = Fp8Rows.empty(x.shape[0], x.shape[1], group, x.device)
+    check_fp8("out", out, tuple(x.shape))
+    check_device(quantize_rows_kernel, x=x, numbers=out.numbers, scales=out.scales)
     n_rows, n_in = x.shape
-    out = torch.empty(n_rows, -(-n_in // 16) * 16, dtype=FP8, device=x.device)[:, :n_in]
-    scales = torch.empty(n_groups(n_in, group), n_rows, dtype=torch.float32, device=x.device)
     if n_rows == 0 or n_in == 0:
-        return out, scales.fill_(1.0)
-    width = power_of_two(n_in) if group is None else group
-    groups = power_of_two(len(scales))
+        return out
+    block = power_of_two(n_in)
+    groups = out.groups_in(block)
     quantize_rows_kernel[(n_rows,)](
         x,
-        out,
-        scales,
+        out.numbers,
+        out.scales,
         n_in,
         x.stride(0),
-        out.stride(0),
-        scales.stride(0),
+        out.numbers.stride(0),
+        out.scales.stride(0),
         GROUPS=groups,
-        WIDTH=width,
-        num_warps=min(max(groups * width // 512, 1), 16),
+        WIDTH=block // groups,
+        num_warps=min(max(block // 512, 1), 16),
     )
-    return out, scales
+    return out
 
 
-def quantize_rows_ref(
-    x: torch.Tensor, group: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_rows_ref(x: torch.Tensor, group: int | None = None) -> Fp8Rows:
     """Reference for `quantize_rows`, equal bit for bit, on any device."""
     n_in = x.shape[1]
     width = n_in if group is None else group
@@ -100,7 +190,7 @@ def quantize_rows_ref(
     scales = (exponent << 23).view(torch.float32)
     y = wide * ((254 - exponent) << 23).view(torch.float32)[..., None]
     y = y.masked_fill(y.abs() > _LARGEST, float("nan"))
-    return y.flatten(1)[:, :n_in].to(FP8), scales.T.contiguous()
+    return Fp8Rows(y.flatten(1)[:, :n_in].to(FP8), scales)
 
 
 def linear_fp8_configs(capability: int) -> tuple[LinearConfig, LinearConfig]:
@@ -117,10 +207,8 @@ def linear_fp8_configs(capability: int) -> tuple[LinearConfig, LinearConfig]:
 
 
 def linear_fp8(
-    x: torch.Tensor,
-    x_scales: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scales: torch.Tensor,
+    x: Fp8Rows,
+    weight: Fp8Rows,
     bias: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     config: LinearConfig | None = None,
@@ -140,9 +228,8 @@ def linear_fp8(
     the H200), and M K + N K + 2 M N bytes moved.
 
     Args:
-        x, x_scales: from `quantize_rows`.
-        weight: (N, K) float8_e4m3fn; any row stride.
-        weight_scales: (groups, N) float32, with as many groups as x.
+        x: (M, K), from `quantize_rows`.
+        weight: (N, K), with as many scales a row, of which those of a group lie side by side.
         bias: (N,), bfloat16, float16 or float32, or None.
         out: (M, N), any of these dtypes, overwritten; None allocates bfloat16.
         config: None picks one. A row's bits are the same only for an equal block_k, which with
@@ -154,19 +241,18 @@ def linear_fp8(
     Raises:
         ValueError: dtypes, shapes, strides, devices or a config that do not fit.
     """
-    if out is None and x.dim() == 2 and weight.dim() == 2:
-        out = torch.empty(x.shape[0], weight.shape[0], dtype=torch.bfloat16, device=x.device)
-    _check(x, x_scales, weight, weight_scales, bias, out)
-    assert out is not None
-    (n_rows, n_in), n_out, grouped = x.shape, weight.shape[0], len(x_scales) > 1
+    (n_rows, n_in), n_out, grouped = x.shape, len(weight), x.group is not None
+    if out is None:
+        out = torch.empty(n_rows, n_out, dtype=torch.bfloat16, device=x.numbers.device)
+    _check(x, weight, bias, out)
     if n_rows == 0 or n_out == 0:
         return out
-    capability, multiprocessors = device_facts(x.device)
+    capability, multiprocessors = device_facts(out.device)
     if config is None:
         if grouped:
             pair = linear_fp8_configs(capability)
         else:
-            pair = configs_for(n_out, n_in, FP8, x.device)
+            pair = configs_for(n_out, n_in, FP8, out.device)
         config = pick_config(n_rows, n_out, pair, multiprocessors)
     elif grouped and config.block_k != GROUP:
         raise ValueError(f"block_k is {config.block_k}: with scales of groups it must be {GROUP}")
@@ -181,37 +267,41 @@ def linear_fp8(
         "num_stages": config.num_stages,
     }
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
-    if 90 <= capability < 120 and out.element_size() == 2 and suit_tma(x, weight, out):
+    if (
+        90 <= capability < 120
+        and out.element_size() == 2
+        and suit_tma(x.numbers, weight.numbers, out)
+    ):
         programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
         linear_fp8_tma_kernel[(programs,)](
-            tensor_descriptor(x, config.block_m, config.block_k),
-            x_scales,
-            tensor_descriptor(weight, config.block_n, config.block_k),
-            weight_scales,
+            tensor_descriptor(x.numbers, config.block_m, config.block_k),
+            x.scales,
+            tensor_descriptor(weight.numbers, config.block_n, config.block_k),
+            weight.scales,
             bias,
             tensor_descriptor(out, config.block_m, config.block_n),
             n_rows,
             n_out,
             n_in,
-            x_scales.stride(0),
-            weight_scales.stride(0),
+            x.scales.stride(0),
+            weight.scales.stride(1),
             **sizes,
         )
         return out
     linear_fp8_kernel[(tiles,)](
-        x,
-        x_scales,
-        weight,
-        weight_scales,
+        x.numbers,
+        x.scales,
+        weight.numbers,
+        weight.scales,
         bias,
         out,
         n_rows,
         n_out,
         n_in,
-        x.stride(0),
-        x_scales.stride(0),
-        weight.stride(0),
-        weight_scales.stride(0),
+        x.numbers.stride(0),
+        x.scales.stride(0),
+        weight.numbers.stride(0),
+        weight.scales.stride(1),
         out.stride(0),
         EVEN_K=n_in % config.block_k == 0,
         **sizes,
@@ -219,67 +309,37 @@ def linear_fp8(
     return out
 
 
-def widened(numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The numbers of 8-bit rows and their scales, (M, K) float32.
-
-    Args:
-        numbers: (M, K) float8_e4m3fn.
-        scales: (groups, M) float32; with more than one group, each is for `GROUP` columns.
-    """
-    n_in = numbers.shape[1]
-    each = scales.T if len(scales) == 1 else scales.T.repeat_interleave(GROUP, 1)[:, :n_in]
-    return numbers.float() * each
-
-
-def linear_fp8_ref(
-    x: torch.Tensor,
-    x_scales: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scales: torch.Tensor,
-    bias: torch.Tensor | None = None,
-) -> torch.Tensor:
+def linear_fp8_ref(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Reference for `linear_fp8`, in float64."""
-    wide = widened(x, x_scales).double() @ widened(weight, weight_scales).double().T
+    wide = x.widened().double() @ weight.widened().double().T
     return wide if bias is None else wide + bias.double()
 
 
-def _check(
-    x: torch.Tensor,
-    x_scales: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scales: torch.Tensor,
-    bias: torch.Tensor | None,
-    out: torch.Tensor | None,
-) -> None:
-    for name, tensor in (("x", x), ("weight", weight)):
-        if tensor.dim() != 2:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected 2 dimensions")
-        if tensor.dtype != FP8:
-            raise ValueError(f"{name} is {tensor.dtype}: pass {FP8}")
-        check_last_stride(name, tensor)
-    (n_rows, n_in), n_out = x.shape, weight.shape[0]
-    check_shape("weight", weight, (n_out, n_in))
-    groups = len(x_scales)
-    if groups not in (1, n_groups(n_in, GROUP)):
-        raise ValueError(f"x_scales has {groups} groups: {n_in} columns have 1 or one per {GROUP}")
-    for name, scales, n in (
-        ("x_scales", x_scales, n_rows),
-        ("weight_scales", weight_scales, n_out),
-    ):
-        if scales.dtype != torch.float32:
-            raise ValueError(f"{name} is {scales.dtype}: pass float32")
-        check_shape(name, scales, (groups, n))
+def _check(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None, out: torch.Tensor) -> None:
+    n_out = len(weight)
+    check_fp8("x", x, tuple(x.shape))
+    check_fp8("weight", weight, (n_out, x.shape[1]))
+    if x.scales.shape[1] != weight.scales.shape[1]:
+        raise ValueError(
+            f"x has {x.scales.shape[1]} scales a row, weight {weight.scales.shape[1]}: round x "
+            "with the weight's group"
+        )
+    if x.group is not None and x.scales.stride(1) != 1:
+        raise ValueError(f"x has scales with strides {x.scales.stride()}: the last one must be 1")
+    if n_out > 1 and weight.scales.stride(0) != 1:
+        raise ValueError(
+            f"weight has scales with strides {weight.scales.stride()}: the first one must be 1"
+        )
     if bias is not None:
         check_shape("bias", bias, (n_out,))
-    assert out is not None
-    check_shape("out", out, (n_rows, n_out))
+    check_shape("out", out, (len(x), n_out))
     check_float(bias=bias, out=out)
     check_device(
         linear_fp8_kernel,
-        x=x,
-        x_scales=x_scales,
-        weight=weight,
-        weight_scales=weight_scales,
+        x=x.numbers,
+        x_scales=x.scales,
+        weight=weight.numbers,
+        weight_scales=weight.scales,
         bias=bias,
         out=out,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from flipfast_kernels.fp8 import Fp8Rows, check_fp8, parts
 from flipfast_kernels.jit.norm import rms_norm_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -20,9 +21,9 @@ def rms_norm(
     x: torch.Tensor,
     weight: torch.Tensor,
     eps: float,
-    out: torch.Tensor | None = None,
+    out: torch.Tensor | Fp8Rows | None = None,
     residual: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor | Fp8Rows:
     """x / sqrt(mean(x**2) + eps) * weight per row, in float32 (Zhang and Sennrich 2019).
 
     With a residual, x is first added to it in place, and the norm is taken of the rounded sum. One
@@ -36,7 +37,8 @@ def rms_norm(
         x: (M, D), bfloat16, float16 or float32; any row stride.
         weight: (D,) float32.
         eps: added to the mean square.
-        out: (M, D), any of these dtypes, may be x; None allocates one like x.
+        out: (M, D), any of these dtypes, may be x, or 8-bit floats, may be within x, to which the
+            float32 result is rounded as by `quantize_rows`; None allocates one like x.
         residual: (M, D), any of these dtypes, not x; None for none.
 
     Returns:
@@ -47,8 +49,9 @@ def rms_norm(
     """
     if out is None:
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    numbers, scales = parts(out)
     _check(x, weight, out, residual)
-    check_device(rms_norm_kernel, x=x, weight=weight, out=out, residual=residual)
+    check_device(rms_norm_kernel, x=x, weight=weight, out=numbers, scales=scales, residual=residual)
     n_rows, dim = x.shape
     if n_rows == 0:
         return out
@@ -57,13 +60,16 @@ def rms_norm(
         x,
         residual,
         weight,
-        out,
+        numbers,
+        scales,
         dim,
         eps,
         x.stride(0),
         0 if residual is None else residual.stride(0),
-        out.stride(0),
+        numbers.stride(0),
+        0 if scales is None else scales.stride(0),
         HAS_RESIDUAL=residual is not None,
+        GROUPS=out.groups_in(block) if isinstance(out, Fp8Rows) else 0,
         BLOCK=block,
         enable_fp_fusion=False,
         num_warps=min(max(block // 512, 1), 16),
@@ -88,15 +94,22 @@ def rms_norm_ref(
 
 
 def _check(
-    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor | Fp8Rows,
+    residual: torch.Tensor | None,
 ) -> None:
-    check_float(x=x, out=out, residual=residual)
+    check_float(x=x, residual=residual)
     if x.dim() != 2 or not 0 < x.shape[1] <= _WIDEST:
         raise ValueError(f"x has shape {tuple(x.shape)}: expected rows of 1 to {_WIDEST} numbers")
     check_last_stride("x", x)
     check_shape("weight", weight, (x.shape[1],))
     if weight.dtype != torch.float32:
         raise ValueError(f"weight is {weight.dtype}: pass float32")
-    check_shape("out", out, tuple(x.shape))
+    if isinstance(out, Fp8Rows):
+        check_fp8("out", out, tuple(x.shape))
+    else:
+        check_float(out=out)
+        check_shape("out", out, tuple(x.shape))
     if residual is not None:
         check_shape("residual", residual, tuple(x.shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from flipfast_kernels.fp8 import Fp8Rows, check_fp8, parts
 from flipfast_kernels.jit.swiglu import gated_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -18,7 +19,9 @@ ACTIVATIONS = ("silu", "gelu_tanh")
 _MOST_PROGRAMS = 2**31 - 1
 
 
-def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = None) -> torch.Tensor:
+def gated(
+    gate_up: torch.Tensor, activation: str, out: torch.Tensor | Fp8Rows | None = None
+) -> torch.Tensor | Fp8Rows:
     """activation(gate) * up for rows that hold gate, then up; in float32 and rounded once.
 
     silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 *
@@ -31,7 +34,8 @@ def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = Non
         gate_up: (M, 2 * D), bfloat16, float16 or float32; any row stride.
         activation: "silu" or "gelu_tanh".
         out: (M, D), any of these dtypes, any row stride, sharing no memory with gate_up,
-            overwritten; None allocates one of gate_up's dtype.
+            overwritten; or 8-bit floats, to which the float32 result is rounded as by
+            `quantize_rows`; None allocates one of gate_up's dtype.
 
     Returns:
         out.
@@ -41,28 +45,37 @@ def gated(gate_up: torch.Tensor, activation: str, out: torch.Tensor | None = Non
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: use one of {ACTIVATIONS}")
-    check_float(gate_up=gate_up, out=out)
+    check_float(gate_up=gate_up)
     if gate_up.dim() != 2 or gate_up.shape[1] % 2:
         raise ValueError(f"gate_up has shape {tuple(gate_up.shape)}: expected (rows, 2 * width)")
     check_last_stride("gate_up", gate_up)
     n_rows, dim = gate_up.shape[0], gate_up.shape[1] // 2
     if out is None:
         out = torch.empty(n_rows, dim, dtype=gate_up.dtype, device=gate_up.device)
-    check_shape("out", out, (n_rows, dim))
-    check_device(gated_kernel, gate_up=gate_up, out=out)
+    numbers, scales = parts(out)
+    if isinstance(out, Fp8Rows):
+        check_fp8("out", out, (n_rows, dim))
+    else:
+        check_float(out=out)
+        check_shape("out", out, (n_rows, dim))
+    check_device(gated_kernel, gate_up=gate_up, out=numbers, scales=scales)
     if n_rows == 0 or dim == 0:
         return out
-    block, num_warps = gated_tile(dim)
+    whole = isinstance(out, Fp8Rows) and out.group is None
+    block, num_warps = gated_tile(dim, whole=whole)
     programs = n_rows * -(-dim // block)
     if programs > _MOST_PROGRAMS:
         raise ValueError(f"gate_up has shape {tuple(gate_up.shape)}: pass fewer rows at a time")
     gated_kernel[(programs,)](
         gate_up,
-        out,
+        numbers,
+        scales,
         dim,
         gate_up.stride(0),
-        out.stride(0),
+        numbers.stride(0),
+        0 if scales is None else scales.stride(0),
         GELU=activation == "gelu_tanh",
+        GROUPS=out.groups_in(block) if isinstance(out, Fp8Rows) else 0,
         BLOCK=block,
         num_warps=num_warps,
         enable_fp_fusion=False,
@@ -82,7 +95,7 @@ def gated_ref(
     return result.to(gate_up.dtype) if out is None else out.copy_(result)
 
 
-def gated_tile(dim: int) -> tuple[int, int]:
-    """Outputs and warps per program: eight outputs per thread."""
-    block = min(power_of_two(dim), 1024)
-    return block, max(block // 256, 1)
+def gated_tile(dim: int, *, whole: bool = False) -> tuple[int, int]:
+    """Outputs and warps per program: eight outputs per thread, or more for a whole row."""
+    block = power_of_two(dim) if whole else min(power_of_two(dim), 1024)
+    return block, min(max(block // 256, 1), 16)

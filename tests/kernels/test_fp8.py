@@ -9,12 +9,12 @@ from flipfast_kernels import fp8
 from flipfast_kernels.fp8 import (
     FP8,
     GROUP,
+    Fp8Rows,
     linear_fp8,
     linear_fp8_configs,
     linear_fp8_ref,
     quantize_rows,
     quantize_rows_ref,
-    widened,
 )
 from flipfast_kernels.gemm import LinearConfig, linear_configs
 
@@ -29,16 +29,20 @@ def numbers(*shape, device, dtype=torch.float32, seed=0):
     return (rows * torch.logspace(-2, 2, shape[0])[:, None]).to(device, dtype)
 
 
+def as_weight(rows):
+    """Scales of a group side by side, and no powers of two."""
+    return Fp8Rows(rows.numbers, (rows.scales * 1.7).T.contiguous().T)
+
+
 def operands(m, n, k, group, device):
-    x, x_scales = quantize_rows(numbers(m, k, device=device), group)
-    weight, weight_scales = quantize_rows(numbers(n, k, device=device, seed=1) / 30, group)
-    return x, x_scales * 3, weight, weight_scales * 1.7  # scales may be any numbers
+    x = quantize_rows(numbers(m, k, device=device), group)
+    weight = quantize_rows(numbers(n, k, device=device, seed=1) / 30, group)
+    return x, as_weight(weight)
 
 
 def equal(found, expected):
-    return torch.equal(
-        found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8)
-    )
+    bits = [x.numbers.contiguous().view(torch.uint8) for x in (found, expected)]
+    return torch.equal(found.scales, expected.scales) and torch.equal(*bits)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -47,14 +51,12 @@ def equal(found, expected):
 def test_rows_are_rounded_as_torch_rounds(k, dtype, group, device):
     x = torch.full((7, k + 3), float("nan"), dtype=dtype, device=device)[:, 1 : k + 1]
     x.copy_(numbers(7, k, device=device))
-    found, scales = quantize_rows(x, group)
-    expected, expected_scales = quantize_rows_ref(x, group)
-    assert found.stride(0) % 16 == 0
-    assert equal(found, expected)
-    assert torch.equal(scales, expected_scales)
+    found = quantize_rows(x, group)
+    assert found.numbers.stride(0) % 16 == 0
+    assert equal(found, quantize_rows_ref(x, group))
     # The error of a number is at most half a step: 2**-4 of it, or 2**-10 of its scale.
-    error = (widened(found, scales) - x.float()).abs()
-    each = scales.T.repeat_interleave(GROUP, 1)[:, :k] if group else scales.T
+    error = (found.widened() - x.float()).abs()
+    each = found.scales.repeat_interleave(GROUP, 1)[:, :k] if group else found.scales
     assert (error <= torch.maximum(x.float().abs() / 16, each / 1024)).all()
 
 
@@ -64,14 +66,13 @@ EDGES = [0.0, 448.0, 449.0, 2**-9, 2**-10, 3 * 2**-10, 17.0, 19.0, 1e-30, 1e-41,
 @pytest.mark.parametrize("largest", EDGES)
 def test_scales_are_the_least_powers_of_two(largest, device):
     x = torch.tensor([EDGES]).clamp(max=largest).to(device)
-    (found, scales), expected = quantize_rows(x), quantize_rows_ref(x)
-    assert equal(found, expected[0])
-    assert torch.equal(scales, expected[1])
-    mantissa, _ = torch.frexp(scales)
+    found = quantize_rows(x)
+    assert equal(found, quantize_rows_ref(x))
+    mantissa, _ = torch.frexp(found.scales)
     assert (mantissa == 0.5).all()
-    assert found.float().max() <= 448
+    assert found.numbers.float().max() <= 448
     if largest > 1e-35:
-        assert found.float().max() >= 224
+        assert found.numbers.float().max() >= 224
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
@@ -81,10 +82,32 @@ def test_a_row_that_is_not_finite_gives_nan_and_leaves_the_others(bad, group, de
     whole = quantize_rows(x, group)
     x[1, 150] = bad
     found = quantize_rows(x, group)
-    assert widened(*found)[1].isnan().any()
+    assert found.widened()[1].isnan().any()
     for at in (0, 2):
-        assert equal(found[0][at], whole[0][at])
-        assert torch.equal(found[1][:, at], whole[1][:, at])
+        assert torch.equal(found.widened()[at], whole.widened()[at])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_may_take_the_place_of_others(dtype, group, device):
+    x = numbers(5, 300, device=device, dtype=dtype)
+    expected = quantize_rows_ref(x, group)
+    found = Fp8Rows.within(x, group)
+    assert found.numbers.data_ptr() == x.data_ptr()
+    assert quantize_rows(x, out=found) is found
+    assert equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.empty(4, 3, dtype=torch.bfloat16),  # three bytes and four of a scale
+        torch.empty(4, 9, dtype=torch.bfloat16),  # rows at odd places
+        torch.empty(4, 10, dtype=torch.bfloat16)[:, 1:9],
+    ],
+)
+def test_rows_that_have_no_room_for_others(x):
+    assert Fp8Rows.within(x, None) is None
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -119,7 +142,7 @@ def test_tiles_and_descriptors_leave_the_bits(m, n, k, group, device, monkeypatc
     found = []
     for config in TILES:
         out = torch.full((m + 1, n + 8), float("nan"), device=device, dtype=torch.bfloat16)
-        assert fp8.suit_tma(given[0], given[2], out[:m, :n])
+        assert fp8.suit_tma(*(rows.numbers for rows in given), out[:m, :n])
         found.append(linear_fp8(*given, bias, out[:m, :n], config))
         assert out[m:].isnan().all()
         assert out[:, n:].isnan().all()
@@ -132,11 +155,11 @@ def test_tiles_and_descriptors_leave_the_bits(m, n, k, group, device, monkeypatc
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_row_has_the_same_bits_in_every_company(group, device):
     x, weight = numbers(130, 400, device=device), numbers(70, 400, device=device, seed=1)
-    weight = quantize_rows(weight, group)
+    weight = as_weight(quantize_rows(weight, group))
     pair = linear_fp8_configs(90) if group else linear_configs(70, 400, FP8, 90)
 
     def product(rows, config=None):
-        return linear_fp8(*quantize_rows(rows, group), *weight, config=config)
+        return linear_fp8(quantize_rows(rows, group), weight, config=config)
 
     whole = product(x, pair[1])
     assert torch.equal(whole, product(x, pair[0]))
@@ -151,33 +174,39 @@ def test_both_tiles_have_one_depth(capability):
 
 
 def test_no_rows(device):
-    x, scales = quantize_rows(torch.empty(0, 32, device=device))
+    x = quantize_rows(torch.empty(0, 32, device=device))
     weight = quantize_rows(numbers(5, 32, device=device))
-    assert linear_fp8(x, scales, *weight).shape == (0, 5)
+    assert linear_fp8(x, weight).shape == (0, 5)
+
+
+def made(n_rows, n_groups=1, n_in=300, dtype=FP8):
+    return Fp8Rows(torch.ones(n_rows, n_in).to(dtype), torch.ones(n_groups, n_rows).T)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.ones(2, 300)}, "x is torch.float32"),
-        ({"x": torch.ones(3).to(FP8)}, r"x has shape \(3,\)"),
-        ({"weight": torch.ones(3, 5).to(FP8)}, r"weight has shape \(3, 5\): expected \(3, 300\)"),
+        ({"x": made(2, dtype=torch.float32)}, "x has torch.float32: pass torch.float8_e4m3fn"),
+        ({"weight": made(3, n_in=5)}, r"weight has shape \(3, 5\): expected \(3, 300\)"),
+        ({"x": made(2, 2)}, r"x has shape \(2, 300\) and scales of shape \(2, 2\)"),
+        ({"weight": made(3, 3)}, "x has 1 scales a row, weight 3"),
+        ({"x": made(2, 3), "weight": made(3, 3)}, r"x has scales with strides \(1, 2\)"),
         (
-            {"x_scales": torch.ones(2, 2)},
-            "x_scales has 2 groups: 300 columns",
+            {"weight": Fp8Rows(made(3).numbers, torch.ones(3, 2)[:, :1])},
+            r"weight has scales with strides \(2, 1\)",
         ),
-        ({"x_scales": torch.ones(3, 2)}, r"weight_scales has shape \(1, 3\): expected \(3, 3\)"),
-        ({"weight_scales": torch.ones(1, 3).half()}, "weight_scales is torch.float16"),
+        (
+            {"weight": Fp8Rows(made(3).numbers, made(3).scales.half())},
+            "weight has scales of torch.float16",
+        ),
         ({"bias": torch.ones(2)}, r"bias has shape \(2,\): expected \(3,\)"),
         ({"out": torch.ones(2, 4)}, r"out has shape \(2, 4\): expected \(2, 3\)"),
         ({"out": torch.ones(2, 3).int()}, "out is torch.int32"),
     ],
 )
-def test_bad_arguments_are_named(change, message, device):
-    given = {"x": torch.ones(2, 300).to(FP8), "x_scales": torch.ones(1, 2)}
-    given |= {"weight": torch.ones(3, 300).to(FP8), "weight_scales": torch.ones(1, 3)}
+def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        linear_fp8(**{name: value.to(device) for name, value in (given | change).items()})
+        linear_fp8(**({"x": made(2), "weight": made(3)} | change))
 
 
 def test_bad_rows_are_named(device):
@@ -198,14 +227,14 @@ def test_groups_need_tiles_of_their_depth(device):
 @pytest.mark.parametrize(("n", "k"), [(1024, 1024), (4096, 2560), (6144, 1008)])
 def test_bits_over_batch_sizes_on_the_device(n, k, group, device):
     x = numbers(4097, k, device=device, dtype=torch.bfloat16)
-    weight = quantize_rows(numbers(n, k, device=device, seed=1), group)
+    weight = as_weight(quantize_rows(numbers(n, k, device=device, seed=1), group))
     given = quantize_rows(x, group)
-    whole = linear_fp8(*given, *weight)
+    whole = linear_fp8(given, weight)
     for m in (1, 2, 15, 16, 63, 64, 65, 128, 300, 1024, 2049):
         for first in (0, 4097 - m):
             rows = slice(first, first + m)
-            few = linear_fp8(*quantize_rows(x[rows], group), *weight)
+            few = linear_fp8(quantize_rows(x[rows], group), weight)
             assert torch.equal(few, whole[rows]), (m, first)
-    expected = linear_fp8_ref(*given, *weight)
+    expected = linear_fp8_ref(given, weight)
     error = (whole.double() - expected).abs().amax(1) / expected.abs().amax(1)
     assert error.max() < 8e-3

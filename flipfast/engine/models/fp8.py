@@ -117,9 +117,9 @@ def _joined(weight: torch.Tensor, scale: torch.Tensor, what: str) -> Blocks:
     scale = scale.detach().float()
     if len(shape) == 2 and _is_of_blocks(found, shape):
         rows = scale.repeat_interleave(_BLOCK, 0)[: shape[0]]
-        return Blocks(FP8_GROUPS, shape, weight, rows.T.contiguous())
+        return Blocks(FP8_GROUPS, shape, weight, rows)
     if len(shape) == 2 and found in ((), (1,), (1, 1), shape[:1], (shape[0], 1)):
-        return Blocks(FP8_ROWS, shape, weight, scale.reshape(1, -1).expand(1, shape[0]))
+        return Blocks(FP8_ROWS, shape, weight, scale.reshape(-1, 1).expand(shape[0], 1))
     raise ModelLoadError(
         f"{what} has shape {shape}, and scales of shape {found}: expected one of the whole, one a "
         f"row, or one per block of {_BLOCK} x {_BLOCK}"

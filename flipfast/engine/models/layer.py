@@ -10,7 +10,7 @@ import torch
 from flipfast.engine.attention.base import AttentionBackend, AttentionMetadata, LayerCache
 from flipfast.engine.models.spec import DecoderSpec
 from flipfast.engine.models.weights import Slot
-from flipfast.engine.ops.base import Linear, Ops, RopeTable
+from flipfast.engine.ops.base import Linear, Operand, Ops, RopeTable
 from flipfast.engine.ops.blocks import Blocks, widened
 
 
@@ -112,7 +112,7 @@ class DecoderLayer:
     ) -> None:
         """Add the pending output to the residual and write attention's result to `step.mixed`."""
         spec, ops, norms = self._spec, self._ops, self.norms
-        x = self._enter(pending, step.residual, "pre_attention", step.hidden)
+        x = self._enter(pending, step.residual, "pre_attention", self.qkv.operand(step.hidden))
         self.qkv(x, step.qkv)
         ops.norm_rope_write(
             step.query,
@@ -140,17 +140,18 @@ class DecoderLayer:
     def finish(self, rows: Rows) -> torch.Tensor:
         """Run the rest of the layer; returns the pending output, (m, hidden_size)."""
         pending = self._leave(self.output(rows.mixed, rows.hidden), "post_attention")
-        x = self._enter(pending, rows.residual, "pre_mlp", rows.hidden)
-        self._ops.gated(self.gate_up(x, rows.gate_up), self._spec.activation, rows.inner)
-        return self._leave(self.down(rows.inner, rows.hidden), "post_mlp")
+        x = self._enter(pending, rows.residual, "pre_mlp", self.gate_up.operand(rows.hidden))
+        gate_up, inner = self.gate_up(x, rows.gate_up), self.down.operand(rows.inner)
+        inner = self._ops.gated(gate_up, self._spec.activation, inner)
+        return self._leave(self.down(inner, rows.hidden), "post_mlp")
 
     def _enter(
         self,
         pending: torch.Tensor | None,
         residual: torch.Tensor,
         place: str,
-        out: torch.Tensor,
-    ) -> torch.Tensor:
+        out: Operand,
+    ) -> Operand:
         weight, eps = self.norms.get(place), self._spec.norm_eps
         if pending is None:
             return residual if weight is None else self._ops.rms_norm(residual, weight, eps, out)

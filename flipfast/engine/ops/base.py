@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar, Union
 
 import torch
 
 from flipfast.engine.ops.blocks import Blocks, widened
+
+if TYPE_CHECKING:
+    from flipfast_kernels.fp8 import Fp8Rows  # needs Triton
+
+# Rows that a product multiplies, in a form of its own.
+Operand = Union[torch.Tensor, "Fp8Rows"]
+Written = TypeVar("Written", bound=Operand)
 
 
 class Linear(ABC):
@@ -48,9 +55,16 @@ class Linear(ABC):
     def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
         """Set the bias of the rows from first_row on to bias, (n,); it is 0 before that."""
 
+    def operand(self, x: torch.Tensor) -> Operand:
+        """Where to write rows that are to be multiplied, in the memory of x, (n, n_in)."""
+        return x
+
     @abstractmethod
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+    def __call__(self, x: Operand, out: torch.Tensor) -> torch.Tensor:
+        """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it.
+
+        x is a tensor, or what `operand` gave.
+        """
 
 
 # Rows that tokens are embedded with: (vocabulary, d) in the operations' weight_dtype, or a product.
@@ -148,12 +162,10 @@ class Ops(ABC):
         """Rows `ids`, (n,) int64, of a table of `table` or of a product's, times scale."""
 
     @abstractmethod
-    def rms_norm(
-        self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor
-    ) -> torch.Tensor:
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: Written) -> Written:
         """x / sqrt(mean(x**2) + eps) * weight over the last dimension of (n, d), float32 inside.
 
-        `weight` is (d,) float32; `out` may be x.
+        `weight` is (d,) float32; `out` may be x, and is a tensor or what `Linear.operand` gave.
         """
 
     @abstractmethod
@@ -163,9 +175,9 @@ class Ops(ABC):
         residual: torch.Tensor,
         weight: torch.Tensor,
         eps: float,
-        out: torch.Tensor,
-    ) -> torch.Tensor:
-        """Add x to the residual in place and write the residual's rms_norm; `out` may be x."""
+        out: Written,
+    ) -> Written:
+        """Add x to the residual in place and write the residual's rms_norm; see there."""
 
     @abstractmethod
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
@@ -221,10 +233,10 @@ class Ops(ABC):
         store.write(key, value, cache, slot_mapping)
 
     @abstractmethod
-    def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
+    def gated(self, gate_up: torch.Tensor, activation: str, out: Written) -> Written:
         """activation(gate) * up from (n, 2 * d), gate first, to (n, d).
 
-        `activation` is "silu" or "gelu_tanh".
+        `activation` is "silu" or "gelu_tanh"; `out` is a tensor or what `Linear.operand` gave.
         """
 
     def fused_argmax(

@@ -26,7 +26,7 @@ class Blocks:
         kind: GGUF's name of the blocks, "Q4_K", or `FP8_ROWS` or `FP8_GROUPS`.
         shape: of the numbers.
         data: (..., bytes of a row) uint8, on the CPU; of 8-bit floats these, on any device.
-        scales: by which 8-bit floats are multiplied, (groups of a row, rows) float32; else None.
+        scales: by which 8-bit floats are multiplied, (rows, groups of a row) float32; else None.
     """
 
     kind: str
@@ -40,7 +40,7 @@ def widened(rows: torch.Tensor | Blocks) -> torch.Tensor:
     if isinstance(rows, torch.Tensor):
         return rows
     if rows.scales is not None:
-        each = rows.scales.T
+        each = rows.scales
         if rows.kind == FP8_GROUPS:
             each = each.repeat_interleave(128, 1)[:, : rows.shape[1]]
         return rows.data.float() * each

@@ -10,7 +10,7 @@ import torch
 
 import flipfast._cpu as _cpu
 from flipfast import env
-from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
+from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table, Written
 from flipfast.engine.ops.blocks import KINDS
 from flipfast.engine.ops.cpu_linear import DTYPES, CpuLinear
 from flipfast.engine.ops.cpu_quantized import QuantizedCpuLinear
@@ -149,10 +149,9 @@ class CpuOps(Ops):
         )
         return out
 
-    def rms_norm(
-        self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor
-    ) -> torch.Tensor:
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: Written) -> Written:
         """x / sqrt(mean(x**2) + eps) * weight over rows of (n, d); `out` may be x."""
+        assert isinstance(out, torch.Tensor)  # products here take no others
         d = weight.shape[0]
         n = n_rows("x", x, d)
         require_rows("out", out, d, n)
@@ -166,9 +165,10 @@ class CpuOps(Ops):
         residual: torch.Tensor,
         weight: torch.Tensor,
         eps: float,
-        out: torch.Tensor,
-    ) -> torch.Tensor:
+        out: Written,
+    ) -> Written:
         """Add x to the residual in place and write the residual's rms_norm; `out` may be x."""
+        assert isinstance(out, torch.Tensor)  # products here take no others
         d = weight.shape[0]
         n = n_rows("x", x, d)
         require_rows("residual", residual, d, n)
@@ -230,8 +230,9 @@ class CpuOps(Ops):
             eps,
         )
 
-    def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
+    def gated(self, gate_up: torch.Tensor, activation: str, out: Written) -> Written:
         """activation(gate) * up from (n, 2 * d), gate first, to (n, d)."""
+        assert isinstance(out, torch.Tensor)  # products here take no others
         if activation not in ("silu", "gelu_tanh"):
             raise ValueError(f"activation must be silu or gelu_tanh, not {activation!r}")
         d = out.shape[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import flipfast._cpu as _cpu
-from flipfast.engine.ops.base import Linear
+from flipfast.engine.ops.base import Linear, Operand
 from flipfast.engine.ops.cpu_tensors import n_rows, require_rows
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -46,8 +46,9 @@ class PackedCpuLinear(Linear):
         bias = bias.cpu().float().contiguous()
         self._packed.load_bias(bias.data_ptr(), first_row, bias.shape[0])
 
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Operand, out: torch.Tensor) -> torch.Tensor:
         """Write x @ weight.T + bias, (n, n_in) to (n, n_out), into `out` and return it."""
+        assert isinstance(x, torch.Tensor)  # it has no operands of its own
         n = n_rows("x", x, self.n_in)
         require_rows("out", out, self.n_out, n)
         self._packed.forward(x.data_ptr(), x.stride(0), n, out.data_ptr(), out.stride(0))

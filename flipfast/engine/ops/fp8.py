@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from flipfast.engine.ops.base import Linear
+from flipfast.engine.ops.base import Linear, Operand
 from flipfast.engine.ops.blocks import FP8_GROUPS, Blocks
-from flipfast_kernels.fp8 import FP8, GROUP, linear_fp8, n_groups, quantize_rows
+from flipfast_kernels.fp8 import FP8, GROUP, Fp8Rows, linear_fp8, n_groups, quantize_rows
 
 
 class Fp8Linear(Linear):
@@ -38,7 +38,7 @@ class Fp8Linear(Linear):
         self._kind = kind
         self._group = GROUP if kind == FP8_GROUPS else None
         # Rows at multiples of 16 bytes, as tensor descriptors ask for.
-        self._weight = torch.empty(n_out, -(-n_in // 16) * 16, dtype=FP8, device=device)
+        self._padded = torch.empty(n_out, -(-n_in // 16) * 16, dtype=FP8, device=device)
         groups = n_groups(n_in, self._group)
         self._scales = torch.empty(groups, n_out, dtype=torch.float32, device=device)
         self._bias = torch.zeros(n_out, dtype=dtype, device=device) if bias else None
@@ -48,14 +48,14 @@ class Fp8Linear(Linear):
         return sum(tensor.nbytes for tensor in self.tensors())
 
     def tensors(self) -> list[torch.Tensor]:
-        found = [self._weight, self._scales]
+        found = [self._padded, self._scales]
         return found if self._bias is None else [*found, self._bias]
 
     def load(self, rows: torch.Tensor | Blocks, first_row: int) -> None:
         """Set the rows from first_row on; those of its kind are taken as they are."""
         if isinstance(rows, Blocks) and rows.kind == self._kind:
             assert rows.scales is not None
-            self._put(rows.data, rows.scales, first_row)
+            self._put(Fp8Rows(rows.data, rows.scales), first_row)
         else:
             super().load(rows, first_row)
 
@@ -68,25 +68,31 @@ class Fp8Linear(Linear):
         if not weight.isfinite().all():
             broken = weight[~weight.isfinite()][0].item()
             raise ValueError(f"a weight of {broken} cannot be quantised")
-        here = weight.to(self._weight.device)
+        here = weight.to(self._padded.device)
         if here.dtype == torch.float64:
             here = here.float()
-        self._put(*quantize_rows(here, self._group), first_row)
+        self._put(quantize_rows(here, self._group), first_row)
 
-    def _put(self, numbers: torch.Tensor, scales: torch.Tensor, first_row: int) -> None:
-        rows = slice(first_row, first_row + len(numbers))
-        self._weight[rows, : self.n_in].copy_(numbers)
-        self._scales[:, rows].copy_(scales)
+    def _put(self, rows: Fp8Rows, first_row: int) -> None:
+        place = slice(first_row, first_row + len(rows))
+        self._padded[place, : self.n_in].copy_(rows.numbers)
+        self._scales[:, place].copy_(rows.scales.T)
 
     def load_bias(self, bias: torch.Tensor, first_row: int) -> None:
         if self._bias is None:
             raise ValueError(f"this product of {self.n_out} rows was made without a bias")
         self._bias[first_row : first_row + len(bias)].copy_(bias)
 
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        numbers, scales = quantize_rows(x, self._group)
-        weight = self._weight[:, : self.n_in]
-        return linear_fp8(numbers, scales, weight, self._scales, self._bias, out)
+    def operand(self, x: torch.Tensor) -> Operand:
+        """Rows of 8-bit floats in the memory of x, (n, n_in), if they have room there."""
+        found = Fp8Rows.within(x, self._group)
+        return x if found is None else found
+
+    def __call__(self, x: Operand, out: torch.Tensor) -> torch.Tensor:
+        if isinstance(x, torch.Tensor):
+            x = quantize_rows(x, self._group)
+        weight = Fp8Rows(self._padded[:, : self.n_in], self._scales.T)
+        return linear_fp8(x, weight, self._bias, out)
 
 
 def quantising_bytes(rows: int, n_in: int) -> int:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from flipfast.engine.ops.base import Linear, Ops, RopeTable, Table
+from flipfast.engine.ops.base import Linear, Operand, Ops, RopeTable, Table, Written
 
 # product(x, weight, bias, out) writes x @ weight.T + bias into out.
 Product = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], object]
 # norm(x, weight, eps, out, residual) adds x to the residual in place, if there is one, and writes
 # the norm of the sum, or of x without a residual, into out, which may be x.
-Norm = Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor, "torch.Tensor | None"], object]
+Norm = Callable[[torch.Tensor, torch.Tensor, float, Operand, "torch.Tensor | None"], object]
 
 
 def plain_product(
@@ -63,7 +63,8 @@ class TorchLinear(Linear):
             raise ValueError(f"this product of {self.n_out} rows was made without a bias")
         self.bias[first_row : first_row + len(bias)].copy_(bias)
 
-    def __call__(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Operand, out: torch.Tensor) -> torch.Tensor:
+        assert isinstance(x, torch.Tensor)  # it has no operands of its own
         self._product(x, self.weight, self.bias, out)
         return out
 
@@ -122,9 +123,7 @@ class TorchOps(Ops):
             out.mul_(torch.tensor(scale, dtype=self.weight_dtype).item())
         return out
 
-    def rms_norm(
-        self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor
-    ) -> torch.Tensor:
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, out: Written) -> Written:
         self._norm(x, weight, eps, out, None)
         return out
 
@@ -134,8 +133,8 @@ class TorchOps(Ops):
         residual: torch.Tensor,
         weight: torch.Tensor,
         eps: float,
-        out: torch.Tensor,
-    ) -> torch.Tensor:
+        out: Written,
+    ) -> Written:
         self._norm(x, weight, eps, out, residual)
         return out
 
@@ -158,12 +157,15 @@ class TorchOps(Ops):
             y = _rotated(y, rope.cos[positions, None], rope.sin[positions, None])
         x.copy_(y)
 
-    def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
+    def gated(self, gate_up: torch.Tensor, activation: str, out: Written) -> Written:
+        assert isinstance(out, torch.Tensor)  # its products take no others
         gate, up = gate_up.chunk(2, dim=-1)
         if activation == "silu":
-            return torch.mul(functional.silu(gate), up, out=out)
+            torch.mul(functional.silu(gate), up, out=out)
+            return out
         if activation == "gelu_tanh":
-            return torch.mul(functional.gelu(gate, approximate="tanh"), up, out=out)
+            torch.mul(functional.gelu(gate, approximate="tanh"), up, out=out)
+            return out
         raise ValueError(f"unknown activation {activation!r}; use 'silu' or 'gelu_tanh'")
 
     def _plain_norm(
@@ -171,9 +173,10 @@ class TorchOps(Ops):
         x: torch.Tensor,
         weight: torch.Tensor,
         eps: float,
-        out: torch.Tensor,
+        out: Operand,
         residual: torch.Tensor | None,
     ) -> None:
+        assert isinstance(out, torch.Tensor)  # its products take no others
         wide = (x if residual is None else residual.add_(x)).float()
         squares = wide * wide
         if self.batch_invariant:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flipfast.engine.ops.base import KeyValueStore, Linear, RopeTable
+from flipfast.engine.ops.base import KeyValueStore, Linear, RopeTable, Written
 from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS
 from flipfast.engine.ops.fp8 import Fp8Linear, quantising_bytes
 from flipfast.engine.ops.torch_ops import Product, TorchLinear, TorchOps
@@ -143,8 +143,9 @@ class TritonOps(TorchOps):
         assert found.target_logprob is not None
         return found.target_logprob, found.best
 
-    def gated(self, gate_up: torch.Tensor, activation: str, out: torch.Tensor) -> torch.Tensor:
-        return swiglu.gated(gate_up, activation, out)
+    def gated(self, gate_up: torch.Tensor, activation: str, out: Written) -> Written:
+        swiglu.gated(gate_up, activation, out)
+        return out
 
 
 def _tables(rope: RopeTable | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:

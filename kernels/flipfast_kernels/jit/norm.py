@@ -4,6 +4,8 @@
 import triton
 import triton.language as tl
 
+from flipfast_kernels.jit.fp8 import store_rounded
+
 
 @triton.jit
 def rms_norm_kernel(
@@ -11,15 +13,21 @@ def rms_norm_kernel(
     residual_ptr,
     weight_ptr,
     out_ptr,
+    scale_ptr,
     dim,
     eps,
     x_stride,
     residual_stride,
     out_stride,
+    scale_stride,
     HAS_RESIDUAL: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row, read once and reduced by one program in an order set by BLOCK alone."""
+    """One row, read once and reduced by one program in an order set by BLOCK alone.
+
+    GROUPS are those of 8-bit floats; 0 for other results.
+    """
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < dim
@@ -34,4 +42,9 @@ def rms_norm_kernel(
     weight = tl.load(weight_ptr + cols, mask=inside, other=0.0)
     mean_square = tl.sum(x * x, axis=0) / dim
     out = x * tl.rsqrt(mean_square + eps) * weight
-    tl.store(out_ptr + row * out_stride + cols, out.to(out_ptr.dtype.element_ty), mask=inside)
+    out_row = out_ptr + row * out_stride
+    if GROUPS:
+        scales = scale_ptr + row * scale_stride
+        store_rounded(out, 0, dim, out_row, scales, GROUPS, BLOCK // GROUPS)
+    else:
+        tl.store(out_row + cols, out.to(out_ptr.dtype.element_ty), mask=inside)

@@ -4,21 +4,30 @@
 import triton
 import triton.language as tl
 
+from flipfast_kernels.jit.fp8 import store_rounded
+
 
 @triton.jit
 def gated_kernel(
     gate_up_ptr,
     out_ptr,
+    scale_ptr,
     dim,
     gate_up_stride,
     out_stride,
+    scale_stride,
     GELU: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK outputs of one row; a row's blocks are adjacent in the grid, as in memory."""
+    """BLOCK outputs of one row; a row's blocks are adjacent in the grid, as in memory.
+
+    GROUPS are those of 8-bit floats in a block; 0 for other results.
+    """
     blocks = tl.cdiv(dim, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
-    cols = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(0) % blocks * BLOCK
+    cols = first + tl.arange(0, BLOCK)
     inside = cols < dim
     gates = gate_up_ptr + row * gate_up_stride + cols
     gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
@@ -30,4 +39,9 @@ def gated_kernel(
     else:
         steep = gate
     out = gate / (1.0 + tl.exp(-steep)) * up
-    tl.store(out_ptr + row * out_stride + cols, out.to(out_ptr.dtype.element_ty), mask=inside)
+    out_row = out_ptr + row * out_stride
+    if GROUPS:
+        scales = scale_ptr + row * scale_stride
+        store_rounded(out, first, dim, out_row, scales, GROUPS, BLOCK // GROUPS)
+    else:
+        tl.store(out_row + cols, out.to(out_ptr.dtype.element_ty), mask=inside)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS, Blocks
 from flipfast.engine.ops.fp8 import Fp8Linear, quantising_bytes
 from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.ops.triton_ops import TritonOps
-from flipfast_kernels.fp8 import GROUP, linear_fp8_ref, quantize_rows_ref
+from flipfast_kernels.fp8 import GROUP, Fp8Rows, linear_fp8_ref, quantize_rows_ref
+from flipfast_kernels.norm import rms_norm
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
 HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,7 +30,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(HERE)
 
 
-def product(made: Fp8Linear, x: torch.Tensor) -> torch.Tensor:
+def product(made: Fp8Linear, x: Any) -> torch.Tensor:
     return made(x, torch.full((len(x), made.n_out), float("nan"), dtype=torch.bfloat16).to(HERE))
 
 
@@ -40,7 +43,7 @@ def test_floats_are_rounded(kind: str, dtype: torch.dtype) -> None:
     made.load(weight[8:], 8)
     made.load_bias(bias, 0)
     group = KINDS[kind]
-    rounded = [*quantize_rows_ref(x, group), *quantize_rows_ref(weight.float(), group)]
+    rounded = [quantize_rows_ref(rows.float(), group) for rows in (x, weight)]
     expected = linear_fp8_ref(*rounded, bias.bfloat16())
     assert (product(made, x) - expected).abs().max() <= 8e-3 * expected.abs().max()
     # Far from the product of floats: 8 bits is what it multiplies.
@@ -51,21 +54,21 @@ def test_floats_are_rounded(kind: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_of_its_kind_are_kept(kind: str) -> None:
     made, group = linear(kind), KINDS[kind]
-    numbers, scales = quantize_rows_ref(random(24, N_IN, seed=1), group)
-    scales = scales * 1.37
-    made.load(Blocks(kind, (24, N_IN), numbers, scales), 0)
+    weight = quantize_rows_ref(random(24, N_IN, seed=1), group)
+    weight = Fp8Rows(weight.numbers, weight.scales * 1.37)
+    made.load(Blocks(kind, (24, N_IN), weight.numbers, weight.scales), 0)
     x = random(5, N_IN)
-    expected = linear_fp8_ref(*quantize_rows_ref(x, group), numbers, scales)
+    expected = linear_fp8_ref(quantize_rows_ref(x, group), weight)
     assert (product(made, x) - expected).abs().max() <= 8e-3 * expected.abs().max()
 
 
 def test_numbers_of_the_other_kind_are_rounded_again() -> None:
     made = linear(FP8_ROWS)
-    numbers, scales = quantize_rows_ref(random(24, N_IN, seed=1), GROUP)
-    scales = scales * torch.tensor([[1.0], [1.7]], device=HERE)
-    made.load(Blocks(FP8_GROUPS, (24, N_IN), numbers, scales), 0)
+    weight = quantize_rows_ref(random(24, N_IN, seed=1), GROUP)
+    weight = Fp8Rows(weight.numbers, weight.scales * torch.tensor([1.0, 1.7], device=HERE))
+    made.load(Blocks(FP8_GROUPS, (24, N_IN), weight.numbers, weight.scales), 0)
     x = random(5, N_IN)
-    wide = linear_fp8_ref(*quantize_rows_ref(x, GROUP), numbers, scales)
+    wide = linear_fp8_ref(quantize_rows_ref(x, GROUP), weight)
     assert 1e-3 < (product(made, x) - wide).norm() / wide.norm() < 6e-2
 
 
@@ -83,9 +86,43 @@ def test_its_bytes(kind: str) -> None:
     made = linear(kind, bias=True)
     groups = 1 if kind == FP8_ROWS else 2
     assert made.nbytes == 24 * 208 + 4 * 24 * groups + 2 * 24
-    assert quantising_bytes(24, N_IN) >= sum(
-        x.untyped_storage().nbytes() for x in quantize_rows_ref(random(24, N_IN), KINDS[kind])
-    )
+    rows = Fp8Rows.empty(24, N_IN, KINDS[kind], HERE)
+    assert quantising_bytes(24, N_IN) >= 24 * 208 + rows.scales.nbytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operands_lie_in_the_rows_that_they_take_the_place_of(kind: str) -> None:
+    """A norm that writes to them is one launch, and each row is read before it is written."""
+    made, ops = linear(kind), TritonOps(HERE, torch.bfloat16, fp8="all")
+    made.load(random(24, N_IN, seed=1), 0)
+    x, residual, weight = random(5, N_IN), random(5, N_IN, seed=3), random(N_IN, seed=2)
+    floats = rms_norm(x, weight, 1e-6, torch.empty_like(x), residual.clone())
+    hidden = x.clone()
+    operand = made.operand(hidden)
+    assert isinstance(operand, Fp8Rows)
+    found = ops.add_rms_norm(hidden, residual, weight, 1e-6, operand)
+    assert torch.equal(product(made, found), product(made, floats))
+    assert operand.numbers.data_ptr() == hidden.data_ptr()
+
+
+def test_rows_without_room_for_operands() -> None:
+    """Those of three numbers of 16 bits: the product rounds them by itself."""
+    made = Fp8Linear(8, 3, bias=False, kind=FP8_ROWS, dtype=torch.bfloat16, device=HERE)
+    x = torch.empty(5, 3, dtype=torch.bfloat16, device=HERE)
+    assert made.operand(x) is x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_gated_operands(kind: str, activation: str) -> None:
+    made, ops = linear(kind), TritonOps(HERE, torch.bfloat16, fp8="all")
+    made.load(random(24, N_IN, seed=1), 0)
+    gate_up = random(5, 2 * N_IN)
+    floats = ops.gated(gate_up, activation, torch.empty(5, N_IN, device=HERE))
+    operand = made.operand(torch.empty(5, N_IN, dtype=torch.bfloat16, device=HERE))
+    assert isinstance(operand, Fp8Rows)
+    found = ops.gated(gate_up, activation, operand)
+    assert torch.equal(product(made, found), product(made, floats))
 
 
 @pytest.mark.parametrize(
