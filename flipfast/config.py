@@ -59,9 +59,10 @@ class FlipConfig:
             "2024-07-26", so that rewards do not change from day to day. The time is midnight.
         device: "cpu", "cuda", "cuda:1"; None picks CUDA if available.
         dtype: "float32", "bfloat16" or "float16"; None picks the fastest on the device.
-        weights: what the native engine multiplies with on a CPU: "float" for floats of the dtype,
-            "int8" or "int4" for blocks of 32 numbers of 8 or 4 bits, to which it quantises the
-            weights at load. None takes a GGUF file's own types, and floats for other models.
+        weights: what the native engine multiplies with: "float" for floats of the dtype; on a CPU
+            "int8" or "int4" for blocks of 32 numbers of 8 or 4 bits, and on CUDA "fp8" for 8-bit
+            floats, to which it quantises the weights at load. None takes the types of a GGUF file
+            on a CPU and those of an FP8 checkpoint on CUDA, and floats for other models.
         batch_size: rows run together; None picks what suits the device.
         deterministic: make the native engine's rewards bitwise independent of the batch; False
             may be faster.

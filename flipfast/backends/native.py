@@ -62,7 +62,7 @@ def load(
         device: "cpu", "cuda", "cuda:1"; None takes CUDA if available.
         dtype: of the weights: "float32", "bfloat16" or, on CUDA, "float16"; None takes the
             fastest on the device.
-        weights: "float", "int8" or "int4"; see EngineOptions.
+        weights: "float", "int8", "int4" or "fp8"; see EngineOptions.
         batch_size: maximum number of sequences running at a time.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run Python code that comes with the tokenizer.

@@ -64,8 +64,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     option("dtype", "dtype of the weights", choices=("float32", "bfloat16", "float16"))
     option(
         "weights",
-        "native engine on a CPU: floats, or quantised at load; default: as a GGUF file has them",
-        choices=("float", "int8", "int4"),
+        "native engine: floats, or quantised at load (int8 and int4 on a CPU, fp8 on CUDA); "
+        "default: as a quantised checkpoint has them",
+        choices=("float", "int8", "int4", "fp8"),
     )
     option("batch-size", "maximum rows that run together", type=int)
     option("backend", "native, transformers, vllm or a server's address; default: native if it can")

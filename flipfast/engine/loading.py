@@ -182,8 +182,7 @@ def _n_pages(
     seqs, tokens = options.seqs(ops.device), options.tokens(ops.device)
     # The workspace is already allocated, so free memory excludes it; a budget in bytes does not.
     fixed = sampling_bytes(spec.vocab_size) + logits_bytes(spec, ops, seqs)
-    widest = max(spec.hidden_size, spec.n_heads * spec.head_dim, spec.intermediate_size)
-    fixed += ops.scratch_bytes(tokens, widest)
+    fixed += ops.scratch_bytes(tokens, max(spec.hidden_size, spec.n_heads * spec.head_dim))
     fixed += seqs * attention.page_bytes()  # buffer for page copies from leaders to followers
     if repetition_penalty != 1.0:
         fixed += seqs * spec.vocab_size

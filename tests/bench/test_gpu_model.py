@@ -95,6 +95,20 @@ def test_recorded_steps_launch_nothing_and_drafts_wait_for_the_host():
     assert step_s(DRAFTED, shape, recorded) == 10.0 + device_s(DRAFTED, shape, a)
 
 
+def test_8_bits_halve_products_but_the_heads():
+    """And add a launch a layer, for what attention wrote."""
+    shape, eight = "qwen3-8b", Assumed(fp8=True)
+    assert n_launches(DECODE, shape, eight) == n_launches(DECODE, shape, Assumed()) + 36
+    alone = Step(decoding=256, decode_rows=256)
+    with_head = alone._replace(logits=256)
+    (plain, fast), (plain_head, fast_head) = (
+        [device_s(step, shape, replace(IDEAL, fp8=fp8)) for fp8 in (False, True)]
+        for step in (alone, with_head)
+    )
+    assert fast == pytest.approx(plain / 2)
+    assert fast_head - fast == pytest.approx(plain_head - plain) != 0
+
+
 def test_shares_of_products_follow_the_logarithm_of_their_rows():
     a = Assumed(few_rows=0.4, many_rows=0.6)
     shares = [a.product_share(rows) for rows in (1, 256, 512, 8192, 10**5)]

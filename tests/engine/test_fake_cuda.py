@@ -23,8 +23,11 @@ from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.lifecycle import LoadedModel
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
+from flipfast.errors import ConfigError
 from flipfast_kernels import attention_tiles, gemm
 from flipfast_kernels.launch import device_facts
+from tests.engine.models.test_fp8 import BLOCKS
+from tests.engine.models.test_fp8 import save as save_in_8_bits
 from tests.engine.toy_models import SMALL, load, prompts, save_random_model
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -39,10 +42,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("m"), "Qwen3Config", **SHAPE)
 
 
+@pytest.fixture(scope="module")
+def folder_of_8_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = {"intermediate_size": 384, "head_dim": 64}
+    return save_in_8_bits(tmp_path_factory.mktemp("m"), BLOCKS, **shape)
+
+
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    """Two devices, which this thread sees, and those of `in_thread`."""
-    found = FakeCuda(2)
+def fake(monkeypatch: pytest.MonkeyPatch, request: Any) -> Iterator[FakeCuda]:
+    """Two devices, which this thread sees, and those of `in_thread`; of a capability, or of 9.0."""
+    found = FakeCuda(2, getattr(request, "param", 90))
     for name, value in found.names().items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.Tensor, "record_stream", found.record_stream())
@@ -91,6 +100,53 @@ def test_any_thread_runs_on_the_device_of_the_load(
     in_thread(fake, lambda: generate(model))
     assert {launch.device for launch in fake.launches} == {1}
     assert model.token_device == torch.device("cuda", 1)
+
+
+def kinds_of_products(model: LoadedModel) -> set[str]:
+    assert model._runner is not None
+    layer = model._runner.decoder._layers[0]
+    return {type(part).__name__ for part in layer.linears()}
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    ("weights", "products"),
+    [(None, "TorchLinear"), ("float", "TorchLinear"), ("fp8", "Fp8Linear")],
+)
+def test_weights_of_8_bits(
+    folder: Path, fake: FakeCuda, weights: str | None, products: str, deterministic: bool
+) -> None:
+    """All launched through graphs, and found again after sleep."""
+    model = load_on_cuda(folder, weights=weights, deterministic=deterministic)
+    assert kinds_of_products(model) == {products}
+    assert model._runner is not None
+    n_bytes = model._runner.decoder.weight_bytes()
+    model.sleep()
+    model.wake()
+    generate(model)
+    assert kinds_of_products(model) == {products}
+    assert model._runner.decoder.weight_bytes() == n_bytes
+
+
+@pytest.mark.parametrize(
+    ("fake", "weights", "products"),
+    [(90, None, "Fp8Linear"), (80, None, "TorchLinear"), (90, "float", "TorchLinear")],
+    indirect=["fake"],
+)
+def test_checkpoints_of_8_bits_are_kept_where_there_are_products(
+    folder_of_8_bits: Path, fake: FakeCuda, weights: str | None, products: str
+) -> None:
+    model = load_on_cuda(folder_of_8_bits, weights=weights, memory=2**26)
+    assert kinds_of_products(model) == {products}
+
+
+@pytest.mark.parametrize("fake", [86], indirect=True)
+def test_devices_that_do_not_multiply_8_bits(folder: Path, fake: FakeCuda) -> None:
+    message = "weights='fp8' needs compute capability 8.9 or newer, and cuda:0 has 8.6: leave"
+    with pytest.raises(ConfigError, match=message):
+        load_on_cuda(folder, weights="fp8")
+    with pytest.raises(ConfigError, match="weights='fp8' is for CUDA, not for the CPU: use 'int8'"):
+        load(folder, weights="fp8")
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -148,7 +148,7 @@ class Ops(ABC):
         return self.linear(n_out, n_in, bias=False, source_dtype=source_dtype, kinds=kinds)
 
     def scratch_bytes(self, rows: int, n_in: int) -> int:
-        """Most bytes that a product of so many rows of n_in numbers allocates while it runs."""
+        """Most bytes that a product allocates while it runs, given (rows, n_in) as a tensor."""
         return 0
 
     def table(self, n_rows: int, width: int, *, kinds: tuple[str, ...] = ()) -> Table:

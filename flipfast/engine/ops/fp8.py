@@ -96,5 +96,5 @@ class Fp8Linear(Linear):
 
 
 def quantising_bytes(rows: int, n_in: int) -> int:
-    """Most bytes that a product of so many rows allocates while it runs."""
+    """Most bytes that a product allocates while it runs, given (rows, n_in) as a tensor."""
     return rows * (-(-n_in // 16) * 16 + 4 * n_groups(n_in, GROUP))
