@@ -151,7 +151,8 @@ def add_tune_options(parser: argparse.ArgumentParser) -> None:
         metavar="OUTxIN",
         help="measure these weights instead; default: those of Qwen 3",
     )
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    dtypes = ("bfloat16", "float16", "float32", "fp8")
+    parser.add_argument("--dtype", choices=dtypes, default="bfloat16", help="fp8: products alone")
     parser.add_argument("--device", help="cuda, cuda:1")
     parser.add_argument("--quick", action="store_true", help="a minute and a half at most")
     parser.add_argument("--out", metavar="FILE", help="write here; default: the user's own file")

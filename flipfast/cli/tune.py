@@ -51,7 +51,7 @@ def tune(
     Args:
         model: a folder or hub name whose shapes are measured; None uses those of Qwen 3.
         shapes: of weights, "4096x1024" for 4096 outputs and 1024 inputs, instead of a model's.
-        dtype: "bfloat16", "float16" or "float32".
+        dtype: "bfloat16", "float16" or "float32"; "fp8" measures the products of 8-bit weights.
         device: a CUDA device; None uses the first.
         quick: try fewer candidates, for at most 90 seconds.
         out: the file to write; None uses the user's own. Entries for other shapes are kept.
@@ -87,7 +87,7 @@ def tune(
     seconds = _QUICK_SECONDS if quick else float("inf")
     found, today = [], datetime.date.today().isoformat()
     with torch.cuda.device(where), console.status(f"measuring on {name}"):
-        problems = _problems(wanted, DTYPES[dtype], where, quick)
+        problems = _problems(wanted, dtype, where, quick)
         for result in search(problems, cuda_timer(where), seconds=seconds):
             found.append(result)
             console.print(_line(result), markup=False)
@@ -120,16 +120,17 @@ def _shape(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _problems(
-    shapes: Shapes, dtype: torch.dtype, device: torch.device, quick: bool
-) -> list[Problem]:
+def _problems(shapes: Shapes, name: str, device: torch.device, quick: bool) -> list[Problem]:
     from flipfast_kernels.problems import attention_problem, linear_problem
 
+    dtype = torch.float8_e4m3fn if name == "fp8" else DTYPES[name]
+    products = [linear_problem(*shape, dtype, device, quick=quick) for shape in shapes.weights]
+    if name == "fp8":
+        return products
     n_heads, n_kv_heads, head_dim = shapes.heads
     attention = attention_problem(
         head_dim, dtype, device, n_heads=n_heads, n_kv_heads=n_kv_heads, quick=quick
     )
-    products = [linear_problem(*shape, dtype, device, quick=quick) for shape in shapes.weights]
     return [attention, *products]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from operator import itemgetter
 
@@ -14,7 +15,9 @@ from flipfast_kernels.attention_tiles import (
     attention_configs,
     check_attention_configs,
 )
+from flipfast_kernels.fp8 import FP8, Fp8Rows, linear_fp8, linear_fp8_ref, quantize_rows
 from flipfast_kernels.gemm import (
+    LinearConfig,
     check_linear_configs,
     linear,
     linear_configs,
@@ -25,7 +28,7 @@ from flipfast_kernels.launch import device_facts, power_of_two
 from flipfast_kernels.paged_attention import paged_attention, paged_attention_ref
 from flipfast_kernels.search import Pair, Problem, Workload
 
-_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2, FP8: 1.6e-2}
 _PAGE = 16
 
 
@@ -38,7 +41,7 @@ def linear_problem(
     rows: Sequence[int] = (1, 16, 64, 256, 2048, 8192),
     quick: bool = False,
 ) -> Problem:
-    """Products of `rows` rows with a weight of (n_out, n_in).
+    """Products of `rows` rows with a weight of (n_out, n_in); 8-bit floats have a scale a row.
 
     A full step decodes 256 sequences, or reads 8,192 tokens of prompts.
     """
@@ -47,15 +50,27 @@ def linear_problem(
 
     def make() -> list[Workload]:
         generator = torch.Generator(device).manual_seed(0)
-        weight = torch.randn(n_out, n_in, generator=generator, device=device).to(dtype)
-        x = torch.randn(max(rows), n_in, generator=generator, device=device).to(dtype)
-        expected = linear_ref(x.double(), weight.double())
+        weight, x = (
+            torch.randn(n, n_in, generator=generator, device=device) for n in (n_out, max(rows))
+        )
+        if dtype == FP8:
+            weight8, x8 = quantize_rows(weight), quantize_rows(x)
+            expected = linear_fp8_ref(x8, weight8)
+        else:
+            weight, x = weight.to(dtype), x.to(dtype)
+            expected = linear_ref(x.double(), weight.double())
+
+        def run(m: int, config: LinearConfig) -> torch.Tensor:
+            if dtype == FP8:
+                few = Fp8Rows(x8.numbers[:m], x8.scales[:m])
+                return linear_fp8(few, weight8, config=config)
+            return linear(x[:m], weight, config=config)
 
         def work(m: int) -> Workload:
             return Workload(
                 f"{m} rows",
                 lambda pair: pick_config(m, n_out, pair, multiprocessors),
-                lambda config: linear(x[:m], weight, config=config),
+                partial(run, m),
                 expected[:m],
                 _TOLERANCE[dtype],
             )
@@ -143,6 +158,8 @@ def _linear_pairs(usual: Pair, dtype: torch.dtype, capability: int, quick: bool)
     yield usual
     few, many = usual
     depths, widths = [64, 128], (128, 256)
+    if dtype == FP8:
+        depths = [128]
     if dtype == torch.float32:
         depths, widths = [16, 32], (32, 64)
     for block_k in depths[:1] if quick else depths:

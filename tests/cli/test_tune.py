@@ -88,7 +88,19 @@ def test_the_shapes_of_a_model(gpu, tmp_path):
     [(shapes, dtype, _)] = gpu
     assert list(shapes.weights) == [(640, 320), (320, 384), (1792, 320), (320, 896)]
     assert shapes.heads[2] == 64
-    assert dtype == torch.bfloat16
+    assert dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernels"), [("bfloat16", ["paged_attention", "gemm"]), ("fp8", ["gemm"])]
+)
+def test_what_is_measured(dtype, kernels):
+    """8-bit floats only in products, and in entries of their own."""
+    device, shapes = torch.device("cpu"), module.Shapes([(64, 32)], (2, 1, 16))
+    problems = module._problems(shapes, dtype, device, quick=True)
+    assert [problem.kernel for problem in problems] == kernels
+    wanted = "float8_e4m3fn" if dtype == "fp8" else dtype
+    assert {problem.bucket["dtype"] for problem in problems} == {wanted}
 
 
 @pytest.mark.parametrize(

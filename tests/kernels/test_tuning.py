@@ -16,6 +16,7 @@ from bench.gpu.place import FULL
 from flipfast.engine.step_shapes import lengths
 from flipfast_kernels import attention_tiles, gemm, paged_attention, tuning
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs
+from flipfast_kernels.fp8 import FP8
 from flipfast_kernels.gemm import LinearConfig, linear_configs
 from flipfast_kernels.problems import attention_problem, linear_problem
 from flipfast_kernels.search import Problem, Workload, cuda_timer, measure, search
@@ -283,9 +284,10 @@ def test_candidates_are_pairs_of_the_same_bits(dtype, capability, quick, device,
         assert len(set(problem.pairs)) == len(problem.pairs) > 1
         for few, many in problem.pairs:
             check(few, many, capability)
-    assert linear_problem(1024, 1024, dtype, device).pairs[0] == linear_configs(
-        1024, 1024, dtype, capability
-    )
+    for each in (dtype, FP8):
+        problem = linear_problem(1024, 1024, each, device, quick=quick)
+        assert problem.pairs[0] == linear_configs(1024, 1024, each, capability)
+    assert {config.block_k for pair in problem.pairs for config in pair} == {128}
 
 
 @pytest.mark.parametrize(("n_out", "waves"), [(1024, 1), (16384, 2)])
@@ -321,6 +323,7 @@ def test_the_kernels_problems_can_be_measured(device):
     """In the interpreter with a made-up timer: the second pair of each is the faster one."""
     problems = [
         linear_problem(48, 32, torch.float32, device, rows=(1, 70)),
+        linear_problem(48, 32, FP8, device, rows=(1, 70)),
         attention_problem(
             16, torch.float32, device, n_heads=2, n_kv_heads=1, decode=(2, 20), prefill=(1, 20)
         ),
