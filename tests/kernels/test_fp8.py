@@ -17,6 +17,8 @@ from flipfast_kernels.fp8 import (
     quantize_rows_ref,
 )
 from flipfast_kernels.gemm import LinearConfig, linear_configs
+from flipfast_kernels.norm import rms_norm
+from flipfast_kernels.swiglu import gated
 
 GROUPS = (None, GROUP)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -96,6 +98,23 @@ def test_rows_may_take_the_place_of_others(dtype, group, device):
     assert found.numbers.data_ptr() == x.data_ptr()
     assert quantize_rows(x, out=found) is found
     assert equal(found, expected)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("n", [40, 1100, 2300])
+def test_activations_and_norms_round_what_they_would_write(n, group, device):
+    gate_up = numbers(3, 2 * n, device=device, dtype=torch.bfloat16)
+    for activation in ("silu", "gelu_tanh"):
+        floats = gated(gate_up, activation, torch.empty(3, n, device=device))
+        found = gated(gate_up, activation, Fp8Rows.empty(3, n, group, device))
+        assert equal(found, quantize_rows_ref(floats, group))
+    x, weight = gate_up[:, :n], torch.linspace(-1, 2, n, device=device)
+    for residual in (None, gate_up[:, n:].clone()):
+        both = [None if residual is None else residual.clone() for _ in range(2)]
+        floats = rms_norm(x, weight, 1e-6, torch.empty(3, n, device=device), both[0])
+        found = rms_norm(x, weight, 1e-6, Fp8Rows.empty(3, n, group, device), both[1])
+        assert equal(found, quantize_rows_ref(floats, group))
+        assert residual is None or torch.equal(*both)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +229,14 @@ def test_bad_arguments_are_named(change, message):
 
 
 def test_bad_rows_are_named(device):
+    x, few = torch.ones(2, 256, device=device), Fp8Rows.empty(3, 256, None, device)
+    for call in (
+        lambda: quantize_rows(x, out=few),
+        lambda: rms_norm(x, x[0], 1e-6, few),
+        lambda: gated(torch.ones(2, 512, device=device), "silu", few),
+    ):
+        with pytest.raises(ValueError, match=r"out has shape \(3, 256\): expected \(2, 256\)"):
+            call()
     with pytest.raises(ValueError, match="group is 64: pass 128 or None"):
         quantize_rows(torch.ones(2, 256, device=device), 64)
     with pytest.raises(ValueError, match="x is torch.int32"):
