@@ -13,8 +13,9 @@ from flipfast.engine.ops.blocks import Blocks, widened
 if TYPE_CHECKING:
     from flipfast_kernels.fp8 import Fp8Rows  # needs Triton
 
-# Rows that a product multiplies, in a form of its own.
+# Rows that a product multiplies: a tensor, or a form of its own.
 Operand = Union[torch.Tensor, "Fp8Rows"]
+# The same, as norms and activations write it; they return what they were given.
 Written = TypeVar("Written", bound=Operand)
 
 
