@@ -159,7 +159,8 @@ def _quantize_to_fp8(folder: Path) -> dict[str, torch.Tensor]:
             blocks = weight.float().view(rows // 16, 16, columns // 16, 16)
             scales = blocks.abs().amax((1, 3), keepdim=True) / 448
             numbers = (blocks / scales).to(torch.float8_e4m3fn)
-            weights[name], weights[f"{name}_scale_inv"] = numbers.view_as(weight), scales[:, 0, :, 0]
+            weights[name] = numbers.view_as(weight)
+            weights[f"{name}_scale_inv"] = scales[:, 0, :, 0]
             meant[name] = (numbers.float() * scales).view_as(weight)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return meant
