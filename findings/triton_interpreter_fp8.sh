@@ -2,9 +2,9 @@
 # Triton 3.9.0 with torch 2.13.0: the interpreter (TRITON_INTERPRET=1) converts to and from float8 by
 # rules of its own.
 #
-# Expected: `x.to(tl.float8e4nv)` rounds to the nearest, ties to even, as its documentation says and
+# Expected: `x.to(tl.float8e4nv)` rounds to the nearest, ties to even (the documentation's "rtne"), as
 # devices and torch do; numbers beyond 448 become 448, and NaN stays NaN in either direction. Of the
-# types, the documentation excepts bfloat16 alone.
+# types, the documentation of the interpreter excepts bfloat16 alone.
 # Seen: where rounding up fills the mantissa, the carry is lost if the exponent is odd, and the number
 # is half of what it should be: 1.97 becomes 1. That is 2.5 % of normally distributed numbers, in
 # float8e5 4.8 %. Ties go away from zero, 1000 and infinity become 256, and a stored NaN is read as
