@@ -125,6 +125,16 @@ def load_model(
             f"the weights of {name!r} lack {len(lacking)} tensors of a {type(model).__name__}, "
             f"the first is {lacking[0]}; is it a causal language model, and complete?"
         )
+    # It ignores the scales of quantized weights if config.json does not call them quantized, as
+    # in an FP8 checkpoint that it has dequantized and saved (findings/transformers_fp8_saved.sh).
+    unused = sorted(key for key in report["unexpected_keys"] if "weight_scale" in key)
+    if unused:
+        raise ModelLoadError(
+            f"{name!r} holds {len(unused)} scales of quantized weights, the first is {unused[0]}, "
+            "but its config.json has no quantization_config to apply them; take that of the "
+            "checkpoint it was made from"
+        )
+    _convert_halves(model, dtype)
     for field, value in _PLAIN_FIELDS.items():
         setattr(model.generation_config, field, value)
     model.generation_config.eos_token_id = (
@@ -137,6 +147,17 @@ def load_model(
             f"could not move {name!r} to {device}: {_one_line(error)}; "
             "another device, a smaller dtype or a smaller model may help"
         ) from error
+
+
+def _convert_halves(model: Any, dtype: torch.dtype) -> None:
+    """Give the parameters in another 16-bit dtype than asked for that dtype.
+
+    Beside weights that it dequantizes, transformers leaves the others in the checkpoint's dtype.
+    What it keeps in float32 on purpose stays.
+    """
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16) and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def load_tokenizer(

@@ -149,6 +149,43 @@ def test_dtype(folder: Path, dtype: str | None, expected: torch.dtype) -> None:
     assert torch.equal(loaded, halves["model.embed_tokens.weight"].to(expected))
 
 
+def _quantize_to_fp8(folder: Path) -> dict[str, torch.Tensor]:
+    """Turn a folder into an FP8 checkpoint in blocks of 16; the numbers that its weights mean."""
+    weights, meant = load_file(folder / "model.safetensors"), {}
+    for name, weight in list(weights.items()):
+        meant[name] = weights[name] = weight.bfloat16()
+        if "_proj" in name:
+            rows, columns = weight.shape
+            blocks = weight.float().view(rows // 16, 16, columns // 16, 16)
+            scales = blocks.abs().amax((1, 3), keepdim=True) / 448
+            numbers = (blocks / scales).to(torch.float8_e4m3fn)
+            weights[name] = numbers.view_as(weight)
+            weights[f"{name}_scale_inv"] = scales[:, 0, :, 0]
+            meant[name] = (numbers.float() * scales).view_as(weight)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return meant
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="transformers keeps FP8 there")
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_fp8_weights_are_dequantized_into_one_dtype(folder: Path, dtype: str | None) -> None:
+    meant = _quantize_to_fp8(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(str(folder), device="cpu", dtype=dtype)._model
+    asked = torch.float32 if dtype is None else torch.float16
+    assert {parameter.dtype for parameter in model.parameters()} == {asked}
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, meant.get(name, weight).to(asked)), name
+
+
+def test_scales_that_nothing_applies(folder: Path) -> None:
+    _quantize_to_fp8(folder)
+    with pytest.raises(ModelLoadError, match=r"21 scales.*down_proj.*no quantization_config"):
+        load(str(folder), device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
