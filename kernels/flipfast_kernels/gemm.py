@@ -149,9 +149,9 @@ def linear(
     On 10 and 11, where tiles of other sizes may use other instructions, all have one size. float32
     is IEEE: fused multiply-adds, ascending in k.
 
-    On compute capability 9 to 11 the hardware copies tiles by itself (TMA), and a program computes
-    several: see `linear_tma_kernel`. It needs 16-bit x and out, and addresses and row strides that
-    are multiples of 16 bytes; otherwise `linear_kernel` runs, with the same bits.
+    On compute capability 9 to 11 the hardware copies tiles by itself (TMA), and a program of eight
+    warps computes several: see `linear_tma_kernel`. It needs 16-bit x and out, and addresses and
+    row strides that are multiples of 16 bytes; otherwise `linear_kernel` runs, with the same bits.
 
     Work: 2 M N K operations and (M K + N K + M N) numbers moved. On an H200 (989 TFLOP/s dense
     bf16, 4.8 TB/s per the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N)
@@ -193,9 +193,9 @@ def linear(
     }
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     if 90 <= capability < 120 and out.dtype == x.dtype and _suit_tma(x, weight, out):
-        # As many programs as multiprocessors hold with eight warps each.
-        programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
-        linear_tma_kernel[(programs,)](
+        # Where a multiprocessor holds several programs, one works while another starts or writes.
+        is_persistent = config.num_warps >= 8
+        linear_tma_kernel[(min(tiles, multiprocessors) if is_persistent else tiles,)](
             _descriptor(x, config.block_m, config.block_k),
             _descriptor(weight, config.block_n, config.block_k),
             bias,
@@ -203,6 +203,7 @@ def linear(
             n_rows,
             n_out,
             n_in,
+            PERSISTENT=is_persistent,
             **sizes,
         )
         return out

@@ -104,7 +104,8 @@ def test_descriptors_feed_the_products(results):
             assert loop["HGMMA"] * 16 == r["constants"]["BLOCK_K"], r
             assert loop["UTMALDG"] == 2, r
             # The compiler's waits, barriers and choice of a thread: see bench/LOG.md.
-            assert sum(loop.values()) - loop["HGMMA"] <= 128, r
+            most = 104 if r["constants"]["BLOCK_M"] > 64 else 88
+            assert sum(loop.values()) - loop["HGMMA"] <= most, r
 
 
 def test_tiles_of_all_heights_use_the_same_instructions(results):
