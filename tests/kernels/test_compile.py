@@ -30,7 +30,7 @@ def most_stack(r):
         # most of it; head size 256 fills the registers anyway, and float32 is not a hot path.
         is_loop = constants["MODE"] == "loop"
         if constants["HEAD_DIM"] == 256:
-            return 1024 if is_loop else 64
+            return 960 if is_loop else 16
         return 192 if is_loop or is_float32 else 0
     if r["kernel"] == "head_tile" and is_float32:
         return 1024
