@@ -129,7 +129,22 @@ def check_fp8(name: str, rows: Fp8Rows, shape: tuple[int, ...]) -> None:
         )
 
 
-def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None = None) -> Fp8Rows:
+def check_rounded(name: str, out: torch.Tensor | Fp8Rows, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless results of this shape can be written: floats, or 8-bit floats."""
+    if isinstance(out, Fp8Rows):
+        check_fp8(name, out, shape)
+    else:
+        check_float(**{name: out})
+        check_shape(name, out, shape)
+
+
+def quantize_rows(
+    x: torch.Tensor,
+    group: int | None = None,
+    out: Fp8Rows | None = None,
+    *,
+    validate: bool = True,
+) -> Fp8Rows:
     """Round rows to 8-bit floats and powers of two; a row's bits depend on itself alone.
 
     A group's scale is the least power of two, of at least 2**-126, that brings its largest number
@@ -142,6 +157,7 @@ def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None
         x: (M, K), bfloat16, float16 or float32; any row stride.
         group: `GROUP`, or None for one scale a row.
         out: overwritten, may be within x; None allocates. It decides on the group.
+        validate: check the tensors; see `linear_fp8`.
 
     Returns:
         out.
@@ -149,16 +165,10 @@ def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None
     Raises:
         ValueError: another dtype, shape, stride or group, or a device that does not fit.
     """
-    check_float(x=x)
-    if x.dim() != 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}: expected 2 dimensions")
-    check_last_stride("x", x)
-    if group not in (None, GROUP):
-        raise ValueError(f"group is {group}: pass {GROUP} or None")
+    if validate:
+        _check_rows(x, group, out)
     if out is None:
         out = Fp8Rows.empty(x.shape[0], x.shape[1], group, x.device)
-    check_fp8("out", out, tuple(x.shape))
-    check_device(quantize_rows_kernel, x=x, numbers=out.numbers, scales=out.scales)
     n_rows, n_in = x.shape
     if n_rows == 0 or n_in == 0:
         return out
@@ -212,6 +222,8 @@ def linear_fp8(
     bias: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     config: LinearConfig | None = None,
+    *,
+    validate: bool = True,
 ) -> torch.Tensor:
     """The product of rows and a weight with scales; a row's bits do not depend on other rows.
 
@@ -234,6 +246,8 @@ def linear_fp8(
         out: (M, N), any of these dtypes, overwritten; None allocates bfloat16.
         config: None picks one. A row's bits are the same only for an equal block_k, which with
             several groups must be `GROUP`.
+        validate: check the tensors, which takes the host some microseconds. Unchecked, wrong ones
+            make the kernel read or write memory that is not theirs.
 
     Returns:
         out.
@@ -244,7 +258,8 @@ def linear_fp8(
     (n_rows, n_in), n_out, grouped = x.shape, len(weight), x.group is not None
     if out is None:
         out = torch.empty(n_rows, n_out, dtype=torch.bfloat16, device=x.numbers.device)
-    _check(x, weight, bias, out)
+    if validate:
+        _check(x, weight, bias, out)
     if n_rows == 0 or n_out == 0:
         return out
     capability, multiprocessors = device_facts(out.device)
@@ -272,8 +287,9 @@ def linear_fp8(
         and out.element_size() == 2
         and suit_tma(x.numbers, weight.numbers, out)
     ):
-        programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
-        linear_fp8_tma_kernel[(programs,)](
+        # Where a multiprocessor holds several programs, one works while another starts or writes.
+        is_persistent = config.num_warps >= 8
+        linear_fp8_tma_kernel[(min(tiles, multiprocessors) if is_persistent else tiles,)](
             tensor_descriptor(x.numbers, config.block_m, config.block_k),
             x.scales,
             tensor_descriptor(weight.numbers, config.block_n, config.block_k),
@@ -285,6 +301,7 @@ def linear_fp8(
             n_in,
             x.scales.stride(0),
             weight.scales.stride(1),
+            PERSISTENT=is_persistent,
             **sizes,
         )
         return out
@@ -313,6 +330,19 @@ def linear_fp8_ref(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None = None
     """Reference for `linear_fp8`, in float64."""
     wide = x.widened().double() @ weight.widened().double().T
     return wide if bias is None else wide + bias.double()
+
+
+def _check_rows(x: torch.Tensor, group: int | None, out: Fp8Rows | None) -> None:
+    check_float(x=x)
+    if x.dim() != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}: expected 2 dimensions")
+    check_last_stride("x", x)
+    if group not in (None, GROUP):
+        raise ValueError(f"group is {group}: pass {GROUP} or None")
+    numbers, scales = (None, None) if out is None else parts(out)
+    if out is not None:
+        check_fp8("out", out, tuple(x.shape))
+    check_device(quantize_rows_kernel, x=x, numbers=numbers, scales=scales)
 
 
 def _check(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None, out: torch.Tensor) -> None:

@@ -140,6 +140,8 @@ def linear(
     bias: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     config: LinearConfig | None = None,
+    *,
+    validate: bool = True,
 ) -> torch.Tensor:
     """x @ weight.T + bias with float32 sums; a row's bits do not depend on the other rows.
 
@@ -151,9 +153,9 @@ def linear(
     On 10 and 11, where tiles of other sizes may use other instructions, all have one size. float32
     is IEEE: fused multiply-adds, ascending in k.
 
-    On compute capability 9 to 11 the hardware copies tiles by itself (TMA), and a program computes
-    several: see `linear_tma_kernel`. It needs 16-bit x and out, and addresses and row strides that
-    are multiples of 16 bytes; otherwise `linear_kernel` runs, with the same bits.
+    On compute capability 9 to 11 the hardware copies tiles by itself (TMA), and a program of eight
+    warps computes several: see `linear_tma_kernel`. It needs 16-bit x and out, and addresses and
+    row strides that are multiples of 16 bytes; otherwise `linear_kernel` runs, with the same bits.
 
     Work: 2 M N K operations and (M K + N K + M N) numbers moved. On an H200 (989 TFLOP/s dense
     bf16, 4.8 TB/s per the datasheet) bf16 takes at least max(2 M N K / 989e12, 2 (M K + N K + M N)
@@ -165,6 +167,8 @@ def linear(
         bias: (N,), any of these dtypes, or None.
         out: (M, N), x's dtype or float32, overwritten; None allocates one of x's dtype.
         config: None picks one. A row's bits are the same only for an equal block_k.
+        validate: check the tensors, which takes the host 4 to 8 microseconds. Unchecked, wrong ones
+            make the kernel read or write memory that is not theirs.
 
     Returns:
         out.
@@ -174,9 +178,9 @@ def linear(
     """
     if out is None and x.dim() == 2 and weight.dim() == 2:
         out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype, device=x.device)
-    _check(x, weight, bias, out)
+    if validate:
+        _check(x, weight, bias, out)
     assert out is not None
-    check_device(linear_kernel, x=x, weight=weight, bias=bias, out=out)
     (n_rows, n_in), n_out = x.shape, weight.shape[0]
     capability, multiprocessors = device_facts(x.device)
     if n_rows == 0 or n_out == 0:
@@ -195,9 +199,9 @@ def linear(
     }
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     if 90 <= capability < 120 and out.dtype == x.dtype and suit_tma(x, weight, out):
-        # As many programs as multiprocessors hold with eight warps each.
-        programs = min(tiles, multiprocessors * max(8 // config.num_warps, 1))
-        linear_tma_kernel[(programs,)](
+        # Where a multiprocessor holds several programs, one works while another starts or writes.
+        is_persistent = config.num_warps >= 8
+        linear_tma_kernel[(min(tiles, multiprocessors) if is_persistent else tiles,)](
             tensor_descriptor(x, config.block_m, config.block_k),
             tensor_descriptor(weight, config.block_n, config.block_k),
             bias,
@@ -205,6 +209,7 @@ def linear(
             n_rows,
             n_out,
             n_in,
+            PERSISTENT=is_persistent,
             **sizes,
         )
         return out
@@ -269,3 +274,4 @@ def _check(
     check_shape("out", out, (x.shape[0], weight.shape[0]))
     if out.dtype not in (x.dtype, torch.float32):
         raise ValueError(f"out is {out.dtype}: pass {x.dtype} or torch.float32")
+    check_device(linear_kernel, x=x, weight=weight, bias=bias, out=out)

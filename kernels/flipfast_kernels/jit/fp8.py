@@ -125,6 +125,52 @@ def linear_fp8_kernel(
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _copied_tile(
+    tile,
+    x,
+    x_scale_ptr,
+    weight,
+    weight_scale_ptr,
+    bias_ptr,
+    out,
+    n_rows,
+    n_out,
+    n_in,
+    x_scale_stride,
+    weight_scale_stride,
+    GROUPED: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile, which the hardware copies to and fro."""
+    tile_m, tile_n = place_of(tile, n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
+    row = tile_m * BLOCK_M
+    col = tile_n * BLOCK_N
+    rows = row + tl.arange(0, BLOCK_M)
+    cols = col + tl.arange(0, BLOCK_N)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, n_in, BLOCK_K):
+        if GROUPED:
+            group = k // BLOCK_K
+            x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, group)
+            w_scale = _weight_scales(weight_scale_ptr, cols, n_out, weight_scale_stride, group)
+            part = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])))
+            acc = tl.fma(part, x_scale[:, None] * w_scale[None, :], acc)
+        else:
+            acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
+    read_cols = tl.minimum(cols, n_out - 1)
+    if not GROUPED:
+        x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, 0)
+        acc *= x_scale[:, None] * tl.load(weight_scale_ptr + read_cols)[None, :]
+    if HAS_BIAS:
+        acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    out.store([row, col], acc.to(out.dtype))
+
+
 # One binary for all sizes: what they are divisible by changes nothing here.
 @triton.jit(do_not_specialize=["n_rows", "n_out", "n_in", "x_scale_stride", "weight_scale_stride"])
 def linear_fp8_tma_kernel(
@@ -145,30 +191,21 @@ def linear_fp8_tma_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
+    PERSISTENT: tl.constexpr,
 ):
-    """Every tl.num_programs(0)th tile, as `linear_fp8_kernel` adds; see `linear_tma_kernel`."""
-    n_tiles = tl.cdiv(n_rows, BLOCK_M) * tl.cdiv(n_out, BLOCK_N)
-    # With groups, the registers have no room for what one flat loop would carry along.
-    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), flatten=not GROUPED):
-        tile_m, tile_n = place_of(tile, n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
-        row = tile_m * BLOCK_M
-        col = tile_n * BLOCK_N
-        rows = row + tl.arange(0, BLOCK_M)
-        cols = col + tl.arange(0, BLOCK_N)
-        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for k in range(0, n_in, BLOCK_K):
-            if GROUPED:
-                group = k // BLOCK_K
-                x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, group)
-                w_scale = _weight_scales(weight_scale_ptr, cols, n_out, weight_scale_stride, group)
-                part = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])))
-                acc = tl.fma(part, x_scale[:, None] * w_scale[None, :], acc)
-            else:
-                acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
-        read_cols = tl.minimum(cols, n_out - 1)
-        if not GROUPED:
-            x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, 0)
-            acc *= x_scale[:, None] * tl.load(weight_scale_ptr + read_cols)[None, :]
-        if HAS_BIAS:
-            acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
-        out.store([row, col], acc.to(out.dtype))
+    """Tiles of the scaled product, added as `linear_fp8_kernel` does; see `linear_tma_kernel`."""
+    if PERSISTENT:
+        n_tiles = tl.cdiv(n_rows, BLOCK_M) * tl.cdiv(n_out, BLOCK_N)
+        # With groups, the registers have no room for what one flat loop would carry along.
+        for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), flatten=not GROUPED):
+            _copied_tile(
+                tile, x, x_scale_ptr, weight, weight_scale_ptr, bias_ptr, out, n_rows, n_out, n_in,
+                x_scale_stride, weight_scale_stride, GROUPED, HAS_BIAS, BLOCK_M, BLOCK_N, BLOCK_K,
+                GROUP_M,
+            )  # fmt: skip
+    else:
+        _copied_tile(
+            tl.program_id(0), x, x_scale_ptr, weight, weight_scale_ptr, bias_ptr, out, n_rows,
+            n_out, n_in, x_scale_stride, weight_scale_stride, GROUPED, HAS_BIAS, BLOCK_M, BLOCK_N,
+            BLOCK_K, GROUP_M,
+        )  # fmt: skip

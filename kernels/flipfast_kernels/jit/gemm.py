@@ -102,6 +102,35 @@ def linear_kernel(
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _copied_tile(
+    tile,
+    x,
+    weight,
+    bias_ptr,
+    out,
+    n_rows,
+    n_out,
+    n_in,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """One tile of x @ weight.T + bias, which the hardware copies in parts and writes."""
+    tile_m, tile_n = place_of(tile, n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
+    row = tile_m * BLOCK_M
+    col = tile_n * BLOCK_N
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, n_in, BLOCK_K):
+        acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
+    if HAS_BIAS:
+        read_cols = tl.minimum(col + tl.arange(0, BLOCK_N), n_out - 1)
+        acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    out.store([row, col], acc.to(out.dtype))
+
+
 # One binary for all sizes: what they are divisible by changes nothing here.
 @triton.jit(do_not_specialize=["n_rows", "n_out", "n_in"])
 def linear_tma_kernel(
@@ -117,22 +146,24 @@ def linear_tma_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
+    PERSISTENT: tl.constexpr,
 ):
-    """Tiles of x @ weight.T + bias, every tl.num_programs(0)th of them, as `linear_kernel` adds.
+    """Tiles of x @ weight.T + bias, added as `linear_kernel` does.
 
-    x, weight and out are tensor descriptors of tiles (BLOCK_M, BLOCK_K), (BLOCK_N, BLOCK_K) and
-    (BLOCK_M, BLOCK_N): the hardware reads zeros past their ends and writes nothing there.
+    A program computes one tile or, if PERSISTENT, every tl.num_programs(0)th. x, weight and out are
+    tensor descriptors of tiles (BLOCK_M, BLOCK_K), (BLOCK_N, BLOCK_K) and (BLOCK_M, BLOCK_N): the
+    hardware reads zeros past their ends and writes nothing there.
     """
-    n_tiles = tl.cdiv(n_rows, BLOCK_M) * tl.cdiv(n_out, BLOCK_N)
-    # One flat loop, so that a tile's first reads start before the tile before it is written.
-    for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), flatten=True):
-        tile_m, tile_n = place_of(tile, n_rows, n_out, BLOCK_M, BLOCK_N, GROUP_M)
-        row = tile_m * BLOCK_M
-        col = tile_n * BLOCK_N
-        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for k in range(0, n_in, BLOCK_K):
-            acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
-        if HAS_BIAS:
-            read_cols = tl.minimum(col + tl.arange(0, BLOCK_N), n_out - 1)
-            acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
-        out.store([row, col], acc.to(out.dtype))
+    if PERSISTENT:
+        n_tiles = tl.cdiv(n_rows, BLOCK_M) * tl.cdiv(n_out, BLOCK_N)
+        # One flat loop, so that a tile's first reads start before the tile before it is written.
+        for tile in tl.range(tl.program_id(0), n_tiles, tl.num_programs(0), flatten=True):
+            _copied_tile(
+                tile, x, weight, bias_ptr, out, n_rows, n_out, n_in, HAS_BIAS, BLOCK_M, BLOCK_N,
+                BLOCK_K, GROUP_M,
+            )  # fmt: skip
+    else:
+        _copied_tile(
+            tl.program_id(0), x, weight, bias_ptr, out, n_rows, n_out, n_in, HAS_BIAS, BLOCK_M,
+            BLOCK_N, BLOCK_K, GROUP_M,
+        )  # fmt: skip

@@ -15,6 +15,7 @@ from flipfast.engine.attention.reference import Backend
 from flipfast.engine.ops.base import Ops, RopeTable
 from flipfast.engine.ops.torch_ops import TorchOps, plain_product
 from flipfast.engine.ops.triton_ops import TritonOps
+from flipfast_kernels import gemm, norm, swiglu
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
 HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -189,3 +190,15 @@ def test_the_fused_log_probabilities_are_those_of_the_logits(softcap: float | No
     )
     biased = OURS.linear(8, 4, bias=True, source_dtype=torch.float32)
     assert OURS.fused_log_prob(biased, random(1, 4), targets[:1], None) is None
+
+
+def test_the_engines_own_tensors_are_not_checked_at_each_launch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (gemm, norm, swiglu):
+        monkeypatch.setattr(module, "_check", None)
+    linear = OURS.linear(8, 16, bias=False, source_dtype=torch.float32)
+    linear.load_rows(random(8, 16), 0)
+    linear(random(3, 16), poisoned(3, 8))
+    OURS.rms_norm(random(3, 16), random(16), EPS, poisoned(3, 16))
+    OURS.gated(random(3, 16), "silu", poisoned(3, 8))
