@@ -36,6 +36,7 @@ STYLES = ("standalone", "direct", "likelihood")
 COMPARED = (  # files, or pytest's ids
     *(f"bench/bench_text_core.py::bench_{x}" for x in ("words[core]", "f1[threads=1]")),
     *(f"bench/bench_reward.py::bench_rl_step[cpu-{x}]" for x in STYLES),
+    *(f"bench/bench_host.py::bench_step[{x}]" for x in ("decode", "mixed")),
 )
 SECONDS, FEWEST, MOST = 20.0, 8, 80  # of a benchmark; rounds of old, new, new, old
 SMALLEST, LOUD = 0.07, 0.1  # a change that is told; noise that hides what a user would notice

@@ -8,6 +8,7 @@
 | `curve`, a list of points; `x_name`, `y_name`, `series` | a line of the group's plot |
 | `load`, with `rewards_per_s`, `steps`, `share_of_floor` | a line of the engine's table |
 | `us` | a line of the kernels' table |
+| `host_ms`, the fastest, and `median_host_ms` a step | a line of the host's table |
 | `p50_ms`, `p90_ms`, `p99_ms`, `rate` | a latency |
 | `gflop_per_s` or `tflop_per_s`, with `gb_per_s` | a point in the roofline |
 | `copy_gb_per_s`, `product_gflop_per_s`, `dtype` | the roof |
@@ -74,6 +75,7 @@ def write_report(path: Path, folder: Path) -> list[Path]:
 TEXTS = {
     "ratios": "Times as fast as each peer: above 1 flipfast is the faster one. Both did the same "
     "requests in the same run. Of several benchmarks the median, with least and most.",
+    "host": "The host's time for a step, while a device computes the one before; none took part.",
     "latency": "Of single requests, counted from when each was due.",
     "roofline": "The roof is a copy's bandwidth and the rate of torch's own square product, "
     "measured in the same run. What lies in a cache can beat it.",
@@ -106,6 +108,7 @@ def tables(run: Run) -> dict[str, Table]:
         "engine": _engine(run),
         "ratios": _ratios(run),
         "kernels": _kernels(run),
+        "host": _host(run),
         "settings": _settings(run),
         "did not run": _skipped(run),
         "latency": _latency(run),
@@ -170,6 +173,16 @@ def _kernels(run: Run) -> Table:
             figures = (info["us"], info.get("tflop_per_s"), info.get("share_of_copy"))
             rows += [[name, *map(number, figures), ", ".join(peers)]]
     return Table(["kernel", "µs", "TFLOP/s", "share of a copy", "times as fast as"], rows)
+
+
+def _host(run: Run) -> Table:
+    names = ("host_ms", "median_host_ms")
+    rows = [
+        [name, *(number(info[key]) for key in names)]
+        for name, _, info in _benchmarks(run)
+        if "host_ms" in info
+    ]
+    return Table(["benchmark", "ms a step, fastest round", "median"], rows)
 
 
 def _ratios(run: Run) -> Table:

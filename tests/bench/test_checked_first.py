@@ -10,9 +10,17 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench import bench_fewer_steps, bench_reward, bench_serving, bench_text_core, kernel_cases
+from bench import (
+    bench_fewer_steps,
+    bench_host,
+    bench_reward,
+    bench_serving,
+    bench_text_core,
+    kernel_cases,
+)
 from bench.sizes import QUICK, Workload
 from flipfast import FlipReward
+from flipfast.engine.batch import BatchBuilder
 
 GROUPS = [
     ("Name a river.", ["The Ebro flows to the sea.", "Two and two make four."]),
@@ -171,6 +179,19 @@ def test_steps(monkeypatch):
         )
 
     check(monkeypatch, break_attribute(bench_fewer_steps, "score", drifting), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["decode", "mixed"])
+def test_host(monkeypatch, kind):
+    """Rows that are laid out one position off."""
+
+    def shifted(step):
+        step.arrays["positions"] += 1
+        return step
+
+    plant = break_attribute(BatchBuilder, "build", shifted)
+    check(monkeypatch, plant, lambda benchmark: bench_host.bench_step(benchmark, kind))
 
 
 class OneRound(Untimed):

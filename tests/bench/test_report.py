@@ -59,6 +59,7 @@ def full_run():
         row("scaling", "batch", "any", series="tiny", **curve),
         row("scaling", "batch_2", "any", series=HOSTILE, **curve),
         row("workloads", "stream[0.5]", "stream", **stream),
+        row("host", "step[mixed]", "host", host_ms=2.125, median_host_ms=2.25),
         skipped=[{"name": "bench_vllm[1]", "reason": f"not installed {HOSTILE}"}] * 2,
     )
 
@@ -74,7 +75,7 @@ def write(folder, content):
 def test_what_is_written(tmp_path):
     report, *pictures = write_report(write(tmp_path, full_run()), tmp_path)
     text = report.read_text()
-    for figure in ("43.21", "65,432", "45.25", "0.75 to 0.95", "56.75"):
+    for figure in ("43.21", "65,432", "45.25", "0.75 to 0.95", "56.75", "2.125"):
         assert figure in text
     assert len(pictures) == 2  # a curve, a roofline
     assert all(name in pictures[0].read_text() for name in ("tiny", "script", "rewards/s"))
@@ -122,7 +123,7 @@ def test_figures_of_a_cuda_device():
 def test_ratios_conditions_and_what_did_not_run():
     found = tables(full_run())
     assert ["gemm", "cublas", "0.85", "0.75 to 0.95"] in found["ratios"].rows
-    assert ["device", "Test CPU, AVX512 (8 benchmarks); Test GPU (4 benchmarks)"] in (
+    assert ["device", "Test CPU, AVX512 (9 benchmarks); Test GPU (4 benchmarks)"] in (
         found["conditions"].rows
     )
     assert found["did not run"].rows == [[f"not installed {HOSTILE}", "2"]]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from flipfast.engine.ops.torch_ops import TorchOps
-from flipfast.engine.sampler import BAD_LOGITS, draw_arrays, draws_of, penalize, sample
+from flipfast.engine.sampler import BAD_LOGITS, _keep_top, draw_arrays, draws_of, penalize, sample
 from flipfast.engine.sampling import SamplingParams, uniform
 from flipfast.engine.sequence import Sequence
 from flipfast.engine.step_plan import Chunk
@@ -77,6 +80,40 @@ def test_neighbours_have_no_say(n: int) -> None:
     for start in range(0, 64 - n, n):
         part = draw(logits[start : start + n], sequences[start : start + n])
         assert torch.equal(part, whole[start : start + n])
+
+
+class Sorted(TorchDispatchMode):
+    """Counts the rows that are sorted, in full or for their largest."""
+
+    n_rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name().partition(".")[0] in ("aten::sort", "aten::topk", "aten::kthvalue"):
+            self.n_rows += len(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("cut", "n_sorted"), [({}, 0), ({"top_k": 5}, 16), ({"top_p": 0.9}, 16)])
+def test_only_rows_beside_a_cut_are_sorted(cut: dict[str, Any], n_sorted: int) -> None:
+    """Sorting the vocabulary takes long: of 40 rows, a tile of 16 at most for one that is cut."""
+    logits, _ = rows(40)
+    plain, other = SamplingParams(9, temperature=0.7), SamplingParams(9, temperature=0.7, **cut)
+    sequences = [Sequence([5], other if i == 20 else plain, n_sampled=1) for i in range(40)]
+    with Sorted() as found:
+        draw(logits, sequences)
+    assert found.n_rows == n_sorted
+
+
+def test_a_cut_leaves_the_bits_of_other_rows() -> None:
+    """Not only their tokens, which a small difference hardly changes."""
+    scores, _ = rows(16)
+    scores[3, :50] = float("-inf")
+    scores[4, :50] = -200.0  # so unlikely that float32 takes it for impossible
+    top_k, top_p = torch.zeros(16, 1, dtype=torch.int64), torch.ones(16, 1)
+    top_k[5], top_p[9] = 2, 0.5
+    kept = _keep_top(scores, top_k, top_p)
+    changed = (kept.view(torch.int32) != scores.view(torch.int32)).any(-1)
+    assert changed.nonzero().flatten().tolist() == [5, 9]
 
 
 @pytest.mark.slow
