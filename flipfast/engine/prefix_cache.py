@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from flipfast.engine.sequence import TOKEN_BYTES, Sequence
 ROOT = 0
 
 
-@dataclass(frozen=True)
-class _Node:
+class _Node(NamedTuple):
     number: int
     parent: int
     key: bytes

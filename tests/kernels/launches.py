@@ -64,7 +64,8 @@ def launched(sm: int, models: Sequence[str]) -> list[Variant]:
     found = noted()
     if models == ["fp8"]:
         _load_fp8()
-        return [variant for variant in found.values() if variant.module.endswith(".fp8")]
+        types = ("*fp8e4nv", "<fp8e4nv")  # of a pointer, of a tensor descriptor
+        return [one for one in found.values() if any(each in one.data for each in types)]
     for name in models:
         _load(MODELS[name])
     if sm == 90 and SMALLEST in models:
