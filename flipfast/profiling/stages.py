@@ -44,7 +44,7 @@ INVERTER_PARTS = (
     ("generate_into", "inverter, rest"),
     ("decode", "decoding"),
 )
-_MAKERS = ("linear",)  # of Ops, called when a model is built
+_MAKERS = ("linear", "head", "table", "scratch_bytes")  # of Ops, called when a model is built
 
 
 @contextmanager
