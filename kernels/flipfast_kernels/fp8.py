@@ -129,6 +129,15 @@ def check_fp8(name: str, rows: Fp8Rows, shape: tuple[int, ...]) -> None:
         )
 
 
+def check_rows(name: str, rows: Fp8Rows, shape: tuple[int, ...]) -> None:
+    """`check_fp8`, for rows whose scales lie side by side, as kernels read and write them."""
+    check_fp8(name, rows, shape)
+    if rows.group is not None and rows.scales.stride(1) != 1:
+        raise ValueError(
+            f"{name} has scales with strides {rows.scales.stride()}: the last one must be 1"
+        )
+
+
 def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None = None) -> Fp8Rows:
     """Round rows to 8-bit floats and powers of two; a row's bits depend on itself alone.
 
@@ -157,7 +166,7 @@ def quantize_rows(x: torch.Tensor, group: int | None = None, out: Fp8Rows | None
         raise ValueError(f"group is {group}: pass {GROUP} or None")
     if out is None:
         out = Fp8Rows.empty(x.shape[0], x.shape[1], group, x.device)
-    check_fp8("out", out, tuple(x.shape))
+    check_rows("out", out, tuple(x.shape))
     check_device(quantize_rows_kernel, x=x, numbers=out.numbers, scales=out.scales)
     n_rows, n_in = x.shape
     if n_rows == 0 or n_in == 0:
@@ -317,15 +326,13 @@ def linear_fp8_ref(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None = None
 
 def _check(x: Fp8Rows, weight: Fp8Rows, bias: torch.Tensor | None, out: torch.Tensor) -> None:
     n_out = len(weight)
-    check_fp8("x", x, tuple(x.shape))
+    check_rows("x", x, tuple(x.shape))
     check_fp8("weight", weight, (n_out, x.shape[1]))
     if x.scales.shape[1] != weight.scales.shape[1]:
         raise ValueError(
             f"x has {x.scales.shape[1]} scales a row, weight {weight.scales.shape[1]}: round x "
             "with the weight's group"
         )
-    if x.group is not None and x.scales.stride(1) != 1:
-        raise ValueError(f"x has scales with strides {x.scales.stride()}: the last one must be 1")
     if n_out > 1 and weight.scales.stride(0) != 1:
         raise ValueError(
             f"weight has scales with strides {weight.scales.stride()}: the first one must be 1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flipfast_kernels.fp8 import Fp8Rows, check_fp8, parts
+from flipfast_kernels.fp8 import Fp8Rows, check_rows, parts
 from flipfast_kernels.jit.norm import rms_norm_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -107,7 +107,7 @@ def _check(
     if weight.dtype != torch.float32:
         raise ValueError(f"weight is {weight.dtype}: pass float32")
     if isinstance(out, Fp8Rows):
-        check_fp8("out", out, tuple(x.shape))
+        check_rows("out", out, tuple(x.shape))
     else:
         check_float(out=out)
         check_shape("out", out, tuple(x.shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from flipfast_kernels.fp8 import Fp8Rows, check_fp8, parts
+from flipfast_kernels.fp8 import Fp8Rows, check_rows, parts
 from flipfast_kernels.jit.swiglu import gated_kernel
 from flipfast_kernels.launch import (
     check_device,
@@ -54,7 +54,7 @@ def gated(
         out = torch.empty(n_rows, dim, dtype=gate_up.dtype, device=gate_up.device)
     numbers, scales = parts(out)
     if isinstance(out, Fp8Rows):
-        check_fp8("out", out, (n_rows, dim))
+        check_rows("out", out, (n_rows, dim))
     else:
         check_float(out=out)
         check_shape("out", out, (n_rows, dim))

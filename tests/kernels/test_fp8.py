@@ -237,6 +237,14 @@ def test_bad_rows_are_named(device):
     ):
         with pytest.raises(ValueError, match=r"out has shape \(3, 256\): expected \(2, 256\)"):
             call()
+    across = Fp8Rows(Fp8Rows.empty(2, 256, None, device).numbers, torch.ones(2, 2, device=device).T)
+    for call in (
+        lambda: quantize_rows(x, out=across),
+        lambda: rms_norm(x, x[0], 1e-6, across),
+        lambda: gated(torch.ones(2, 512, device=device), "silu", across),
+    ):
+        with pytest.raises(ValueError, match=r"out has scales with strides \(1, 2\): the last one"):
+            call()
     with pytest.raises(ValueError, match="group is 64: pass 128 or None"):
         quantize_rows(torch.ones(2, 256, device=device), 64)
     with pytest.raises(ValueError, match="x is torch.int32"):

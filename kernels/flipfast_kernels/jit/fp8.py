@@ -47,6 +47,8 @@ def quantize_rows_kernel(
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, GROUPS * WIDTH)
     x = tl.load(x_ptr + row * x_stride + cols, mask=cols < n_in, other=0.0).to(tl.float32)
+    # The largest of a group may be found within one warp, while others have still to read.
+    tl.debug_barrier()
     out_row = out_ptr + row * out_stride
     store_rounded(x, 0, n_in, out_row, scale_ptr + row * scale_stride, GROUPS, WIDTH)
 
