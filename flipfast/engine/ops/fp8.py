@@ -65,13 +65,12 @@ class Fp8Linear(Linear):
         Raises:
             ValueError: a number is not finite.
         """
+        if weight.dtype == torch.float64:
+            weight = weight.float()
         if not weight.isfinite().all():
             broken = weight[~weight.isfinite()][0].item()
             raise ValueError(f"a weight of {broken} cannot be quantised")
-        here = weight.to(self._padded.device)
-        if here.dtype == torch.float64:
-            here = here.float()
-        self._put(quantize_rows(here, self._group), first_row)
+        self._put(quantize_rows(weight.to(self._padded.device), self._group), first_row)
 
     def _put(self, rows: Fp8Rows, first_row: int) -> None:
         place = slice(first_row, first_row + len(rows))

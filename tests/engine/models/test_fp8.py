@@ -147,6 +147,15 @@ def test_scales_of_all_shapes(shape: tuple[int, ...]) -> None:
             {"a.weight": torch.ones(300, 300).to(FP8), "a.weight_scale_inv": torch.ones(2, 3)},
             r"scales of shape \(2, 3\): expected one of the whole",
         ),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(4, 1).int()},
+            "here: a.weight has scales of torch.int32, not floats",
+        ),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(float("nan"))},
+            "here: a.weight has a scale of nan",
+        ),
+        ({"a.k_scale": torch.ones(())}, "a scale of a.k comes.*keys and values are not served"),
     ],
 )
 def test_what_does_not_belong_together(tensors: Any, message: str) -> None:
@@ -183,12 +192,33 @@ def changed(path: str, value: object) -> dict[str, Any]:
             changed("config_groups/group_0/input_activations/dynamic", False),
             "input_activations.dynamic False",
         ),
+        (changed("config_groups", None), "config_groups None"),
+        (changed("config_groups", {"FP8_DYNAMIC": ["Linear"]}), r"config_groups.FP8_DYNAMIC \["),
+        (changed("config_groups/group_0/weights", "fp8"), "weights 'fp8'"),
+        (changed("config_groups/group_0/output_activations", NUMBERS), "output_activations {"),
+        (changed("kv_cache_scheme", NUMBERS), "kv_cache_scheme {"),
+        (changed("transform_config", {"config_groups": {"R4": {}}}), "transform_config {"),
     ],
 )
 def test_other_quantisations_are_refused(quantization: Any, message: str) -> None:
     config = {**transformers.Qwen3Config(**SHAPE).to_dict(), "architectures": ["Qwen3ForCausalLM"]}
     with pytest.raises(UnsupportedModelError, match=message):
         read_spec({**config, "quantization_config": quantization})
+
+
+def test_a_quantisation_that_is_no_table() -> None:
+    config = {**transformers.Qwen3Config(**SHAPE).to_dict(), "architectures": ["Qwen3ForCausalLM"]}
+    with pytest.raises(ModelLoadError, match="quantization_config is 'fp8', not a table"):
+        read_spec({**config, "quantization_config": "fp8"})
+
+
+def test_parameters_leave_their_gradients_behind() -> None:
+    weight, scale = torch.nn.Parameter(torch.ones(4, 4).to(FP8)), torch.nn.Parameter(torch.ones(4))
+    found = dict(with_scales({"a": weight, "a_scale": scale}.items(), "here"))["a"]
+    assert isinstance(found, Blocks)
+    assert found.scales is not None
+    assert not found.data.requires_grad
+    assert not found.scales.requires_grad
 
 
 def test_an_adapter_is_merged_into_the_numbers(tmp_path: Path) -> None:

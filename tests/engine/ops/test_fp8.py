@@ -77,6 +77,8 @@ def test_what_is_not_finite_is_not_loaded() -> None:
     weight[3, 5] = float("inf")
     with pytest.raises(ValueError, match="a weight of inf cannot be quantised"):
         linear(FP8_ROWS).load(weight, 0)
+    with pytest.raises(ValueError, match="a weight of inf cannot be quantised"):
+        linear(FP8_ROWS).load(torch.full((24, N_IN), 1e300, dtype=torch.float64, device=HERE), 0)
     with pytest.raises(ValueError, match="24 rows was made without a bias"):
         linear(FP8_ROWS).load_bias(random(24), 0)
 
