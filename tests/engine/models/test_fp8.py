@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flipfast.engine.models.checkpoint import read_model
 from flipfast.engine.models.errors import UnsupportedModelError
@@ -18,8 +18,10 @@ from flipfast.engine.models.families import read_spec
 from flipfast.engine.models.fp8 import FP8, with_scales
 from flipfast.engine.models.lora import AdaptedCheckpoint, Adapter, LoraConfig
 from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS, Blocks, widened
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ModelLoadError
 from tests.engine.models.paged import SHAPE, Paged, load_decoder, random_model
+from tests.engine.toy_models import load, prompts, run
 
 BLOCKS = {
     "activation_scheme": "dynamic",
@@ -231,3 +233,22 @@ def test_an_adapter_is_merged_into_the_numbers(tmp_path: Path) -> None:
     plain = dict(base.tensors())[f"model.{module}.weight"]
     expected = widened(plain) + (parts["B"] @ parts["A"]) * 2.0
     torch.testing.assert_close(merged, expected)
+
+
+def test_updates_come_in_8_bits(tmp_path: Path) -> None:
+    """As a folder, and as a state dict with scales, into an engine that multiplies floats."""
+    save(tmp_path, BLOCKS, 2, intermediate_size=384, head_dim=64)
+    model = load(tmp_path, dtype="float32")
+    ids, params = prompts([2, 9], 384), SamplingParams(max_new_tokens=3)
+    expected = run(model, ids, params)
+    state = {k: v for file in tmp_path.glob("*.safetensors") for k, v in load_file(file).items()}
+    zeros = {k: v if k.endswith("_scale_inv") else torch.zeros_like(v) for k, v in state.items()}
+    for source in (state, tmp_path):
+        model.update_weights(zeros)
+        assert run(model, ids, params) != expected
+        model.update_weights(source)
+        assert run(model, ids, params) == expected
+    name = "model.layers.0.mlp.up_proj.weight_scale_inv"
+    del state[name]
+    with pytest.raises(ModelLoadError, match=r"up_proj.weight is .*, and no scale comes with it"):
+        model.update_weights(state)
