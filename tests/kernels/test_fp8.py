@@ -101,6 +101,24 @@ def test_rows_may_take_the_place_of_others(dtype, group, device):
 
 
 @pytest.mark.parametrize("group", GROUPS)
+def test_nothing_is_written_beside_the_rows(group, device):
+    """300 numbers are three groups, and a kernel's block has four."""
+    gate_up, n = numbers(3, 600, device=device), 300
+    n_scales = fp8.n_groups(n, group)
+    for write in (
+        lambda out: quantize_rows(gate_up[:, :n], out=out),
+        lambda out: rms_norm(gate_up[:, :n], gate_up[0, :n], 1e-6, out),
+        lambda out: gated(gate_up, "silu", out),
+    ):
+        around = torch.zeros(3, n + 5, device=device).to(FP8)
+        scales = torch.full((3, n_scales + 2), -7.0, device=device)
+        write(Fp8Rows(around[:, :n], scales[:, :n_scales]))
+        assert (around[:, n:].float() == 0).all()
+        assert (scales[:, n_scales:] == -7).all()
+        assert (scales[:, :n_scales] > 0).all()
+
+
+@pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("n", [40, 1100, 2300])
 def test_activations_and_norms_round_what_they_would_write(n, group, device):
     gate_up = numbers(3, 2 * n, device=device, dtype=torch.bfloat16)
