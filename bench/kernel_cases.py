@@ -19,13 +19,8 @@ from flipfast.engine.ops.torch_ops import TorchOps
 from flipfast.metrics.reference_words import reference_words
 from flipfast.metrics.token_bytes import token_bytes
 from flipfast_kernels.attention_tiles import configs_for
-from flipfast_kernels.fp8 import (
-    Fp8Rows,
-    linear_fp8,
-    linear_fp8_ref,
-    quantize_rows,
-    quantize_rows_ref,
-)
+from flipfast_kernels.fp8 import linear_fp8, linear_fp8_ref
+from flipfast_kernels.fp8_rows import Fp8Rows, quantize_rows, quantize_rows_ref
 from flipfast_kernels.gemm import linear, linear_ref
 from flipfast_kernels.kv_cache import write_kv
 from flipfast_kernels.lm_head import lm_head, lm_head_ref

@@ -35,7 +35,7 @@ from flipfast.engine.options import EngineOptions
 from flipfast.metrics import overlap_f1
 from flipfast.reward import FlipReward
 from flipfast.training.evaluate import among_all
-from flipfast_kernels.fp8 import quantize_rows_ref
+from flipfast_kernels.fp8_rows import quantize_rows_ref
 
 GROUPS = ROOT.parent / "shared" / "data" / "workload_groups.jsonl.gz"
 # By None, all of "small" is Q8_0: "int8" would be the same.

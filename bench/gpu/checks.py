@@ -17,7 +17,8 @@ from flipfast.engine.options import EngineOptions
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast_kernels.attention_tiles import configs_for
-from flipfast_kernels.fp8 import GROUP, Fp8Rows, linear_fp8, quantize_rows
+from flipfast_kernels.fp8 import linear_fp8
+from flipfast_kernels.fp8_rows import GROUP, Fp8Rows, quantize_rows
 from flipfast_kernels.gemm import LinearConfig, linear
 
 SHAPE = "qwen3-0.6b"

@@ -14,7 +14,7 @@ import torch
 from bench import kernel_cases as cases
 from bench.gpu.place import Place
 from bench.shapes import VOCABULARY, heads, products
-from flipfast_kernels.fp8 import GROUP
+from flipfast_kernels.fp8_rows import GROUP
 
 SHAPES = ("qwen3-0.6b", "qwen3-8b")
 

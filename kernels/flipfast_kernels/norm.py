@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flipfast_kernels.fp8 import Fp8Rows, check_rounded, parts
+from flipfast_kernels.fp8_rows import Fp8Rows, check_rounded, parts
 from flipfast_kernels.jit.norm import rms_norm_kernel
 from flipfast_kernels.launch import (
     check_device,

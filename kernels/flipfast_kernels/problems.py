@@ -15,7 +15,8 @@ from flipfast_kernels.attention_tiles import (
     attention_configs,
     check_attention_configs,
 )
-from flipfast_kernels.fp8 import FP8, Fp8Rows, linear_fp8, linear_fp8_ref, quantize_rows
+from flipfast_kernels.fp8 import linear_fp8, linear_fp8_ref
+from flipfast_kernels.fp8_rows import FP8, Fp8Rows, quantize_rows
 from flipfast_kernels.gemm import (
     LinearConfig,
     check_linear_configs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from flipfast_kernels.fp8 import Fp8Rows, check_rounded, parts
+from flipfast_kernels.fp8_rows import Fp8Rows, check_rounded, parts
 from flipfast_kernels.jit.swiglu import gated_kernel
 from flipfast_kernels.launch import (
     check_device,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from bench.gpu.fake_cuda import FakeCuda
 from flipfast.engine.cuda_graphs import CudaRecorder
 from flipfast.engine.lifecycle import LoadedModel
+from flipfast.engine.ops.fp8 import quantising_bytes
 from flipfast.engine.sampling import SamplingParams
 from flipfast.engine.sequence import Sequence
 from flipfast.errors import ConfigError
@@ -138,6 +141,18 @@ def test_checkpoints_of_8_bits_are_kept_where_there_are_products(
 ) -> None:
     model = load_on_cuda(folder_of_8_bits, weights=weights, memory=2**26)
     assert kinds_of_products(model) == {products}
+
+
+def test_rows_that_products_round_count_as_memory(folder: Path, fake: FakeCuda) -> None:
+    """The widest that come as tensors: attention's."""
+    needed = []
+    for weights in ("float", "fp8"):
+        with pytest.raises(ConfigError, match="too small") as error:
+            load_on_cuda(folder, weights=weights, memory=2.0, max_tokens=64, max_seqs=8)
+        needed.append(int(re.findall(r"needs (\d+) bytes", str(error.value))[0]))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    width = max(config["hidden_size"], config["num_attention_heads"] * config["head_dim"])
+    assert needed[1] - needed[0] == quantising_bytes(64, width)
 
 
 @pytest.mark.parametrize("fake", [86], indirect=True)

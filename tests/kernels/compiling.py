@@ -76,11 +76,18 @@ def compiled(sm, variant):
         "instructions": sorted(set(re.findall(MATRIX, result.asm["ptx"]))),
         "operations": operations(result.asm["cubin"]) if is_tma else {},
         "inner_loop": inner_loop(result.asm["cubin"], product) if is_tma else {},
+        "waits": waits_before_storing(result.asm["ptx"]),
         "stores": sorted(set(re.findall(r"st\.global[\w.]*", result.asm["ptx"]))),
         "columns_of_warps": sorted(
             {re.search(r"warpsPerCTA = \[\d+, (\d+)", x)[1] for x in layouts}
         ),
     }
+
+
+def waits_before_storing(ptx):
+    """Whether threads wait for each other between a program's last read and its first write."""
+    first = ptx.find("st.global")
+    return "bar.sync" in ptx[ptx.rfind("ld.global", 0, first) : first]
 
 
 def paired(asked, name):

@@ -93,6 +93,14 @@ def test_matrix_products_run_on_the_tensor_cores(results):
             assert r["instructions"] == [], r
 
 
+def test_rows_are_read_whole_before_they_are_rounded(results):
+    """So that the result may take their place, which the interpreter cannot get wrong."""
+    found = [r for r in results if r["kernel"] == "quantize_rows"]
+    assert {r["constants"]["GROUPS"] > 1 for r in found} == {False, True}
+    for r in found:
+        assert r["waits"], r
+
+
 def test_products_of_8_bits_widen_nothing(results):
     found = [r for r in results if r["type"] == "fp8e4nv"]
     variants = {(r["sm"], r["constants"]["GROUPED"]) for r in found}

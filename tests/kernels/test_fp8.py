@@ -6,13 +6,12 @@ import torch
 pytest.importorskip("triton")
 
 from flipfast_kernels import fp8
-from flipfast_kernels.fp8 import (
+from flipfast_kernels.fp8 import linear_fp8, linear_fp8_configs, linear_fp8_ref
+from flipfast_kernels.fp8_rows import (
     FP8,
     GROUP,
     Fp8Rows,
-    linear_fp8,
-    linear_fp8_configs,
-    linear_fp8_ref,
+    n_groups,
     quantize_rows,
     quantize_rows_ref,
 )
@@ -98,6 +97,24 @@ def test_rows_may_take_the_place_of_others(dtype, group, device):
     assert found.numbers.data_ptr() == x.data_ptr()
     assert quantize_rows(x, out=found) is found
     assert equal(found, expected)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_nothing_is_written_beside_the_rows(group, device):
+    """300 numbers are three groups, and a kernel's block has four."""
+    gate_up, n = numbers(3, 600, device=device), 300
+    n_scales = n_groups(n, group)
+    for write in (
+        lambda out: quantize_rows(gate_up[:, :n], out=out),
+        lambda out: rms_norm(gate_up[:, :n], gate_up[0, :n], 1e-6, out),
+        lambda out: gated(gate_up, "silu", out),
+    ):
+        around = torch.zeros(3, n + 5, device=device).to(FP8)
+        scales = torch.full((3, n_scales + 2), -7.0, device=device)
+        write(Fp8Rows(around[:, :n], scales[:, :n_scales]))
+        assert (around[:, n:].float() == 0).all()
+        assert (scales[:, n_scales:] == -7).all()
+        assert (scales[:, :n_scales] > 0).all()
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -236,6 +253,14 @@ def test_bad_rows_are_named(device):
         lambda: gated(torch.ones(2, 512, device=device), "silu", few),
     ):
         with pytest.raises(ValueError, match=r"out has shape \(3, 256\): expected \(2, 256\)"):
+            call()
+    across = Fp8Rows(Fp8Rows.empty(2, 256, None, device).numbers, torch.ones(2, 2, device=device).T)
+    for call in (
+        lambda: quantize_rows(x, out=across),
+        lambda: rms_norm(x, x[0], 1e-6, across),
+        lambda: gated(torch.ones(2, 512, device=device), "silu", across),
+    ):
+        with pytest.raises(ValueError, match=r"out has scales with strides \(1, 2\): the last one"):
             call()
     with pytest.raises(ValueError, match="group is 64: pass 128 or None"):
         quantize_rows(torch.ones(2, 256, device=device), 64)

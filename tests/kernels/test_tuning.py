@@ -16,7 +16,7 @@ from bench.gpu.place import FULL
 from flipfast.engine.step_shapes import lengths
 from flipfast_kernels import attention_tiles, gemm, paged_attention, tuning
 from flipfast_kernels.attention_tiles import AttentionConfig, attention_configs
-from flipfast_kernels.fp8 import FP8
+from flipfast_kernels.fp8_rows import FP8
 from flipfast_kernels.gemm import LinearConfig, linear_configs
 from flipfast_kernels.problems import attention_problem, linear_problem
 from flipfast_kernels.search import Problem, Workload, cuda_timer, measure, search

@@ -7,7 +7,6 @@ block (DeepSeek-V3, 2024), or with W_scale, which may also have one scale a row,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import torch
 
@@ -24,7 +23,7 @@ _WEIGHTS = {"type": ("float",), "num_bits": (8,), "strategy": ("tensor", "channe
 _ROWS = {"type": ("float",), "num_bits": (8,), "dynamic": (True,), "strategy": ("token", "group")}
 
 
-def check_quantization(asked: Mapping[str, Any]) -> None:
+def check_quantization(asked: object) -> None:
     """Check a config.json's quantization_config: weights e4m3, rows rounded as they come.
 
     Raises:
@@ -37,6 +36,8 @@ def check_quantization(asked: Mapping[str, Any]) -> None:
             "(e4m3) with scales of rows or of blocks of 128 x 128, and rows rounded as they come"
         )
 
+    if not isinstance(asked, Mapping):
+        raise ModelLoadError(f"quantization_config is {asked!r}, not a table of fields")
     method = asked.get("quant_method")
     if method == "fp8":
         fields = {
@@ -50,9 +51,22 @@ def check_quantization(asked: Mapping[str, Any]) -> None:
     elif method == "compressed-tensors":
         if asked.get("format") != "float-quantized":
             raise refuse("format", asked.get("format"))
-        for group in asked.get("config_groups", {}).values():
+        # Keys and values of 8 bits, and rows that are turned on their way.
+        for field in ("kv_cache_scheme", "transform_config"):
+            if asked.get(field) not in (None, {}, {"config_groups": {}}):
+                raise refuse(field, asked[field])
+        groups = asked.get("config_groups")
+        if not isinstance(groups, Mapping):
+            raise refuse("config_groups", groups)
+        for name, group in groups.items():
+            if not isinstance(group, Mapping):
+                raise refuse(f"config_groups.{name}", group)
+            if group.get("output_activations"):
+                raise refuse("output_activations", group["output_activations"])
             for part, wanted in (("weights", _WEIGHTS), ("input_activations", _ROWS)):
                 found = group.get(part) or {}
+                if not isinstance(found, Mapping):
+                    raise refuse(part, found)
                 for field, values in wanted.items():
                     if found.get(field) not in values:
                         raise refuse(f"{part}.{field}", found.get(field))
@@ -89,7 +103,7 @@ def with_scales(
         source: of them, in error messages.
 
     Raises:
-        ModelLoadError: one has no partner, or scales do not fit the weight.
+        ModelLoadError: one has no partner, or scales do not fit the weight, or are not finite.
     """
     weights: dict[str, torch.Tensor] = {}
     scales: dict[str, torch.Tensor] = {}
@@ -109,12 +123,22 @@ def with_scales(
     for name in weights:
         raise ModelLoadError(f"{source}: the tensor {name} is {FP8}, and no scale comes with it")
     for name in scales:
-        raise ModelLoadError(f"{source}: a scale of {name} comes without 8-bit weights")
+        raise ModelLoadError(
+            f"{source}: a scale of {name} comes without 8-bit weights of that name; scales of "
+            "activations, keys and values are not served: publish weights whose rows are rounded "
+            "as they come"
+        )
 
 
 def _joined(weight: torch.Tensor, scale: torch.Tensor, what: str) -> Blocks:
     shape, found = tuple(weight.shape), tuple(scale.shape)
-    scale = scale.detach().float()
+    weight, scale = weight.detach(), scale.detach()
+    if not scale.is_floating_point():
+        raise ModelLoadError(f"{what} has scales of {scale.dtype}, not floats")
+    scale = scale.float()
+    if not scale.isfinite().all():
+        broken = scale[~scale.isfinite()][0].item()
+        raise ModelLoadError(f"{what} has a scale of {broken}")
     if len(shape) == 2 and _is_of_blocks(found, shape):
         rows = scale.repeat_interleave(_BLOCK, 0)[: shape[0]]
         return Blocks(FP8_GROUPS, shape, weight, rows)

@@ -11,7 +11,7 @@ import torch
 from flipfast.engine.ops.blocks import Blocks, widened
 
 if TYPE_CHECKING:
-    from flipfast_kernels.fp8 import Fp8Rows  # needs Triton
+    from flipfast_kernels.fp8_rows import Fp8Rows  # needs Triton
 
 # Rows that a product multiplies: a tensor, or a form of its own.
 Operand = Union[torch.Tensor, "Fp8Rows"]

@@ -6,7 +6,8 @@ import torch
 
 from flipfast.engine.ops.base import Linear, Operand
 from flipfast.engine.ops.blocks import FP8_GROUPS, Blocks
-from flipfast_kernels.fp8 import FP8, GROUP, Fp8Rows, linear_fp8, n_groups, quantize_rows
+from flipfast_kernels.fp8 import linear_fp8
+from flipfast_kernels.fp8_rows import FP8, GROUP, Fp8Rows, n_groups, quantize_rows
 
 
 class Fp8Linear(Linear):
@@ -65,13 +66,12 @@ class Fp8Linear(Linear):
         Raises:
             ValueError: a number is not finite.
         """
+        if weight.dtype == torch.float64:
+            weight = weight.float()
         if not weight.isfinite().all():
             broken = weight[~weight.isfinite()][0].item()
             raise ValueError(f"a weight of {broken} cannot be quantised")
-        here = weight.to(self._padded.device)
-        if here.dtype == torch.float64:
-            here = here.float()
-        self._put(quantize_rows(here, self._group), first_row)
+        self._put(quantize_rows(weight.to(self._padded.device), self._group), first_row)
 
     def _put(self, rows: Fp8Rows, first_row: int) -> None:
         place = slice(first_row, first_row + len(rows))

@@ -1,54 +1,10 @@
 # mypy: ignore-errors
-"""Device code for products of 8-bit floats (e4m3), and for rounding rows to them."""
+"""Device code for the product of 8-bit floats (e4m3)."""
 
 import triton
 import triton.language as tl
 
 from flipfast_kernels.jit.gemm import place_of
-
-
-@triton.jit
-def store_rounded(x, first, n, out_row, scale_row, GROUPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Round numbers `first` and later of a row of n, in groups of WIDTH with a scale each.
-
-    x is (GROUPS * WIDTH,) float32, 0 past the row's end. Scales are powers of two, counted in
-    integers, so that nothing but the 8-bit number is rounded.
-    """
-    x = tl.reshape(x, (GROUPS, WIDTH))
-    largest = tl.max(tl.abs(x), axis=1)
-    # The exponent that brings it to at most 448 = 1.75 * 2**8; a mantissa above that carries.
-    exponent = ((largest.to(tl.int32, bitcast=True) + 0x1FFFFF) >> 23) - 8
-    exponent = tl.maximum(exponent, 1)
-    scale = (exponent << 23).to(tl.float32, bitcast=True)
-    inverse = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
-    y = x * inverse[:, None]
-    # Only infinity is larger; the conversion would make 448 of it.
-    y = tl.where(tl.abs(y) > 448.0, float("nan"), y)
-    cols = first + tl.arange(0, GROUPS * WIDTH)
-    y = tl.reshape(y, (GROUPS * WIDTH,))
-    tl.store(out_row + cols, y.to(tl.float8e4nv), mask=cols < n)
-    at = first // WIDTH + tl.arange(0, GROUPS)
-    tl.store(scale_row + at, scale, mask=at * WIDTH < n)
-
-
-@triton.jit
-def quantize_rows_kernel(
-    x_ptr,
-    out_ptr,
-    scale_ptr,
-    n_in,
-    x_stride,
-    out_stride,
-    scale_stride,
-    GROUPS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """One row, read whole before any of it is written: x and out may share a row's memory."""
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.arange(0, GROUPS * WIDTH)
-    x = tl.load(x_ptr + row * x_stride + cols, mask=cols < n_in, other=0.0).to(tl.float32)
-    out_row = out_ptr + row * out_stride
-    store_rounded(x, 0, n_in, out_row, scale_ptr + row * scale_stride, GROUPS, WIDTH)
 
 
 @triton.jit
@@ -61,6 +17,37 @@ def _x_scales(ptr, rows, n_rows, stride, group):
 def _weight_scales(ptr, cols, n_out, stride, group):
     """The same of the weight's rows, which lie side by side."""
     return tl.load(ptr + group.to(tl.int64) * stride + tl.minimum(cols, n_out - 1))
+
+
+@triton.jit
+def _finished(
+    acc,
+    x_scale_ptr,
+    weight_scale_ptr,
+    bias_ptr,
+    rows,
+    cols,
+    n_rows,
+    n_out,
+    x_scale_stride,
+    GROUPED: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """Sums times the scales of whole rows, plus the bias: one rounding, whatever compiles it."""
+    read_cols = tl.minimum(cols, n_out - 1)
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    if GROUPED:
+        if HAS_BIAS:
+            acc += bias
+    else:
+        x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, 0)
+        scale = x_scale[:, None] * tl.load(weight_scale_ptr + read_cols)[None, :]
+        if HAS_BIAS:
+            acc = tl.fma(acc, scale, tl.broadcast_to(bias, acc.shape))
+        else:
+            acc *= scale
+    return acc
 
 
 # One binary for any number of rows.
@@ -115,11 +102,10 @@ def linear_fp8_kernel(
             acc = tl.dot(x, w, acc)
         x_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
-    if not GROUPED:
-        x_scale = tl.load(x_scale_ptr + read_rows * x_scale_stride)
-        acc *= x_scale[:, None] * tl.load(weight_scale_ptr + read_cols)[None, :]
-    if HAS_BIAS:
-        acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    acc = _finished(
+        acc, x_scale_ptr, weight_scale_ptr, bias_ptr, rows, cols, n_rows, n_out, x_scale_stride,
+        GROUPED, HAS_BIAS,
+    )  # fmt: skip
     out_ptrs = out_ptr + rows.to(tl.int64)[:, None] * out_stride + cols[None, :]
     inside = (rows < n_rows)[:, None] & (cols < n_out)[None, :]
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=inside)
@@ -162,12 +148,10 @@ def _copied_tile(
             acc = tl.fma(part, x_scale[:, None] * w_scale[None, :], acc)
         else:
             acc = tl.dot(x.load([row, k]), tl.trans(weight.load([col, k])), acc)
-    read_cols = tl.minimum(cols, n_out - 1)
-    if not GROUPED:
-        x_scale = _x_scales(x_scale_ptr, rows, n_rows, x_scale_stride, 0)
-        acc *= x_scale[:, None] * tl.load(weight_scale_ptr + read_cols)[None, :]
-    if HAS_BIAS:
-        acc += tl.load(bias_ptr + read_cols).to(tl.float32)[None, :]
+    acc = _finished(
+        acc, x_scale_ptr, weight_scale_ptr, bias_ptr, rows, cols, n_rows, n_out, x_scale_stride,
+        GROUPED, HAS_BIAS,
+    )  # fmt: skip
     out.store([row, col], acc.to(out.dtype))
 
 

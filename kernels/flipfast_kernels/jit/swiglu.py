@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from flipfast_kernels.jit.fp8 import store_rounded
+from flipfast_kernels.jit.fp8_rows import store_rounded
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flipfast.engine.models.checkpoint import read_model
 from flipfast.engine.models.errors import UnsupportedModelError
@@ -18,8 +18,10 @@ from flipfast.engine.models.families import read_spec
 from flipfast.engine.models.fp8 import FP8, with_scales
 from flipfast.engine.models.lora import AdaptedCheckpoint, Adapter, LoraConfig
 from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS, Blocks, widened
+from flipfast.engine.sampling import SamplingParams
 from flipfast.errors import ModelLoadError
 from tests.engine.models.paged import SHAPE, Paged, load_decoder, random_model
+from tests.engine.toy_models import load, prompts, run
 
 BLOCKS = {
     "activation_scheme": "dynamic",
@@ -147,6 +149,15 @@ def test_scales_of_all_shapes(shape: tuple[int, ...]) -> None:
             {"a.weight": torch.ones(300, 300).to(FP8), "a.weight_scale_inv": torch.ones(2, 3)},
             r"scales of shape \(2, 3\): expected one of the whole",
         ),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(4, 1).int()},
+            "here: a.weight has scales of torch.int32, not floats",
+        ),
+        (
+            {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.tensor(float("nan"))},
+            "here: a.weight has a scale of nan",
+        ),
+        ({"a.k_scale": torch.ones(())}, "a scale of a.k comes.*keys and values are not served"),
     ],
 )
 def test_what_does_not_belong_together(tensors: Any, message: str) -> None:
@@ -183,12 +194,33 @@ def changed(path: str, value: object) -> dict[str, Any]:
             changed("config_groups/group_0/input_activations/dynamic", False),
             "input_activations.dynamic False",
         ),
+        (changed("config_groups", None), "config_groups None"),
+        (changed("config_groups", {"FP8_DYNAMIC": ["Linear"]}), r"config_groups.FP8_DYNAMIC \["),
+        (changed("config_groups/group_0/weights", "fp8"), "weights 'fp8'"),
+        (changed("config_groups/group_0/output_activations", NUMBERS), "output_activations {"),
+        (changed("kv_cache_scheme", NUMBERS), "kv_cache_scheme {"),
+        (changed("transform_config", {"config_groups": {"R4": {}}}), "transform_config {"),
     ],
 )
 def test_other_quantisations_are_refused(quantization: Any, message: str) -> None:
     config = {**transformers.Qwen3Config(**SHAPE).to_dict(), "architectures": ["Qwen3ForCausalLM"]}
     with pytest.raises(UnsupportedModelError, match=message):
         read_spec({**config, "quantization_config": quantization})
+
+
+def test_a_quantisation_that_is_no_table() -> None:
+    config = {**transformers.Qwen3Config(**SHAPE).to_dict(), "architectures": ["Qwen3ForCausalLM"]}
+    with pytest.raises(ModelLoadError, match="quantization_config is 'fp8', not a table"):
+        read_spec({**config, "quantization_config": "fp8"})
+
+
+def test_parameters_leave_their_gradients_behind() -> None:
+    weight, scale = torch.nn.Parameter(torch.ones(4, 4).to(FP8)), torch.nn.Parameter(torch.ones(4))
+    found = dict(with_scales({"a": weight, "a_scale": scale}.items(), "here"))["a"]
+    assert isinstance(found, Blocks)
+    assert found.scales is not None
+    assert not found.data.requires_grad
+    assert not found.scales.requires_grad
 
 
 def test_an_adapter_is_merged_into_the_numbers(tmp_path: Path) -> None:
@@ -201,3 +233,22 @@ def test_an_adapter_is_merged_into_the_numbers(tmp_path: Path) -> None:
     plain = dict(base.tensors())[f"model.{module}.weight"]
     expected = widened(plain) + (parts["B"] @ parts["A"]) * 2.0
     torch.testing.assert_close(merged, expected)
+
+
+def test_updates_come_in_8_bits(tmp_path: Path) -> None:
+    """As a folder, and as a state dict with scales, into an engine that multiplies floats."""
+    save(tmp_path, BLOCKS, 2, intermediate_size=384, head_dim=64)
+    model = load(tmp_path, dtype="float32")
+    ids, params = prompts([2, 9], 384), SamplingParams(max_new_tokens=3)
+    expected = run(model, ids, params)
+    state = {k: v for file in tmp_path.glob("*.safetensors") for k, v in load_file(file).items()}
+    zeros = {k: v if k.endswith("_scale_inv") else torch.zeros_like(v) for k, v in state.items()}
+    for source in (state, tmp_path):
+        model.update_weights(zeros)
+        assert run(model, ids, params) != expected
+        model.update_weights(source)
+        assert run(model, ids, params) == expected
+    name = "model.layers.0.mlp.up_proj.weight_scale_inv"
+    del state[name]
+    with pytest.raises(ModelLoadError, match=r"up_proj.weight is .*, and no scale comes with it"):
+        model.update_weights(state)

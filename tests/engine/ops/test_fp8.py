@@ -13,7 +13,8 @@ from flipfast.engine.ops.blocks import FP8_GROUPS, FP8_ROWS, Blocks
 from flipfast.engine.ops.fp8 import Fp8Linear, quantising_bytes
 from flipfast.engine.ops.torch_ops import TorchLinear
 from flipfast.engine.ops.triton_ops import TritonOps
-from flipfast_kernels.fp8 import GROUP, Fp8Rows, linear_fp8_ref, quantize_rows_ref
+from flipfast_kernels.fp8 import linear_fp8_ref
+from flipfast_kernels.fp8_rows import GROUP, Fp8Rows, quantize_rows_ref
 from flipfast_kernels.norm import rms_norm
 from tests.kernels.conftest import _one_chain_of_products  # noqa: F401  (a fixture)
 
@@ -77,6 +78,8 @@ def test_what_is_not_finite_is_not_loaded() -> None:
     weight[3, 5] = float("inf")
     with pytest.raises(ValueError, match="a weight of inf cannot be quantised"):
         linear(FP8_ROWS).load(weight, 0)
+    with pytest.raises(ValueError, match="a weight of inf cannot be quantised"):
+        linear(FP8_ROWS).load(torch.full((24, N_IN), 1e300, dtype=torch.float64, device=HERE), 0)
     with pytest.raises(ValueError, match="24 rows was made without a bias"):
         linear(FP8_ROWS).load_bias(random(24), 0)
 
