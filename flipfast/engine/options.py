@@ -130,6 +130,7 @@ def n_pages(budget: int, *, fixed: int, page: int, wanted: int) -> int:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # reading the weights took some that is not needed again
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil  # needed only on the CPU
 
