@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -231,7 +232,33 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> PreTrainedToke
     # Without a file, some classes start with their special tokens alone.
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
         raise missing
+    _check_added_ids(name, where, options.get("revision"), tokenizer)
     return tokenizer
+
+
+def _check_added_ids(
+    name: str, where: str, revision: str | None, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse added tokens that get other ids than their file gives them.
+
+    tokenizers does not read these ids: it counts on from the size of the vocabulary, which is wrong
+    where the ids have a gap (findings/tokenizers_added_ids.sh).
+    """
+    if Path(where).is_dir():
+        file: Any = Path(where, "tokenizer.json")
+    else:
+        file = try_to_load_from_cache(where, "tokenizer.json", revision=revision)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(file, str | Path) or not Path(file).is_file():
+        return
+    for token in json.loads(Path(file).read_text("utf-8")).get("added_tokens", []):
+        loaded = backend.token_to_id(token["content"])
+        if loaded not in (None, token["id"]):
+            raise ModelLoadError(
+                f"the token {token['content']!r} of {name!r} has the id {token['id']} in its "
+                f"tokenizer.json, but tokenizers loads it as {loaded}, because the ids have a gap; "
+                "give each missing id a token of its own in that file"
+            )
 
 
 def _explain(name: str, where: str, local_only: bool, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,26 @@ def test_a_tokenizer_that_has_no_file_of_tokens(model_folder: Any, tmp_path: Pat
         "native", str(folder), tokenizer=str(tmp_path / "bytes"), device="cpu"
     ) as inverter:
         assert inverter.tokenizer("ab", add_special_tokens=False).input_ids == [100, 101]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_added_tokens_behind_a_gap_are_refused(
+    backend: str, model_folder: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "m")
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text("utf-8"))
+    n_tokens = len(tokenizer["model"]["vocab"])
+
+    def load_with(ids: list[int]) -> transformers.PreTrainedTokenizerBase:
+        added = [{**tokenizer["added_tokens"][0], "id": i, "content": f"<{i}>"} for i in ids]
+        added_tokens = tokenizer["added_tokens"] + added
+        file.write_text(json.dumps({**tokenizer, "added_tokens": added_tokens}), "utf-8")
+        with load_inverter(backend, str(folder), device="cpu") as inverter:
+            return inverter.tokenizer
+
+    last = n_tokens + 2
+    with pytest.raises(ModelLoadError, match=rf"'<{last}>'.* id {last} .*as {n_tokens}, .*gap"):
+        load_with([last])
+    filled = load_with([n_tokens, n_tokens + 1, last])
+    assert filled.convert_tokens_to_ids(f"<{last}>") == last
