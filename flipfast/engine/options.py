@@ -36,7 +36,7 @@ class EngineOptions:
         max_seqs: maximum number of sequences running at a time.
         max_tokens: maximum number of tokens per step; longer prompts are prefilled in chunks.
         prefix_cache: whether prompts share the pages of a common prefix.
-        cuda_graphs: whether decode steps run as CUDA graphs, on CUDA.
+        cuda_graphs: whether steps of usual shapes run as CUDA graphs, on CUDA; see `step_shapes`.
         drafting: whether to use speculative decoding where it is faster.
 
     Raises:
