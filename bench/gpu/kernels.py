@@ -68,15 +68,16 @@ def every(place: Place) -> Iterator[tuple[str, str, Make]]:
         yield "norm_rope_write", f"{m} rows", lambda m=m: cases.norm_rope(m, (16, 8, 128), device)
     for m in sizes.rows:
         for shape in SHAPES:
-            n_out, n_in = products(shape)[2]
+            n_out, n_in = products(shape)[2]  # gate and up
             name = f"{n_out} x {n_in}, {m} rows"
-            for group, ending in ((None, ""), (GROUP, ", groups")):
+            for kind, group in (("fp8 product", None), ("fp8 product by groups", GROUP)):
                 yield (
-                    "fp8 product",
-                    name + ending,
+                    kind,
+                    name,
                     lambda a=n_out, b=n_in, m=m, g=group: cases.fp8_product(a, b, m, device, g),
                 )
-    yield "fp8 rows", f"{m} of {n_in}", lambda: cases.rounding(n_in, m, device)
+    most, width = max(sizes.rows), products(SHAPES[0])[1][1]  # what attention writes
+    yield "fp8 rows", f"{most} of {width}", lambda: cases.rounding(width, most, device)
     n = sizes.pairs
     many = 256 * n  # as `bench.kernel_count` predicts
     for each in (1, 8):

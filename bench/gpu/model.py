@@ -48,9 +48,10 @@ class Assumed:
         mixed_launches: attention's, in a layer of such a step.
         recorded_drafts: whether steps with drafts are CUDA graphs.
         recorded_rows: most rows of a step with prompts that is one; 0 if none is.
-        fp8: whether weights, but embedding and head, and the rows that they multiply have 8 bits,
-            which are multiplied at twice the rate. Norms and activations round what they write,
-            and one more kernel a layer what attention wrote.
+        fp8: whether weights, but embedding and head, and the rows that they multiply have 8 bits.
+            Norms and activations round what they write, and one more kernel a layer what attention
+            wrote.
+        fp8_speed: operations a second of products of 8 bits, relative to bfloat16's.
     """
 
     bytes_a_s: float = 4.3e12
@@ -69,6 +70,7 @@ class Assumed:
     recorded_drafts: bool = False
     recorded_rows: int = 0
     fp8: bool = False
+    fp8_speed: float = 2.0
 
     def product_share(self, rows: int) -> float:
         """Of `flops_a_s`, of a product of so many rows."""
@@ -131,9 +133,9 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
     )
     n_heads, n_kv_heads, size = heads(shape)
 
-    def product(n_weights: float, rows: int, halves: float = 1.0) -> float:
-        read = halves * _TWO * n_weights / a.bytes_a_s / a.weights
-        rate = a.flops_a_s / halves * a.product_share(rows)
+    def product(n_weights: float, rows: int, fp8: bool = False) -> float:
+        read = (1.0 if fp8 else _TWO) * n_weights / a.bytes_a_s / a.weights
+        rate = a.flops_a_s * (a.fp8_speed if fp8 else 1.0) * a.product_share(rows)
         return max(read, _TWO * n_weights * rows / rate) if rows else 0.0
 
     a_key = _TWO * 2 * n_kv_heads * size * layers / a.bytes_a_s
@@ -142,9 +144,8 @@ def device_s(step: Step, shape: str, a: Assumed) -> float:
     small = step.rows * layers * (16 * hidden + 4 * (n_heads + 2 * n_kv_heads) * size + 6 * inner)
     if a.fp8:
         small += step.rows * layers * (3 * n_heads * size - 2 * hidden - inner)
-    halves = 0.5 if a.fp8 else 1.0
     return (
-        layers * sum(product(n_out * n_in, step.rows, halves) for n_out, n_in in products(shape))
+        layers * sum(product(n_out * n_in, step.rows, a.fp8) for n_out, n_in in products(shape))
         + product(c["vocab_size"] * hidden, step.logits)
         + step.decode_keys * a_key / tile
         + max(step.prompt_keys * a_key, step.prompt_pairs * a_pair) / a.prompt_tile
@@ -209,12 +210,17 @@ def measured(rows: Sequence[Mapping[str, Any]], a: Assumed) -> tuple[Assumed, li
     def share(info: Mapping[str, Any]) -> float:
         return float(1e3 * info["tflop_per_s"] / info["product_gflop_per_s"])
 
+    speed, many = (
+        mean(group, " 8192 rows", lambda info: float(info["tflop_per_s"]))
+        for group in ("fp8 product", "product")
+    )
     new = {
         "bytes_a_s": mean("device", "", lambda info: 1e9 * info["copy_gb_per_s"]),
         "flops_a_s": mean("device", "", lambda info: 1e9 * info["product_gflop_per_s"]),
         "weights": mean("product", " 64 rows", lambda info: info["share_of_copy"]),
         "few_rows": mean("product", " 256 rows", share),
         "many_rows": mean("product", " 8192 rows", share),
+        "fp8_speed": speed and many and speed / many,
         "decode_tile": mean("attention", "decode, 256 x 700", lambda info: info["share_of_copy"]),
         "prompt_tile": mean("attention", "prefill", share),
         "small_kernels": mean("norm_rope_write", " 8192 rows", lambda x: x["share_of_copy"]),

@@ -57,7 +57,7 @@ def _shrink() -> None:
     tune._QUICK_SECONDS = _FEW_SECONDS
     search._wrong = lambda *_: None
     problems.paged_attention_ref = lambda *_, **__: torch.zeros(1)  # which takes seconds
-    problems.linear_ref = lambda x, weight: torch.zeros(len(x), 1)
+    problems.linear_ref = problems.linear_fp8_ref = lambda x, weight: torch.zeros(len(x), 1)
 
 
 class _Generator(torch.Generator):

@@ -130,13 +130,15 @@ def test_measured_rates_replace_assumed_ones():
         row("device", "device", copy_gb_per_s=4000.0, **rates),
         row("product", "4096 x 1024, 256 rows", tflop_per_s=400.0, share_of_copy=0.1, **rates),
         row("product", "1024 x 2048, 256 rows", tflop_per_s=480.0, share_of_copy=0.1, **rates),
+        row("product", "1024 x 2048, 8192 rows", tflop_per_s=600.0, share_of_copy=0.1, **rates),
+        row("fp8 product", "1024 x 2048, 8192 rows", tflop_per_s=900.0),
         row("product", "1024 x 2048, 64 rows", tflop_per_s=40.0, share_of_copy=0.75, **rates),
         row("attention", "decode, 256 x 700, 16 heads", share_of_copy=0.6),
         row("attention", "decode, 256 x 2048, 16 heads", share_of_copy=0.9),
     ]
     found, names = measured(rows, Assumed())
     expected = {"bytes_a_s": 4e12, "flops_a_s": 8e14, "few_rows": 0.55}
-    expected |= {"weights": 0.75, "decode_tile": 0.6}
+    expected |= {"weights": 0.75, "decode_tile": 0.6, "many_rows": 0.75, "fp8_speed": 1.5}
     assert {name: getattr(found, name) for name in names} == pytest.approx(expected)
     assert replace(found, **{name: getattr(Assumed(), name) for name in names}) == Assumed()
     assert measured([], Assumed()) == (Assumed(), [])

@@ -7,6 +7,7 @@ block (DeepSeek-V3, 2024), or with W_scale, which may also have one scale a row,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -19,61 +20,79 @@ FP8 = torch.float8_e4m3fn
 _BLOCK = 128
 _ENDINGS = ("_scale_inv", "_scale")
 # What compressed-tensors says of weights and of rows that are read here.
-_WEIGHTS = {"type": ("float",), "num_bits": (8,), "strategy": ("tensor", "channel", "block")}
-_ROWS = {"type": ("float",), "num_bits": (8,), "dynamic": (True,), "strategy": ("token", "group")}
+_Served = dict[str, tuple[object, ...]]
+_WEIGHTS: _Served = {
+    "type": ("float",),
+    "num_bits": (8,),
+    "strategy": ("tensor", "channel", "block"),
+}
+_ROWS: _Served = {
+    "type": ("float",),
+    "num_bits": (8,),
+    "dynamic": (True,),
+    "strategy": ("token", "group"),
+}
 
 
 def check_quantization(asked: object) -> None:
     """Check a config.json's quantization_config: weights e4m3, rows rounded as they come.
 
     Raises:
-        UnsupportedModelError: anything else.
+        ModelLoadError: it is no table.
+        UnsupportedModelError: it asks for anything else.
     """
-
-    def refuse(field: str, value: object) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"quantization_config: {field} {value!r} is not served here; served are 8-bit floats "
-            "(e4m3) with scales of rows or of blocks of 128 x 128, and rows rounded as they come"
-        )
-
     if not isinstance(asked, Mapping):
         raise ModelLoadError(f"quantization_config is {asked!r}, not a table of fields")
     method = asked.get("quant_method")
     if method == "fp8":
-        fields = {
-            "fmt": (None, "e4m3"),
-            "activation_scheme": (None, "dynamic"),
-            "weight_block_size": (None, [_BLOCK, _BLOCK]),
-        }
-        for field, served in fields.items():
-            if asked.get(field) not in served:
-                raise refuse(field, asked[field])
+        fields = _fields_of_fp8(asked)
     elif method == "compressed-tensors":
-        if asked.get("format") != "float-quantized":
-            raise refuse("format", asked.get("format"))
-        # Keys and values of 8 bits, and rows that are turned on their way.
-        for field in ("kv_cache_scheme", "transform_config"):
-            if asked.get(field) not in (None, {}, {"config_groups": {}}):
-                raise refuse(field, asked[field])
-        groups = asked.get("config_groups")
-        if not isinstance(groups, Mapping):
-            raise refuse("config_groups", groups)
-        for name, group in groups.items():
-            if not isinstance(group, Mapping):
-                raise refuse(f"config_groups.{name}", group)
-            if group.get("output_activations"):
-                raise refuse("output_activations", group["output_activations"])
-            for part, wanted in (("weights", _WEIGHTS), ("input_activations", _ROWS)):
-                found = group.get(part) or {}
-                if not isinstance(found, Mapping):
-                    raise refuse(part, found)
-                for field, values in wanted.items():
-                    if found.get(field) not in values:
-                        raise refuse(f"{part}.{field}", found.get(field))
-                if found.get("block_structure") not in (None, [_BLOCK, _BLOCK]):
-                    raise refuse(f"{part}.block_structure", found["block_structure"])
+        fields = _fields_of_compressed_tensors(asked)
     else:
-        raise refuse("quant_method", method)
+        raise _refused("quant_method", method)
+    for name, value, served in fields:
+        if value not in served:
+            raise _refused(name, value)
+
+
+# A field's name, its value, and the values that are served.
+_Field = tuple[str, object, tuple[object, ...]]
+
+
+def _fields_of_fp8(asked: Mapping[str, Any]) -> Iterator[_Field]:
+    yield "fmt", asked.get("fmt"), (None, "e4m3")
+    yield "activation_scheme", asked.get("activation_scheme"), (None, "dynamic")
+    yield "weight_block_size", asked.get("weight_block_size"), (None, [_BLOCK, _BLOCK])
+
+
+def _fields_of_compressed_tensors(asked: Mapping[str, Any]) -> Iterator[_Field]:
+    yield "format", asked.get("format"), ("float-quantized",)
+    # Keys and values of 8 bits, and rows that are turned on their way.
+    for name in ("kv_cache_scheme", "transform_config"):
+        yield name, asked.get(name), (None, {}, {"config_groups": {}})
+    groups = _table("config_groups", asked.get("config_groups"))
+    for name, value in groups.items():
+        group = _table(f"config_groups.{name}", value)
+        yield "output_activations", group.get("output_activations"), (None, {})
+        for part, wanted in (("weights", _WEIGHTS), ("input_activations", _ROWS)):
+            found = _table(part, group.get(part) or {})
+            for field, served in wanted.items():
+                yield f"{part}.{field}", found.get(field), served
+            block = found.get("block_structure")
+            yield f"{part}.block_structure", block, (None, [_BLOCK, _BLOCK])
+
+
+def _table(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _refused(name, value)
+    return value
+
+
+def _refused(name: str, value: object) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"quantization_config: {name} {value!r} is not served here; served are 8-bit floats "
+        "(e4m3) with scales of rows or of blocks of 128 x 128, and rows rounded as they come"
+    )
 
 
 def kinds_of(
