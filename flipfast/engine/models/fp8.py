@@ -19,8 +19,8 @@ from flipfast.errors import ModelLoadError
 FP8 = torch.float8_e4m3fn
 _BLOCK = 128
 _ENDINGS = ("_scale_inv", "_scale")
+_Served = dict[str, tuple[object, ...]]  # values by field
 # What compressed-tensors says of weights and of rows that are read here.
-_Served = dict[str, tuple[object, ...]]
 _WEIGHTS: _Served = {
     "type": ("float",),
     "num_bits": (8,),
