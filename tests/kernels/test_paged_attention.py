@@ -74,6 +74,20 @@ def test_half_precision(dtype, most, device):
     assert error(step, config=LOW, window=30, softcap=3.0) < most
 
 
+@pytest.mark.parametrize("config", [LOW, TALL])
+def test_programs_that_start_together_read_the_heads_of_one_sequence(config, device, monkeypatch):
+    """Its keys lie side by side: the first two programs write both groups of heads of one."""
+
+    class First:
+        def __getitem__(self, grid):
+            return attend_kernel[(2, grid[1])]
+
+    monkeypatch.setattr(module, "attend_kernel", First())
+    step = make_step([1, 1, 1], [20, 9, 30], n_heads=4, n_kv_heads=2, device=device)
+    written = ~attend(step, config=config, validate=False).isnan()
+    assert written.all(dim=1).tolist() == written.any(dim=1).tolist() == [True, False, False]
+
+
 def test_queries_may_be_a_part_of_a_wider_tensor(device):
     step = make_step([4], [20], device=device)
     whole = attend(step)
