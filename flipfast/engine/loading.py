@@ -138,7 +138,6 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
     dtype = dtype or torch.bfloat16
     try:
         from flipfast.engine.ops.triton_ops import TritonOps
-        from flipfast_kernels.gemm import linear
     except ImportError as error:
         if not options.deterministic and options.weights != "fp8":
             return TorchOps(device, dtype)
@@ -148,7 +147,9 @@ def _ops(device: torch.device, options: EngineOptions) -> Ops:
             "install it with pip, or set deterministic=False and leave weights at None"
         ) from error
     fp8 = {"fp8": "all", "float": ""}.get(options.weights or "", "kept" if multiplies_fp8 else "")
-    return TritonOps(device, dtype, linear if options.deterministic else plain_product, fp8)
+    if options.deterministic:
+        return TritonOps(device, dtype, fp8=fp8)
+    return TritonOps(device, dtype, plain_product, fp8)
 
 
 def _keep(device: torch.device) -> Keep:

@@ -84,25 +84,15 @@ def linear_fp8(
         config = pick_config(n_rows, n_out, pair, multiprocessors)
     elif grouped and config.block_k != GROUP:
         raise ValueError(f"block_k is {config.block_k}: with scales of groups it must be {GROUP}")
-    sizes = {
-        "GROUPED": grouped,
-        "HAS_BIAS": bias is not None,
-        "BLOCK_M": config.block_m,
-        "BLOCK_N": config.block_n,
-        "BLOCK_K": config.block_k,
-        "GROUP_M": config.group_m,
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-    }
+    sizes = {"GROUPED": grouped, "HAS_BIAS": bias is not None, **config.launch_options()}
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     if (
         90 <= capability < 120
         and out.element_size() == 2
         and suit_tma(x.numbers, weight.numbers, out)
     ):
-        # Where a multiprocessor holds several programs, one works while another starts or writes.
-        is_persistent = config.num_warps >= 8
-        linear_fp8_tma_kernel[(min(tiles, multiprocessors) if is_persistent else tiles,)](
+        programs = min(tiles, multiprocessors) if config.is_persistent else tiles
+        linear_fp8_tma_kernel[(programs,)](
             tensor_descriptor(x.numbers, config.block_m, config.block_k),
             x.scales,
             tensor_descriptor(weight.numbers, config.block_n, config.block_k),
@@ -114,7 +104,7 @@ def linear_fp8(
             n_in,
             x.scales.stride(0),
             weight.scales.stride(1),
-            PERSISTENT=is_persistent,
+            PERSISTENT=config.is_persistent,
             **sizes,
         )
         return out

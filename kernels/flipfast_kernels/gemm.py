@@ -41,6 +41,26 @@ class LinearConfig:
     num_warps: int
     num_stages: int
 
+    @property
+    def is_persistent(self) -> bool:
+        """Whether a program of the kernel with descriptors computes several tiles.
+
+        With fewer warps a multiprocessor holds several programs: one works while another starts or
+        writes.
+        """
+        return self.num_warps >= 8
+
+    def launch_options(self) -> dict[str, int]:
+        """What a kernel is compiled with, by the names of its arguments and Triton's options."""
+        return {
+            "BLOCK_M": self.block_m,
+            "BLOCK_N": self.block_n,
+            "BLOCK_K": self.block_k,
+            "GROUP_M": self.group_m,
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+        }
+
 
 def linear_configs(
     n_out: int, n_in: int, dtype: torch.dtype, capability: int
@@ -188,20 +208,11 @@ def linear(
     if config is None:
         pair = configs_for(n_out, n_in, x.dtype, x.device)
         config = pick_config(n_rows, n_out, pair, multiprocessors)
-    sizes = {
-        "HAS_BIAS": bias is not None,
-        "BLOCK_M": config.block_m,
-        "BLOCK_N": config.block_n,
-        "BLOCK_K": config.block_k,
-        "GROUP_M": config.group_m,
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-    }
+    sizes = {"HAS_BIAS": bias is not None, **config.launch_options()}
     tiles = -(-n_rows // config.block_m) * -(-n_out // config.block_n)
     if 90 <= capability < 120 and out.dtype == x.dtype and suit_tma(x, weight, out):
-        # Where a multiprocessor holds several programs, one works while another starts or writes.
-        is_persistent = config.num_warps >= 8
-        linear_tma_kernel[(min(tiles, multiprocessors) if is_persistent else tiles,)](
+        programs = min(tiles, multiprocessors) if config.is_persistent else tiles
+        linear_tma_kernel[(programs,)](
             tensor_descriptor(x, config.block_m, config.block_k),
             tensor_descriptor(weight, config.block_n, config.block_k),
             bias,
@@ -209,7 +220,7 @@ def linear(
             n_rows,
             n_out,
             n_in,
-            PERSISTENT=is_persistent,
+            PERSISTENT=config.is_persistent,
             **sizes,
         )
         return out

@@ -132,12 +132,7 @@ def lm_head(
         cap,
         **flags,
         EVEN_K=n_in % config.block_k == 0,
-        BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n,
-        BLOCK_K=config.block_k,
-        GROUP_M=config.group_m,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        **config.launch_options(),
     )
     block = power_of_two(n_tiles)
     head_row_kernel[(n_rows,)](

@@ -111,6 +111,19 @@ def kinds_of_products(model: LoadedModel) -> set[str]:
     return {type(part).__name__ for part in layer.linears()}
 
 
+@pytest.mark.parametrize("weights", [None, "fp8"])
+def test_steps_check_no_arguments(
+    folder: Path, fake: FakeCuda, monkeypatch: pytest.MonkeyPatch, weights: str | None
+) -> None:
+    """The engine makes tensors that fit, and each check takes the host microseconds."""
+    model = load_on_cuda(folder, weights=weights, cuda_graphs=False)
+    for name in ("gemm", "fp8", "fp8_rows", "norm", "swiglu"):
+        monkeypatch.setattr(f"flipfast_kernels.{name}._check", None)
+    n = len(fake.launches)
+    generate(model)
+    assert len(fake.launches) > n
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize(
     ("weights", "products"),
